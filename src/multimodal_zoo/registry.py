@@ -1,0 +1,172 @@
+"""The registries of parts, and `build`, the only function that turns a configuration into objects.
+
+A part is a class (or function) registered under a snake_case name that is unique in the whole library.
+`build` works children first: a constructor receives built modules, never configurations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from mmengine.registry import Registry
+
+#: Packages whose objects `_target_:` may name; parts of this library go by `type:` instead.
+EXTERNAL = ("torch.", "torchmetrics.", "lightning.", "timm.", "multimodal_zoo.")
+#: Keys of a part's configuration that are not constructor arguments.
+NOT_ARGUMENTS = ("type", "_target_", "card")
+
+
+class PartRegistry(Registry):
+    """An mmengine registry whose names are snake_case and unique across all kinds of part.
+
+    Raises:
+        KeyError: at registration, when the name is taken by any kind or is not snake_case.
+    """
+
+    def _register_module(self, module: type, module_name: str | list[str] | None = None, force: bool = False) -> None:
+        names = [module_name] if isinstance(module_name, str) else module_name or [module.__name__]
+        for name in names:
+            if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+                raise KeyError(f"{name!r} is not snake_case; register {module.__name__} with name='lower_case_words'")
+            for registry in KINDS:
+                taken = registry.module_dict.get(name)
+                if taken is not None and not force:
+                    raise KeyError(f"{name!r} already names {taken.__module__}.{taken.__qualname__} ({registry.name})")
+        super()._register_module(module=module, module_name=module_name, force=force)
+
+
+KINDS: list[Registry] = []
+
+
+def _kind(name: str, locations: list[str]) -> Registry:
+    registry = PartRegistry(name, scope="multimodal_zoo", locations=locations, build_func=_build_in_registry)
+    KINDS.append(registry)
+    return registry
+
+
+def _build_in_registry(config: Any, registry: Registry | None = None, **runtime: Any) -> Any:
+    """What `REGISTRY.build(config)` calls: the library's own `build`."""
+    del registry
+    return build(config, **runtime)
+
+
+ENCODERS = _kind("encoder", ["multimodal_zoo.nn.parts", "multimodal_zoo.encoders.parts"])
+TOKENIZERS = _kind("tokenizer", ["multimodal_zoo.tokenizers.parts"])
+DECODERS = _kind("decoder", [])
+BEV = _kind("bev", [])
+OBJECTIVES = _kind("objective", ["multimodal_zoo.objectives.parts"])
+DATASETS = _kind("dataset", ["multimodal_zoo.data.parts"])
+EVALUATORS = _kind("evaluator", ["multimodal_zoo.evaluation.parts"])
+
+
+@cache
+def load_plugins() -> None:
+    """Import every module that an installed package names under the entry point group `multimodal_zoo.plugins`."""
+    for entry in entry_points(group="multimodal_zoo.plugins"):
+        entry.load()
+
+
+def _load(registry: Registry) -> dict[str, Callable[..., Any]]:
+    for location in registry._locations:
+        import_module(location)
+    return registry.module_dict
+
+
+def find(name: str, path: str = "") -> Callable[..., Any]:
+    """The part registered as `name`, of whatever kind.
+
+    Args:
+        name: the value of a `type:` key.
+        path: where in the configuration the name stands, for the error.
+
+    Raises:
+        KeyError: no part of that name; the message gives the path and the nearest names.
+    """
+    for registry in KINDS:  # parts already imported, users' own among them, need no further import
+        if name in registry.module_dict:
+            return registry.module_dict[name]
+    load_plugins()
+    known: dict[str, str] = {}
+    for registry in KINDS:
+        parts = _load(registry)
+        if name in parts:
+            return parts[name]
+        known.update(dict.fromkeys(parts, registry.name))
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"closest: {', '.join(f'{n} ({known[n]})' for n in near)}" if near else f"known: {', '.join(sorted(known))}"
+    raise KeyError(f"{path or 'config'}: no component named {name!r}; {hint}")
+
+
+def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
+    """Build what a configuration describes, children first.
+
+    Args:
+        config: a mapping (or OmegaConf node) with `type:` (a part of the zoo) or `_target_:` (torch, torchmetrics,
+            lightning, timm); lists and mappings are walked; anything else is returned as it is.
+        path: the configuration path of `config`, used in errors.
+        **runtime: arguments that only the caller knows (parameters of an optimiser, say).
+
+    Raises:
+        KeyError: an unknown name, with the nearest valid ones.
+        TypeError: a missing or unexpected argument, with the path and the accepted arguments.
+    """
+    if type(config).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if isinstance(config, list):
+        return [build(child, path=f"{path}[{i}]") for i, child in enumerate(config)]
+    if not isinstance(config, dict):
+        return config
+    is_part = "type" in config or "_target_" in config
+    given = {
+        key: build(child, path=f"{path}.{key}".lstrip("."))
+        for key, child in config.items()
+        if not (is_part and key in NOT_ARGUMENTS)
+    }
+    if "_target_" in config:
+        return _call(_external(config["_target_"], path), config["_target_"], path, given, runtime)
+    if "type" in config:
+        return _call(find(config["type"], path), config["type"], path, given, runtime)
+    return given
+
+
+def _external(target: str, path: str) -> Callable[..., Any]:
+    """Resolve `_target_` inside the allowed packages only, so that a YAML file cannot run arbitrary code."""
+    if not target.startswith(EXTERNAL):
+        raise ValueError(f"{path}._target_: {target!r} is not allowed; it must start with {', '.join(EXTERNAL)}")
+    from hydra.utils import get_object
+
+    return get_object(target)
+
+
+def _call(
+    part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]
+) -> Any:
+    signature = inspect.signature(part)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    unknown = [key for key in given if key not in signature.parameters and not open_ended]
+    if unknown:
+        hints = [difflib.get_close_matches(key, signature.parameters, n=1) for key in unknown]
+        places = ", ".join(
+            f"{path}.{key}".lstrip(".") + (f" (did you mean {hint[0]!r}?)" if hint else "")
+            for key, hint in zip(unknown, hints, strict=True)
+        )
+        raise TypeError(f"{places}: {name!r} has no such parameter; it takes {', '.join(signature.parameters)}")
+    try:
+        signature.bind(**given, **runtime)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise TypeError(f"{path or 'config'}: {name!r}: {error}; it takes {takes}") from None
+    try:
+        return part(**given, **runtime)
+    except (ValueError, AssertionError) as error:
+        error.add_note(f"while building {path or 'config'} ({name})") if hasattr(error, "add_note") else None
+        raise

@@ -1,0 +1,117 @@
+"""The command line: `mmzoo <command> [recipe | variant | source] [overrides]`.
+
+This module imports the standard library only; a command's own module is loaded when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+PROGRAM = sys.argv[0]
+
+#: command -> (what follows it, one line of help)
+COMMANDS = {
+    "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
+    "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
+    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FOLDER"),
+    "list": ("[pattern]", "variants, recipes and component files"),
+    "describe": ("VARIANT", "the card of a variant"),
+    "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
+}
+HYDRA_COMMANDS = ("train", "eval", "embed")
+DEFAULT_RECIPE = {"train": "quickstart"}
+RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the process's exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "_MMZOO_COMPLETE" in os.environ:
+        from multimodal_zoo.commands.complete import answer
+
+        return answer()
+    if argv[:1] in (["-sc"], ["--shell-completion"]):
+        from multimodal_zoo.commands.complete import script
+
+        print(script(argv[1:]))
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from multimodal_zoo import __version__
+
+        print(f"multimodal_zoo {__version__}")
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        print(f"mmzoo: no command {command!r}" + (f"; did you mean {near[0]!r}?" if near else ""), file=sys.stderr)
+        print(usage(), file=sys.stderr)
+        return 2
+    if rest[:1] in (["-h"], ["--help"]):
+        print(f"usage: mmzoo {command} {COMMANDS[command][0]} [key=value ...]\n\n{COMMANDS[command][1]}")
+        if command in HYDRA_COMMANDS:
+            print("\n--cfg job prints the composed configuration; --info and -m are Hydra's; every key can be overridden.")
+        return 0
+    return _guarded(lambda: _run(command, rest))
+
+
+def usage() -> str:
+    """The help text."""
+    width = max(len(f"{name} {what}") for name, (what, _) in COMMANDS.items()) + 2
+    lines = [f"  {f'{name} {what}':<{width}}{text}" for name, (what, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mmzoo COMMAND [ARGUMENT] [key=value ...]",
+            "",
+            *lines,
+            "",
+            "  mmzoo train                                   the quickstart, on a CPU, in minutes",
+            "  mmzoo train clip/vit_b32 optim.lr=1e-4 -m seed=1,2,3",
+            '  eval "$(mmzoo -sc install=bash)"              shell completion',
+        ]
+    )
+
+
+def _run(command: str, rest: list[str]) -> int:
+    if command in HYDRA_COMMANDS:
+        from multimodal_zoo.commands.app import run_hydra
+
+        return run_hydra(command, rest)
+    return import_module(f"multimodal_zoo.commands.{command}").main(rest)
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """Run a command; a message that we wrote is printed as it is, anything unforeseen keeps its traceback."""
+    try:
+        return action()
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if os.environ.get("MMZOO_TRACEBACK") or not is_ours(error):
+            raise
+        print(message(error), file=sys.stderr)
+        return 1
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether our own code raised the error on purpose: its innermost frame lies in this package."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    inside = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("multimodal_zoo")
+    return inside and isinstance(error, (LookupError, ValueError, TypeError, OSError, RuntimeError, ImportError))
+
+
+def message(error: BaseException) -> str:
+    """One readable line or more for an error of ours."""
+    text: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+    return f"mmzoo: {text}{notes}\n(MMZOO_TRACEBACK=1 shows where)"

@@ -1,0 +1,95 @@
+"""Running a command as a Hydra application: recipes, overrides, sweeps, DDP, torchrun, submitit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from multimodal_zoo.catalogue import list_models, list_recipes, require
+from multimodal_zoo.cli import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES, is_ours, message
+from multimodal_zoo.config import register
+
+#: Hydra flags that take a value of their own.
+FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+
+
+def split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Separate the first positional word (recipe, variant or source) from overrides and Hydra's flags."""
+    rest, subject, skip = [], None, False
+    for word in arguments:
+        is_value, skip = skip, word in FLAGS_WITH_VALUE
+        if subject is None and not is_value and not word.startswith(("-", "+", "~")) and "=" not in word:
+            subject = word
+        else:
+            rest.append(word)
+    return subject, rest
+
+
+def primary_config(command: str, subject: str | None) -> tuple[str, str, list[str]]:
+    """Config folder, config name and extra overrides for a command's subject.
+
+    Raises:
+        KeyError: an unknown recipe, with the nearest names.
+        FileNotFoundError: a YAML file or source that is not there.
+        ValueError: a command that needs a subject got none.
+    """
+    packaged = "pkg://multimodal_zoo.recipes"
+    if command == "train":
+        subject = subject or DEFAULT_RECIPE[command]
+        if subject.endswith((".yaml", ".yml")):
+            path = Path(subject).resolve()
+            if not path.is_file():
+                raise FileNotFoundError(f"recipe: no file {path}; give a YAML file or one of {', '.join(list_recipes())}")
+            return str(path.parent), path.stem, []
+        return packaged, require(subject, list_recipes(), "recipe", "recipe"), []
+    if subject is None:
+        raise ValueError(f"mmzoo {command} needs a run folder, a checkpoint or one of {', '.join(list_models())}")
+    if Path(subject).exists() or "://" in subject:
+        source = subject if "://" in subject else str(Path(subject).resolve())
+        return packaged, f"base/{command}", [f"source='{source}'"]
+    return packaged, f"base/{command}", [f"+model={require(subject, list_models(), 'variant or path', 'source')}"]
+
+
+def run_hydra(command: str, arguments: list[str]) -> int:
+    """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode."""
+    subject, rest = split(arguments)
+    folder, name, extra = primary_config(command, subject)
+    register()
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
+        # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own
+        extra += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+
+    def task(config: DictConfig) -> Any:
+        saved, environment = sys.argv, {key: os.environ.get(key) for key in RANK_VARIABLES}
+        # Lightning's launcher re-runs sys.argv: give it the whole command again, without sweep flags
+        sys.argv = [PROGRAM, command, *([subject] if subject else []), *HydraConfig.get().overrides.task]
+        try:
+            return import_module(f"multimodal_zoo.commands.{command}").run(config)
+        except Exception as error:
+            if os.environ.get("MMZOO_TRACEBACK") or not is_ours(error):
+                raise
+            print(message(error), file=sys.stderr)
+            sys.exit(1)
+        finally:  # the next job of a sweep starts clean
+            sys.argv = saved
+            for key, value in environment.items():
+                os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
+            distributed = sys.modules.get("torch.distributed")
+            if distributed and distributed.is_initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+                distributed.destroy_process_group()
+
+    saved = sys.argv
+    sys.argv = [PROGRAM, *rest, *extra]
+    try:
+        hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+    finally:
+        sys.argv = saved
+    return 0

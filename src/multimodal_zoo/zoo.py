@@ -1,0 +1,154 @@
+"""Names to declarations to models: the notebook's front door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multimodal_zoo.catalogue import list_group, list_models, require
+from multimodal_zoo.config import compose
+from multimodal_zoo.registry import build
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from multimodal_zoo.card import Card
+
+__all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "from_pretrained"]
+
+
+def declaration(variant: str, overrides: Sequence[str] = (), **values: Any) -> dict[str, Any]:
+    """The complete `model:` node of a variant as a plain dict.
+
+    Args:
+        variant: a name from `list_models()`.
+        overrides: Hydra overrides, the very ones of the command line (`model.image.blocks.depth=2`,
+            `encoder@model.image=timm_vit`).
+        **values: top-level keys of the model node to replace (`embed_dim=64`).
+
+    Raises:
+        KeyError: unknown variant, with the nearest names.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override or value that does not fit.
+    """
+    from omegaconf import OmegaConf
+
+    require(variant, list_models(), "variant", "model")
+    node = compose(None, [f"+model={variant}", *overrides]).model
+    OmegaConf.set_struct(node, True)
+    node = OmegaConf.merge(node, values)
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: int | None = 0) -> nn.Module:
+    """Build a model node: the module itself, with `processor`, `card`, `config` and `weights` attached.
+
+    Args:
+        config: a complete model node, as `declaration` gives it.
+        device: where the parameters are created; `meta` allocates nothing.
+        seed: seeds the random weights; None keeps torch's generator as it is.
+    """
+    import torch
+
+    arguments = {key: value for key, value in config.items() if key not in ("processor", "card")}
+    with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.device(device) if device else nullcontext():
+            model = build(arguments, path="model")
+    return attach(model, config, weights="random" if seed is None else f"random (seed {seed})")
+
+
+def attach(model: nn.Module, config: Mapping[str, Any], weights: str) -> nn.Module:
+    """Give a model what must travel with its weights: its processor, its card and its configuration."""
+    model.processor = build(config.get("processor"), path="model.processor")  # type: ignore[assignment]
+    model.card = dict(config.get("card") or {})  # type: ignore[assignment]
+    model.config = dict(config)  # type: ignore[assignment]
+    model.weights = weights  # type: ignore[assignment]
+    return model
+
+
+def create(
+    variant: str,
+    *,
+    pretrained: str | Path | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = 0,
+    **values: Any,
+) -> nn.Module:
+    """Create a published variant.
+
+    Args:
+        variant: a name from `list_models()`.
+        pretrained: None for random weights (then `model.weights` says so and evaluation refuses them); "published"
+            for the weights that the card names; or a path or `hf://organisation/repository/file`.
+        device: a torch device; `meta` allocates nothing.
+        overrides: Hydra overrides, as on the command line.
+        seed: seed of the random weights.
+        **values: top-level keys of the model node to replace.
+
+    Raises:
+        KeyError: unknown variant or component, with the nearest names.
+        multimodal_zoo.checkpoints.load.CheckpointMismatch: keys of the file that do not fit, all listed.
+    """
+    config = declaration(variant, overrides, **values)
+    if pretrained is None:
+        return build_model(config, device=device, seed=seed)
+    from multimodal_zoo.checkpoints.store import load_weights
+
+    source = _published(variant, config) if pretrained == "published" else str(pretrained)
+    model = build_model(config, device="meta")
+    load_weights(model, source, device=device)
+    return attach(model, config, weights=source)
+
+
+def _published(variant: str, config: Mapping[str, Any]) -> str:
+    published = (config.get("card") or {}).get("weights", {}).get("published") or []
+    if not published:
+        raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
+    return f"hf://{published[0]['hub']}/{published[0]['file']}"
+
+
+def from_pretrained(
+    path: str | Path, *, config: Mapping[str, Any] | str | None = None, device: str | None = None
+) -> nn.Module:
+    """Load a model from a folder or file, whoever wrote it.
+
+    Args:
+        path: a training run, a folder of `save_model`, a Lightning checkpoint, a publisher's file or folder, or
+            `hf://organisation/repository/file`. Pickles are read with `weights_only=True` only.
+        config: a variant's name or a model node, for files that do not say what they hold.
+        device: a torch device; None is the CPU.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing recognisable at `path`; the message says what was looked for.
+        multimodal_zoo.checkpoints.load.CheckpointMismatch: keys that do not fit, all listed.
+    """
+    from multimodal_zoo.checkpoints.store import load_weights, recognise
+
+    if isinstance(config, str):
+        config = declaration(config)
+    source = recognise(path, config)
+    model = build_model(source.config, device="meta")
+    load_weights(model, source, device=device)
+    return attach(model, source.config, weights=str(path))
+
+
+def describe(variant: str, overrides: Sequence[str] = ()) -> Card:
+    """The card of a variant: system, paper, licence, sizes, weights, published figures, memory; renders in a notebook.
+
+    Raises:
+        KeyError: unknown variant, with the nearest names.
+    """
+    from multimodal_zoo.card import Card
+
+    return Card.of(variant, declaration(variant, overrides))
+
+
+def variants_of(system: str) -> list[str]:
+    """Names of the variants that belong to one system (the name's first words), for tables."""
+    return [name for name in list_group("model") if name.startswith(system)]

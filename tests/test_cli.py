@@ -1,0 +1,91 @@
+"""The command line: speed of imports, errors, completion, composition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from multimodal_zoo import cli
+from multimodal_zoo.commands.app import primary_config, split
+from multimodal_zoo.commands.complete import candidates, script
+
+HEAVY = ("torch", "hydra", "omegaconf", "mmengine", "numpy", "lightning")
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_and_help_load_nothing_heavy() -> None:
+    report = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
+    assert python(f"import multimodal_zoo; {report}").strip() == "[]"
+    assert python(f"from multimodal_zoo import cli; cli.main(['--help']); {report}").strip().endswith("[]")
+    assert python(f"from multimodal_zoo import cli; cli.main(['list']); {report}").strip().endswith("[]")
+
+
+def test_public_names_resolve() -> None:
+    import multimodal_zoo as zoo
+
+    for name in dir(zoo):
+        assert getattr(zoo, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = zoo.nonsense
+
+
+def test_an_unknown_command_names_the_nearest(capsys) -> None:
+    assert cli.main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "quickstrat"], "closest: quickstart"),
+        (["train", "./absent.yaml"], "no file"),
+        (["eval", "clip_vit_b23"], "closest: clip_vit_b32"),
+        (["describe", "clip_vit_b23"], "closest: clip_vit_b32"),
+        (["eval"], "needs a run folder"),
+    ],
+)
+def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> None:
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    def broken() -> int:
+        return int("not a number")
+
+    from multimodal_zoo.cli import is_ours
+
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        broken()
+    assert not is_ours(caught.value)
+
+
+def test_split_keeps_flags_with_values_together() -> None:
+    assert split(["-m", "clip/a", "seed=1,2", "--cfg", "job"]) == ("clip/a", ["-m", "seed=1,2", "--cfg", "job"])
+    assert split(["--config-dir", "here", "+x=1"]) == (None, ["--config-dir", "here", "+x=1"])
+
+
+def test_a_users_own_yaml_is_a_recipe(tmp_path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seed: 1\n")
+    assert primary_config("train", str(mine)) == (str(tmp_path), "mine", [])
+
+
+def test_completion_answers_from_file_names() -> None:
+    assert "train" in candidates("mmzoo ")
+    assert candidates("mmzoo describe clip_vit_b3") == ["clip_vit_b32"]
+    assert "quickstart" in candidates("mmzoo train qui")
+    assert "model=clip_vit_b16" in candidates("mmzoo train quickstart model=clip")
+    assert "encoder@model.image=timm_vit" in candidates("mmzoo train quickstart encoder@model.image=timm")
+    assert "seed=" in candidates("mmzoo train quickstart trainer.") or candidates("mmzoo train quickstart trainer.")
+    for shell in ("bash", "zsh", "fish"):
+        assert "mmzoo" in script([f"install={shell}"])
+    with pytest.raises(ValueError, match="bash, zsh, fish"):
+        script(["install=ksh"])

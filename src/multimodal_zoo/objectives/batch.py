@@ -1,0 +1,53 @@
+"""The batch that every image-text objective takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class ImageTextBatch:
+    """Image-text pairs as tensors; row i of every field belongs to pair i.
+
+    Attributes:
+        images: (batch, 3, height, width), float, normalised as the model's image transform says.
+        ids: (batch, longest), long, padded to the longest text of the batch.
+        keys: name of each pair in its data set, for error messages and reports.
+        concepts: (batch,), long. Two pairs with the same id show the same thing, so that neither is a negative of
+            the other; a negative id belongs to no concept. None: every other pair is a negative.
+
+    Raises:
+        ValueError: the fields do not have the same number of rows.
+    """
+
+    images: Tensor
+    ids: Tensor
+    keys: list[str]
+    concepts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows = {"images": len(self.images), "ids": len(self.ids), "keys": len(self.keys)}
+        if self.concepts is not None:
+            rows["concepts"] = len(self.concepts)
+        if len(set(rows.values())) != 1:
+            raise ValueError(f"ImageTextBatch needs as many rows in every field, not {rows}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageTextBatch:
+        """The same batch with its tensors on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        concepts = None if self.concepts is None else move(self.concepts)
+        return ImageTextBatch(move(self.images), move(self.ids), self.keys, concepts)
+
+    def pin_memory(self) -> ImageTextBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        concepts = None if self.concepts is None else self.concepts.pin_memory()
+        return ImageTextBatch(self.images.pin_memory(), self.ids.pin_memory(), self.keys, concepts)

@@ -50,5 +50,9 @@ def test_no_machine_path_or_private_host_is_committed() -> None:
     pattern = re.compile(r"(?<![\w.])/(?:work|root|farm)/")
     for name in files:
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".yaml", ".toml", ".cfg", ".ipynb"} and path != Path(__file__) and path.exists():
+        if (
+            path.suffix in {".py", ".md", ".yaml", ".toml", ".cfg", ".ipynb"}
+            and path != Path(__file__)
+            and path.exists()
+        ):
             assert not pattern.search(path.read_text(encoding="utf-8")), name

@@ -46,12 +46,16 @@ def test_an_unknown_name_gives_the_path_and_the_nearest_names() -> None:
 
 
 def test_an_unexpected_argument_gives_the_path_the_guess_and_what_is_accepted() -> None:
-    with pytest.raises(TypeError, match=r"model\.left\.depht \(did you mean 'depth'\?\): 'test_leaf' .* takes width, depth"):
+    with pytest.raises(
+        TypeError, match=r"model\.left\.depht \(did you mean 'depth'\?\): 'test_leaf' .* takes width, depth"
+    ):
         build({"type": "test_pair", "left": {"type": "test_leaf", "width": 1, "depht": 2}}, path="model")
 
 
 def test_a_missing_argument_gives_the_path() -> None:
-    with pytest.raises(TypeError, match=r"model: 'test_leaf': missing a required argument: 'width'; it takes width, depth"):
+    with pytest.raises(
+        TypeError, match=r"model: 'test_leaf': missing a required argument: 'width'; it takes width, depth"
+    ):
         build({"type": "test_leaf"}, path="model")
 
 

@@ -27,7 +27,7 @@ _HOMES = {
     "EVALUATORS": "multimodal_zoo.registry",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from multimodal_zoo.catalogue import list_models, list_recipes
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Load a public name from its home module on first use."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'multimodal_zoo' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
+        raise AttributeError(
+            f"module 'multimodal_zoo' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}"
+        )
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -51,7 +51,9 @@ class Card:
         count = self.facts.get("parameters")
         if isinstance(count, int):
             sizes = ", ".join(f"{count * size / 1e9:.3g} GB {kind}" for kind, size in BYTES.items())
-            rows.insert(next(i for i, r in enumerate(rows) if r[0] == "parameters") + 1, ("memory of the weights", sizes))
+            rows.insert(
+                next(i for i, r in enumerate(rows) if r[0] == "parameters") + 1, ("memory of the weights", sizes)
+            )
         for key, part in self.processor.items():
             if isinstance(part, Mapping):
                 rows.append((f"{key} transform" if key == "images" else f"{key} tokenizer", _text(part)))

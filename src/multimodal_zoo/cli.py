@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     if rest[:1] in (["-h"], ["--help"]):
         print(f"usage: mmzoo {command} {COMMANDS[command][0]} [key=value ...]\n\n{COMMANDS[command][1]}")
         if command in HYDRA_COMMANDS:
-            print("\n--cfg job prints the composed configuration; --info and -m are Hydra's; every key can be overridden.")
+            print(
+                "\n--cfg job prints the composed configuration; --info and -m are Hydra's; every key can be overridden."
+            )
         return 0
     return _guarded(lambda: _run(command, rest))
 

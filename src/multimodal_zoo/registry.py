@@ -147,9 +147,7 @@ def _external(target: str, path: str) -> Callable[..., Any]:
     return get_object(target)
 
 
-def _call(
-    part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]
-) -> Any:
+def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]) -> Any:
     signature = inspect.signature(part)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     unknown = [key for key in given if key not in signature.parameters and not open_ended]

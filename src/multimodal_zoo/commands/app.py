@@ -18,7 +18,18 @@ from multimodal_zoo.cli import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES, is_ours,
 from multimodal_zoo.config import register
 
 #: Hydra flags that take a value of their own.
-FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c")
+FLAGS_WITH_VALUE = (
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--config-dir",
+    "-cd",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+)
 
 
 def split(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -47,7 +58,9 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
         if subject.endswith((".yaml", ".yml")):
             path = Path(subject).resolve()
             if not path.is_file():
-                raise FileNotFoundError(f"recipe: no file {path}; give a YAML file or one of {', '.join(list_recipes())}")
+                raise FileNotFoundError(
+                    f"recipe: no file {path}; give a YAML file or one of {', '.join(list_recipes())}"
+                )
             return str(path.parent), path.stem, []
         return packaged, require(subject, list_recipes(), "recipe", "recipe"), []
     if subject is None:

@@ -27,7 +27,23 @@ _HOMES = {
     "EVALUATORS": "multimodal_zoo.registry",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "BEV",
+    "DATASETS",
+    "DECODERS",
+    "ENCODERS",
+    "EVALUATORS",
+    "OBJECTIVES",
+    "TOKENIZERS",
+    "__version__",
+    "build",
+    "compose",
+    "create",
+    "describe",
+    "from_pretrained",
+    "list_models",
+    "list_recipes",
+]
 
 if TYPE_CHECKING:
     from multimodal_zoo.catalogue import list_models, list_recipes

@@ -1,0 +1,198 @@
+"""Reading tensors from files without running anything that a file contains.
+
+safetensors are memory-mapped; pickles (.pt, .pth, .bin, .ckpt) are read with `weights_only=True` and memory-mapped
+where their format allows; TorchScript archives give up their tensors, never their code. Sharded checkpoints are read
+one shard at a time, so that no process holds the whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, UnknownCheckpoint, UnsafeCheckpoint
+from multimodal_zoo.checkpoints.locate import read_index, resolve, verify, weight_files
+
+State = dict[str, Tensor]
+#: Entries under which training programs store the weights, in the order tried.
+WRAPPERS = ("state_dict", "model", "module")
+
+
+def read_state_dict(path: str | Path, *, sha256: str | None = None) -> State:
+    """All tensors of a checkpoint by name, unwrapped (`unwrap`); memory-mapped wherever the format allows.
+
+    Args:
+        path: a file, an index, a folder or `hf://organisation/repository[/file]`.
+        sha256: what the (single) file must hash to.
+
+    Raises:
+        MissingCheckpoint, CorruptCheckpoint, UnsafeCheckpoint, UnknownCheckpoint: see there.
+    """
+    state: State = {}
+    for shard in iterate_shards(path, sha256=sha256):
+        state.update(shard)
+    return state
+
+
+def iterate_shards(path: str | Path, *, sha256: str | None = None) -> Iterator[State]:
+    """The tensors of a checkpoint, one file at a time; drop each before taking the next to bound the memory.
+
+    Raises:
+        CorruptCheckpoint: besides what reading a file raises, shards that do not hold what their index says.
+    """
+    local = resolve(path)
+    files = weight_files(local)
+    if sha256 is not None:
+        if len(files) != 1:
+            raise CheckpointError(f"{local}: one sha256 was given for {len(files)} shards")
+        verify(files[0], sha256)
+    index = _index_of(local)
+    placed = read_index(index) if index is not None else None
+    for file in files:
+        state = unwrap(read_file(file), file)
+        if placed is not None:
+            said = {name for name, shard in placed.items() if shard == file.name}
+            if said != set(state):
+                differing = sorted(said ^ set(state))
+                raise CorruptCheckpoint(
+                    f"{file}: disagrees with {index} about {len(differing)} tensors: {differing[:5]}"
+                )
+        yield state
+
+
+def manifest(path: str | Path) -> State:
+    """Names, shapes and dtypes of a checkpoint as tensors on the meta device: no tensor's data is read."""
+    state: State = {}
+    for file in weight_files(path):
+        state.update(unwrap(read_file(file, device="meta"), file))
+    return state
+
+
+def read_file(path: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """The content of one file as it is: nothing unwrapped.
+
+    Args:
+        path: a local file of one of the suffixes that `weight_files` accepts.
+        device: where the tensors go; `meta` gives shapes only.
+
+    Raises:
+        CorruptCheckpoint, UnsafeCheckpoint: see there.
+    """
+    if path.stat().st_size == 0:
+        raise CorruptCheckpoint(f"{path}: the file is empty")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, device)
+    return _read_pickle(path, device)
+
+
+def unwrap(content: Mapping[str, Any], path: str | Path = "checkpoint") -> State:
+    """The mapping of names to tensors inside what a training program stored, without a leading `module.`.
+
+    Non-tensor entries beside tensors (OpenAI's files carry three integers) become scalar tensors, so that the naming
+    has to account for them too.
+
+    Raises:
+        UnknownCheckpoint: no mapping with tensors is found.
+    """
+    for _ in range(len(WRAPPERS)):
+        inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = content[inner]
+    state: State = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            state[str(name)] = value.detach()
+        elif isinstance(value, (int, float)):
+            state[str(name)] = torch.tensor(value)
+    if not any(value.ndim for value in state.values()):
+        keys = ", ".join(str(key) for key in list(content)[:8]) or "nothing"
+        raise UnknownCheckpoint(
+            f"{path}: looked for tensors by name, also under {', '.join(WRAPPERS)}; the file's entries are: {keys}"
+        )
+    strip = all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module.") if strip else name: value for name, value in state.items()}
+
+
+def _index_of(local: Path) -> Path | None:
+    if local.name.endswith(".index.json"):
+        return local
+    if local.is_dir():
+        first = weight_files(local)[0]
+        for index in sorted(local.glob("*.index.json")):
+            if first.name in read_index(index).values():
+                return index
+    return None
+
+
+def _read_safetensors(path: Path, device: str) -> State:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            if device == "meta":
+                return {name: _shape_only(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, struct.error, OSError, ValueError) as error:
+        raise CorruptCheckpoint(f"{path}: not a complete safetensors file ({error}); download it again") from error
+
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+def _shape_only(piece: Any) -> Tensor:
+    return torch.empty(piece.get_shape(), dtype=_DTYPES[piece.get_dtype()], device="meta")
+
+
+def _read_pickle(path: Path, device: str) -> dict[str, Any]:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and _is_script(path):
+        from multimodal_zoo.checkpoints.scripted import read_scripted
+
+        return read_scripted(path, device)
+    try:
+        with warnings.catch_warnings():  # a foreign pickle protocol either reads or raises; the warning adds nothing
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location=device, weights_only=True, mmap=is_zip and device != "meta")
+    except pickle.UnpicklingError as error:
+        raise _refusal(path, str(error), is_zip) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        reason = str(error).split(". ")[0] or type(error).__name__
+        raise CorruptCheckpoint(f"{path}: not a complete PyTorch file ({reason}); download it again") from error
+    if isinstance(content, Mapping):
+        return dict(content)
+    raise UnknownCheckpoint(f"{path}: looked for a mapping of names to tensors, found {type(content).__name__}")
+
+
+def _is_script(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _refusal(path: Path, message: str, is_zip: bool) -> CheckpointError:
+    named = re.findall(r"GLOBAL ([\w.]+)", message)
+    if is_zip:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path) or named
+    if not named and not re.search(r"(?i)unsupported|blocked|weights.only", message):
+        return CorruptCheckpoint(f"{path}: not a readable pickle ({message.splitlines()[0]}); download it again")
+    if not named and "Unsupported" not in message and "GLOBAL" not in message:
+        return CorruptCheckpoint(f"{path}: not a readable pickle; it is damaged or no PyTorch file: download it again")
+    what = ", ".join(dict.fromkeys(named)) or "an unsupported pickle instruction"
+    return UnsafeCheckpoint(
+        f"{path}: refused: reading this pickle would load {what}, which can run code. Ask its author for a safetensors "
+        f"file; if you trust the file, convert it apart: torch.load(..., weights_only=False), then "
+        f"safetensors.torch.save_file of its tensors"
+    )

@@ -1,0 +1,190 @@
+"""Loading tensors into a model with every one of them accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
+from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest
+from multimodal_zoo.checkpoints.listing import listed
+from multimodal_zoo.checkpoints.naming import Naming, Translator
+
+__all__ = ["Accounting", "CheckpointMismatch", "account", "load_into"]
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Which tensors of a file fit which of a model.
+
+    Attributes:
+        matched: the model's names that the file fills with the right shape.
+        unexpected: names, in the file's naming, that the model has no place for.
+        missing: the model's names that the file does not fill.
+        misshapen: the model's name, the shape in the file, the shape in the model.
+    """
+
+    matched: tuple[str, ...]
+    unexpected: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything fits and nothing is left over."""
+        return not (self.unexpected or self.missing or self.misshapen)
+
+    def require(self, what: str = "checkpoint", hint: str = "") -> None:
+        """Raise unless `exact`.
+
+        Args:
+            what: the file, for the message.
+            hint: what the file looks like instead.
+
+        Raises:
+            CheckpointMismatch: with all names, grouped and shortened where many differ by a number only.
+        """
+        if self.exact:
+            return
+        shapes = [f"{name} {list(found)}, the model has {list(wanted)}" for name, found, wanted in self.misshapen]
+        groups = (
+            ("unexpected (in the file, no place in the model)", list(self.unexpected)),
+            ("missing (in the model, not in the file)", list(self.missing)),
+            ("misshapen", shapes),
+        )
+        lines = [f"{what} does not fit the model: {len(self.matched)} tensors fit"]
+        lines += [listed(title, names) for title, names in groups if names]
+        message = "\n".join([*lines, hint] if hint else lines)
+        raise CheckpointMismatch(message, self.unexpected, self.missing, self.misshapen)
+
+
+def account(model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | None = None) -> Accounting:
+    """Compare a manifest with a model without any data.
+
+    Args:
+        model: may be on the meta device.
+        shapes: name -> tensor (meta tensors will do), in the file's naming.
+        naming: the table from the file's names to the model's; None if they are the same.
+    """
+    unexpected: list[str] = []
+    named: Mapping[str, Tensor] = {name: tensor.detach().to("meta") for name, tensor in shapes.items()}
+    if naming is not None:
+        translator = Translator(naming)
+        translated = translator.feed(named)
+        named = {**translated, **translator.finish()}
+        unexpected += translator.unexpected + translator.incomplete
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    unexpected += [name for name in named if name not in wanted]
+    found = {name: tuple(tensor.shape) for name, tensor in named.items() if name in wanted}
+    return Accounting(
+        matched=tuple(name for name, shape in found.items() if shape == wanted[name]),
+        unexpected=tuple(unexpected),
+        missing=tuple(name for name in wanted if name not in found),
+        misshapen=tuple((name, shape, wanted[name]) for name, shape in found.items() if shape != wanted[name]),
+    )
+
+
+def load_into(
+    model: nn.Module,
+    state: str | Path | Mapping[str, Tensor] | Iterable[State],
+    naming: Naming | None = None,
+    *,
+    assign: bool = False,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Accounting:
+    """Load a checkpoint into a model; the model is untouched unless everything fits.
+
+    Args:
+        model: the receiver. A model built on `meta` needs `assign=True`.
+        state: a path (read shard by shard), tensors by name, or an iterable of shards (whose fit is only known at
+            their end).
+        naming: the table from the file's names to the model's; None if they are the same.
+        assign: put the file's tensors in the place of the model's parameters instead of copying into them; with a
+            memory-mapped file nothing is read before it is used.
+        dtype: of the floating-point tensors; None keeps the model's own.
+        device: where assigned tensors go; None is the CPU.
+
+    Raises:
+        CheckpointMismatch: unexpected, missing or misshapen tensors, all listed, with the variant that the file looks
+            like.
+        CheckpointError: the model is on `meta` and `assign` is off, or buffers that no file holds stay on `meta`.
+    """
+    if not assign and any(p.is_meta for p in model.parameters()):
+        raise CheckpointError("the model is on the meta device: load with assign=True")
+    what, shards, shapes = _opened(state)
+    if shapes is not None:
+        result = account(model, shapes, naming)
+        result.require(what, "" if result.exact else _hint(shapes, naming))
+    if dtype is not None:
+        model.to(dtype)
+    wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    translator = Translator(naming) if naming is not None else None
+    seen: dict[str, Tensor] = {}
+    for shard in shards:
+        ours = translator.feed(shard) if translator is not None else dict(shard)
+        seen.update(_put(model, ours, wanted, assign, device))
+    if translator is not None:
+        seen.update(_put(model, translator.finish(), wanted, assign, device))
+    result = account(model, seen)
+    if translator is not None and (translator.unexpected or translator.incomplete):
+        left = (*translator.unexpected, *translator.incomplete)
+        result = Accounting(result.matched, result.unexpected + left, result.missing, result.misshapen)
+    result.require(what)
+    still = [name for name, tensor in _tensors(model) if tensor.is_meta]
+    if still:
+        raise CheckpointError(f"{what}: no file holds these tensors, which stay on meta: {', '.join(still[:8])}")
+    return result
+
+
+def _opened(
+    state: str | Path | Mapping[str, Tensor] | Iterable[State],
+) -> tuple[str, Iterable[Mapping[str, Tensor]], Mapping[str, Tensor] | None]:
+    """What to call the checkpoint, its shards, and its shapes where they are known beforehand."""
+    if isinstance(state, (str, Path)):
+        return str(state), iterate_shards(state), manifest(state)
+    if isinstance(state, Mapping):
+        return "the given state", [state], state
+    return "the given shards", state, None
+
+
+def _put(
+    model: nn.Module,
+    ours: Mapping[str, Tensor],
+    wanted: Mapping[str, torch.dtype],
+    assign: bool,
+    device: str | torch.device | None,
+) -> State:
+    """Hand one shard to the model; gives back its shapes."""
+    ready = {
+        name: tensor.to(device=device, dtype=wanted[name] if tensor.is_floating_point() else tensor.dtype)
+        if assign and name in wanted
+        else tensor
+        for name, tensor in ours.items()
+    }
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    try:
+        model.load_state_dict(ready, strict=False, assign=assign)
+    except RuntimeError as error:  # only for shards without a manifest: misshapen tensors, listed by torch
+        raise CheckpointMismatch(str(error)) from error
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return {name: tensor.detach().to("meta") for name, tensor in ours.items()}
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _hint(shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
+    from multimodal_zoo.checkpoints.guess import guess_variant
+
+    try:
+        guess = guess_variant(shapes, naming)
+    except Exception as error:  # the listing matters more than the hint
+        return f"(no variant could be guessed: {type(error).__name__}: {error})"
+    return f"its shapes are those of {guess}: config={guess!r}" if guess else ""

@@ -1,0 +1,134 @@
+"""Where a checkpoint's files are: local paths, folders with shards, `hf://` names in the hub's local cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLES)
+#: Weight files that a folder is known by, in order of preference: safetensors before pickles, whole before sharded.
+FOLDER_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def resolve(path: str | Path) -> Path:
+    """A local path for `path`, which may be `hf://organisation/repository[@revision][/file]`.
+
+    A hub name is looked up in huggingface_hub's cache and downloaded where a connection is allowed.
+
+    Raises:
+        MissingCheckpoint: nothing there; for a hub name the message says what to download and where to put it.
+    """
+    text = str(path)
+    if text.startswith("hf://"):
+        return _resolve_hub(text)
+    if "://" in text:
+        raise MissingCheckpoint(f"{text!r}: only local paths and hf://organisation/repository/file are read")
+    local = Path(text).expanduser()
+    if not local.exists():
+        near = sorted(p.name for p in local.parent.iterdir())[:10] if local.parent.is_dir() else []
+        hint = f"; its folder holds {', '.join(near)}" if near else f"; the folder {local.parent} does not exist"
+        raise MissingCheckpoint(f"no checkpoint at {local}{hint if local.parent != local else ''}")
+    return local
+
+
+def _resolve_hub(name: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    parts = name.removeprefix("hf://").split("/", 2)
+    if len(parts) < 2 or not all(parts[:2]):
+        raise MissingCheckpoint(f"{name!r} is not of the form hf://organisation/repository[@revision][/file]")
+    repository, _, revision = "/".join(parts[:2]).partition("@")
+    file = parts[2] if len(parts) == 3 and parts[2] else None
+    try:
+        if file:
+            return Path(hf_hub_download(repository, file, revision=revision or None))
+        wanted = ["*.json", "*.safetensors", "*.bin"]
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        what = f"hf download {repository}{f' {file}' if file else ''}{f' --revision {revision}' if revision else ''}"
+        raise MissingCheckpoint(
+            f"{name}: not in the local cache ({constants.HF_HUB_CACHE}) and not downloadable here "
+            f"({type(error).__name__}). On a machine with a connection run `{what}`, then copy the "
+            f"cache folder here (or point HF_HUB_CACHE to it), or pass the downloaded file's local path instead"
+        ) from error
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """The files that hold the tensors of a checkpoint, in order: one file, or the shards of an index.
+
+    Args:
+        path: a file, an index (`*.index.json`), a folder with one of `FOLDER_NAMES`, or an `hf://` name.
+
+    Raises:
+        MissingCheckpoint: the path, or a shard that an index names, does not exist.
+        UnknownCheckpoint: the file's suffix or the folder's content is none of those read.
+        CorruptCheckpoint: an unreadable index, or one that points outside its folder.
+    """
+    local = resolve(path)
+    if local.is_dir():
+        found = next((local / name for name in FOLDER_NAMES if (local / name).is_file()), None)
+        if found is None:
+            candidates = sorted(p for p in local.iterdir() if p.suffix in SUFFIXES)
+            if len(candidates) != 1:
+                names = ", ".join(p.name for p in candidates[:8]) or "none"
+                raise UnknownCheckpoint(
+                    f"{local}: looked for {', '.join(FOLDER_NAMES)} or exactly one file ending in "
+                    f"{', '.join(SUFFIXES)}; weight files there: {names}"
+                )
+            found = candidates[0]
+        local = found
+    if local.name.endswith(".index.json"):
+        return [local.parent / shard for shard in dict.fromkeys(read_index(local).values())]
+    if local.suffix not in SUFFIXES:
+        raise UnknownCheckpoint(f"{local}: a weight file ends in {', '.join(SUFFIXES)} or .index.json")
+    return [local]
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Tensor name -> shard file name of a `*.index.json`, checked.
+
+    Raises:
+        CorruptCheckpoint: no `weight_map`, or a shard name that leaves the folder.
+        MissingCheckpoint: shards that are not there, all of them named.
+    """
+    try:
+        shards = json.loads(index.read_text())["weight_map"]
+        shards = {str(key): str(value) for key, value in shards.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpoint(f"{index}: not an index with a `weight_map` of tensor to file names") from error
+    outside = sorted({s for s in shards.values() if Path(s).name != s})
+    if outside:
+        raise CorruptCheckpoint(f"{index}: shard names must lie in the index's own folder, found {outside[:3]}")
+    absent = sorted({s for s in shards.values() if not (index.parent / s).is_file()})
+    if absent:
+        raise MissingCheckpoint(f"{index}: {len(absent)} shard(s) of it are missing: {', '.join(absent[:8])}")
+    return shards
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Compare a file's SHA-256 with the one that a card gives.
+
+    Raises:
+        CorruptCheckpoint: they differ.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    if digest.hexdigest() != sha256.lower():
+        raise CorruptCheckpoint(
+            f"{path}: sha256 is {digest.hexdigest()}, the card says {sha256.lower()}; "
+            f"the file is incomplete or another version: download it again"
+        )

@@ -1,0 +1,101 @@
+"""Writing files and folders so that a reader sees the old content or the new, never a half."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def write_file(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then move it into place.
+
+    Args:
+        path: the file to create or replace; its folder is created.
+        write: called with the temporary path.
+
+    Raises:
+        OSError: a full disk or an unwritable folder; the temporary file is gone and `path` is as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        _settle(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file in one step."""
+    return write_file(path, lambda temporary: temporary.write_text(text))
+
+
+def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
+
+    Raises:
+        OSError: as `write_file`; the old folder, if there was one, is still whole.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    retired = temporary.with_name(temporary.name + ".old")
+    try:
+        write(temporary)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _settle(file)
+        temporary.chmod(_new_folder_mode())
+        if target.exists():
+            os.replace(target, retired)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            if retired.exists():
+                os.replace(retired, target)
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+    return target
+
+
+def write_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write tensors as one safetensors file; tensors that share memory are written each for itself."""
+    from safetensors.torch import save_file
+
+    owned: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        storage = tensor.untyped_storage()
+        whole = storage.nbytes() == tensor.numel() * tensor.element_size() and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        owned[name] = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+    return write_file(path, lambda temporary: save_file(owned, temporary, {"format": "pt", **(metadata or {})}))
+
+
+def _settle(file: Path) -> None:
+    """Force the file to disk and give it the permissions of any new file (temporary ones are private)."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+    file.chmod(_new_folder_mode() & 0o666)
+
+
+def _new_folder_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o777 & ~mask

@@ -1,0 +1,97 @@
+"""Checkpoints that a kill can never leave half written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+
+LAST = "last.ckpt"
+
+
+class Checkpoints(Checkpoint):
+    """Saves `checkpoints/step_<n>.ckpt` every so many optimiser steps and at the end, and points `last.ckpt` at it.
+
+    A file is written under another name and renamed when it is complete, so every `*.ckpt` can be resumed from.
+
+    Args:
+        every_n_steps: 0 saves at the end only.
+        keep: how many to keep, newest first.
+    """
+
+    def __init__(self, every_n_steps: int = 500, keep: int = 2) -> None:
+        if every_n_steps < 0 or keep < 1:
+            raise ValueError(
+                f"callbacks.checkpoint: every_n_steps is {every_n_steps} and keep {keep}; need >= 0 and >= 1"
+            )
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self._saved_step = -1
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A resumed step is saved already."""
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save the last step."""
+        self.save(trainer)
+
+    def save(self, trainer: lightning.Trainer) -> None:
+        """Save the current step unless it is saved; every rank must call it."""
+        step = trainer.global_step
+        if step == self._saved_step:
+            return
+        self._saved_step = step
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        final = folder / f"step_{step:08d}.ckpt"
+        partial = folder / f".{final.name}.partial"
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove(partial)
+        trainer.save_checkpoint(partial)  # collective: sharded strategies gather here
+        if trainer.is_global_zero:
+            _flush(partial)
+            _remove(final)
+            os.replace(partial, final)
+            point(folder / LAST, final.name)
+            kept = sorted(folder.glob("step_*.ckpt"))
+            for old in kept[: -self.keep]:
+                _remove(old)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` name its sibling `target`, atomically; a copy where the file system has no links."""
+    partial = link.with_name(f".{link.name}.partial")
+    _remove(partial)
+    try:
+        partial.symlink_to(target)
+    except OSError:
+        source = link.with_name(target)
+        shutil.copytree(source, partial) if source.is_dir() else shutil.copyfile(source, partial)
+        _remove(link)
+    os.replace(partial, link)
+
+
+def _flush(path: Path) -> None:
+    """Force a file to the disk: a rename may otherwise reach it before the content does."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,152 @@
+"""The image-text contrastive paradigm as a LightningModule: it calls the objective and logs what it returns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from multimodal_zoo.objectives.batch import ImageTextBatch
+from multimodal_zoo.training.clipping import clip_gradients
+from multimodal_zoo.training.groups import ParameterRules
+from multimodal_zoo.training.schedule import Schedule, scheduler
+from multimodal_zoo.training.sharding import shard
+
+log = logging.getLogger(__name__)
+
+#: parameter groups -> optimiser
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+class ContrastiveModule(lightning.LightningModule):
+    """Trains a dual encoder with any contrastive objective.
+
+    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches whose pairs do not see each
+    other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
+
+    Args:
+        model: a dual encoder.
+        objective: called as `objective(model, batch)`; its entry `loss` is back-propagated, all entries are logged.
+        rules: which parameters train, and how.
+        optimizer: makes the optimiser from parameter groups.
+        lr: learning rate of the parameters that no tower of `rules` holds.
+        weight_decay: weight decay of the same.
+        schedule: factor on the learning rates at a step.
+        config: the recipe as a plain dict, stored in every checkpoint as a hyper-parameter.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: nn.Module,
+        rules: ParameterRules,
+        optimizer: OptimizerFactory,
+        lr: float,
+        weight_decay: float,
+        schedule: Schedule,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.rules = rules
+        self.make_optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.save_hyperparameters({"config": dict(config)}, logger=False)
+        self.frozen = self.rules.freeze(self.trainable_names())
+        #: called with the norm of each step's gradient before clipping
+        self.gradient_watchers: list[Callable[[Tensor], None]] = []
+
+    def trainable_names(self) -> dict[str, nn.Parameter]:
+        """The parameters as the rules name them: the model's by their own names, the objective's with a prefix."""
+        ours = {f"objective.{name}": parameter for name, parameter in self.objective.named_parameters()}
+        return {**dict(self.model.named_parameters()), **ours}
+
+    def forward(self, images: Tensor, ids: Tensor) -> Any:
+        """The model's own forward: (batch, 3, height, width) and (batch, longest) to `Embeddings`."""
+        return self.model(images, ids)
+
+    def training_step(self, batch: ImageTextBatch, batch_index: int) -> Tensor:
+        """One batch; returns the loss."""
+        outputs = self.objective(self.model, batch)
+        self._log("train", outputs, len(batch.images))
+        return outputs["loss"]
+
+    def validation_step(self, batch: ImageTextBatch, batch_index: int) -> None:
+        """One batch of the validation pairs."""
+        self._log("validation", self.objective(self.model, batch), len(batch.images))
+
+    def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
+        validating = stage == "validation"
+        values = {f"{stage}/{name}": value.detach() for name, value in outputs.items()}
+        self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=validating, batch_size=samples)
+
+    def configure_model(self) -> None:
+        """Shard the model over the ranks where the strategy has a device mesh (FSDP2); nothing otherwise."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"], self.trainer.precision)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Parameter groups, optimiser and schedule, in optimiser steps.
+
+        Raises:
+            ValueError: the number of steps is not known.
+        """
+        groups = self.rules.groups(self.trainable_names(), self.lr, self.weight_decay)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("trainer.max_steps is -1 and the data has no length: set trainer.max_steps")
+        optimizer = self.make_optimizer(groups)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler(optimizer, self.schedule, int(steps)), "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer was told, and hand the norm to the log and the guard: it is computed only once.
+
+        Raises:
+            ValueError: float16 with a fused optimiser, which sees the gradients still scaled.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled and getattr(optimizer, "_step_supports_amp_scaling", False) and gradient_clip_val:
+            raise ValueError("trainer.precision=16-mixed clips unscaled gradients: set optim.fused=false")
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = clip_gradients(parameters, gradient_clip_val or None)
+        for watch in self.gradient_watchers:
+            watch(norm)
+        self.log("train/gradient_norm", norm)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Log the learning rate of the first group relative to its peak: one figure for all groups."""
+        group = self.optimizers(use_pl_optimizer=False).param_groups[0]  # type: ignore[union-attr]
+        self.log("train/lr_factor", group["lr"] / group["initial_lr"])
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch; a dataclass knows how itself."""
+        return batch.to(device, non_blocking=True) if hasattr(batch, "to") else batch
+
+    def train(self, mode: bool = True) -> ContrastiveModule:
+        """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""
+        super().train(mode)
+        if mode and getattr(self, "frozen", None):
+            for module in self.model.modules():
+                parameters = list(module.parameters())
+                if parameters and not any(p.requires_grad for p in parameters):
+                    module.eval()
+        return self

@@ -1,0 +1,87 @@
+"""The run folder: checked before training starts, so that nothing fails after hours of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+#: How many checkpoints must fit: the one that is written beside the one it replaces.
+COPIES = 2
+
+
+def checkpoint_bytes(model: nn.Module, averaged: bool, moments: int = 2) -> int:
+    """Estimated size of one checkpoint.
+
+    Args:
+        model: everything that is saved.
+        averaged: whether a moving average is kept.
+        moments: tensors per trained parameter in the optimiser; Adam and LAMB have two.
+    """
+    values = [p.numel() * p.element_size() for p in model.parameters()]
+    state = sum(values) + sum(b.numel() * b.element_size() for b in model.buffers())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return state * (2 if averaged else 1) + trained * moments
+
+
+def check_run_folder(folder: Path, needed: int) -> None:
+    """Make sure that a run can write where it is told to.
+
+    Args:
+        folder: created if it does not exist.
+        needed: bytes that must be free.
+
+    Raises:
+        PermissionError, NotADirectoryError, OSError: it cannot be created or written, or the disk is too full; the
+            message names the path and the key `run.dir`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise type(error)(
+            f"run folder {folder} cannot be written: {error.strerror or error}; choose another with run.dir=PATH"
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"run folder {folder}: {free / 2**20:,.0f} MiB free, but two checkpoints need {needed / 2**20:,.0f} MiB; "
+            "free some space or choose another disk with run.dir=PATH"
+        )
+
+
+def find_checkpoint(resume: str | None, folder: Path) -> Path | None:
+    """The checkpoint to continue from.
+
+    Args:
+        resume: the recipe's `resume`: None starts anew; `last` continues the newest checkpoint of `folder`; `auto`
+            does so if there is one and starts anew otherwise; anything else is the path of a checkpoint or run folder.
+        folder: this run's folder.
+
+    Raises:
+        FileNotFoundError: what was asked for is not there.
+        FileExistsError: a fresh start would mix with the checkpoints of an earlier run.
+    """
+    own = folder / "checkpoints" / "last.ckpt"
+    if resume is None:
+        if own.exists():
+            raise FileExistsError(
+                f"{folder} holds the checkpoints of an earlier run: continue it with resume=auto, or choose another "
+                "run.dir"
+            )
+        return None
+    if resume in ("auto", "last"):
+        if own.exists():
+            return own.resolve()
+        if resume == "auto":
+            return None
+        raise FileNotFoundError(f"resume=last: no {own}; set run.dir to the run's folder, or use resume=PATH")
+    path = Path(resume)
+    for candidate in (path / "checkpoints" / "last.ckpt", path):
+        if candidate.is_file() or (candidate.is_dir() and (candidate / "meta.pt").exists()):
+            return candidate.resolve()
+    raise FileNotFoundError(f"resume: no checkpoint at {path}; give null, auto, last, a .ckpt file or a run folder")

@@ -1,0 +1,102 @@
+"""Random state of torch, numpy and Python: captured, restored, kept in checkpoints."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import distributed as dist
+
+from multimodal_zoo.objectives.gather import rank, world_size
+
+
+def capture() -> dict[str, Any]:
+    """The state of every generator, in types that `torch.load(weights_only=True)` reads."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": {"kind": str(kind), "keys": torch.tensor(keys.astype(np.int64)), "rest": [float(x) for x in rest]},
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+    }
+
+
+def restore(state: Mapping[str, Any]) -> None:
+    """Put every generator back to a captured state."""
+    torch.set_rng_state(state["torch"])
+    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
+    position, has_gauss, gauss = state["numpy"]["rest"]
+    keys = state["numpy"]["keys"].numpy().astype(np.uint32)
+    np.random.set_state((state["numpy"]["kind"], keys, int(position), int(has_gauss), gauss))
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+
+
+class RandomState(Callback):
+    """Keeps every rank's random state in the checkpoint and keeps validation from touching it.
+
+    A resumed run starts its next step with exactly the state that the uninterrupted run had there, whatever the data
+    loaders drew while they started. Each rank starts from a seed of its own, so that dropout differs between ranks.
+
+    Args:
+        seed: the recipe's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._pending: Mapping[str, Any] | None = None
+        self._before_validation: Mapping[str, Any] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Restore what a checkpoint held; in a fresh run give each rank its own stream."""
+        if self._pending is not None:
+            restore(self._pending)
+            self._pending = None
+        else:
+            for generator in (torch.manual_seed, np.random.seed, random.seed):
+                generator(self.seed + trainer.global_rank)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the state of all ranks."""
+        states: list[Any] = [capture()]
+        if world_size() > 1:
+            states = [None] * world_size()
+            dist.all_gather_object(states, capture())
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember this rank's state until training starts.
+
+        Raises:
+            ValueError: the checkpoint was written by another number of processes.
+        """
+        states = checkpoint.get("random_states")
+        if states is None:
+            return
+        if len(states) != world_size():
+            raise ValueError(
+                f"resume: the checkpoint was written by {len(states)} processes and this run has {world_size()}; an exact "
+                "continuation needs as many (trainer.devices, trainer.num_nodes)"
+            )
+        self._pending = states[rank()]
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put training's state aside."""
+        self._before_validation = capture()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take it back."""
+        if self._before_validation is not None:
+            restore(self._before_validation)
+            self._before_validation = None

@@ -1,0 +1,132 @@
+"""A sheet of fixed validation pictures with the captions that the model finds for them, drawn again and again."""
+
+from __future__ import annotations
+
+import io
+import logging
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import nn
+
+from multimodal_zoo.training.ema import find_ema
+
+log = logging.getLogger(__name__)
+
+
+class SampleSheet(Callback):
+    """Writes `samples/step_<n>.png`: pictures that are not trained on, each with its best captions of a gallery.
+
+    Args:
+        every_n_steps: 0 draws at the end only.
+        pictures: rows of the sheet.
+        captions: best captions shown for each picture.
+        gallery: validation pairs whose captions compete, the pictures' own among them.
+    """
+
+    def __init__(self, every_n_steps: int = 500, pictures: int = 8, captions: int = 3, gallery: int = 64) -> None:
+        self.every_n_steps = every_n_steps
+        self.pictures = pictures
+        self.captions = captions
+        self.gallery = gallery
+        self._pairs: list[tuple[Any, str]] | None = None
+        self._drawn = -1
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw when it is time."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the final state."""
+        self.draw(trainer, pl_module)
+
+    def draw(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the sheet of the current step; every rank must call it, rank 0 writes."""
+        step = trainer.global_step
+        if step == self._drawn:
+            return
+        self._drawn = step
+        pairs = self._choose(trainer)
+        model = pl_module.model
+        processor = getattr(model, "processor", None)
+        if not pairs or processor is None:
+            return
+        average = find_ema(trainer)
+        with average.applied(pl_module) if average else nullcontext():
+            scores = similarities(model, processor, pairs, self.pictures, pl_module.device)  # type: ignore[arg-type]
+        if trainer.is_global_zero:
+            self._write(trainer, scores, pairs, step)
+
+    def _choose(self, trainer: lightning.Trainer) -> list[tuple[Any, str]]:
+        """Pairs spread evenly over the validation data: the same in every run of a recipe."""
+        if self._pairs is None:
+            from multimodal_zoo.evaluation.samples import documents_of, image_of, size_of, texts_of
+
+            data = getattr(trainer, "datamodule", None)
+            dataset = getattr(data, "validation", None)
+            if dataset is None:
+                log.info("no validation data: no sample sheet")
+                self._pairs = []
+                return self._pairs
+            total = size_of(dataset)
+            if total and hasattr(dataset, "__getitem__"):
+                step = max(1, total // self.gallery)
+                documents = [dataset[number] for number in range(0, min(total, step * self.gallery), step)]
+            else:
+                documents = list(islice(documents_of(dataset), self.gallery))
+            self._pairs = [(image_of(document), texts_of(document)[0]) for document in documents if texts_of(document)]
+        return self._pairs
+
+    def _write(self, trainer: lightning.Trainer, scores: torch.Tensor, pairs: list[tuple[Any, str]], step: int) -> None:
+        from multimodal_zoo.evaluation.pictures import image_queries
+
+        best = scores.topk(min(self.captions, len(pairs)), dim=1).indices.tolist()
+        own = [pairs[row][1] for row in range(len(best))]
+        found = [[pairs[column][1] for column in columns] for columns in best]
+        grades = [["hit" if t == truth else "miss" for t in row] for truth, row in zip(own, found, strict=True)]
+        png = image_queries([pairs[row][0] for row in range(len(best))], found, grades)
+        path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png)
+        for logger in trainer.loggers:
+            _send(logger, png, step)
+
+
+@torch.no_grad()
+def similarities(
+    model: nn.Module, processor: Any, pairs: list[tuple[Any, str]], pictures: int, device: torch.device
+) -> torch.Tensor:
+    """Cosine similarity of the first `pictures` pictures with all captions: (pictures, pairs), on the CPU."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        images = processor.images([image for image, _ in pairs[:pictures]]).to(device)
+        ids = processor.texts([text for _, text in pairs]).to(device)
+        image, text = model.encode_image(images), model.encode_text(ids)  # type: ignore[operator]
+        return (image @ text.T).float().cpu()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _send(logger: Any, png: bytes, step: int) -> None:
+    """Hand a picture to the loggers that show pictures."""
+    if isinstance(logger, TensorBoardLogger):
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        logger.experiment.add_image("samples", pixels, step, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        from PIL import Image
+
+        logger.log_image("samples", [Image.open(io.BytesIO(png))], step=step)

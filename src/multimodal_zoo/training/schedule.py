@@ -1,0 +1,81 @@
+"""Learning-rate schedules: pure functions of the optimiser step, applied to every group's own base rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+#: (step from 0, total steps) -> factor on the base learning rate.
+Schedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Linear warm-up, then half a cosine (SGDR, arXiv:1608.03983, without restarts).
+
+    Step s of w warm-up steps has factor (s + 1) / w, so that no step is wasted at zero; step s >= w of n steps has
+    `final + (1 - final) * (1 + cos(pi * (s - w) / (n - w))) / 2`.
+
+    Attributes:
+        warmup: steps if an int, a fraction of all steps if a float below 1.
+        final: factor that the cosine ends on.
+    """
+
+    warmup: int | float = 0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
+    def __call__(self, step: int, total: int) -> float:
+        """Factor at `step` of `total`."""
+        warmup = warmup_steps(self.warmup, total)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Linear warm-up, then the base rate.
+
+    Attributes:
+        warmup: steps if an int, a fraction of all steps if a float below 1.
+    """
+
+    warmup: int | float = 0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
+    def __call__(self, step: int, total: int) -> float:
+        """Factor at `step` of `total`."""
+        warmup = warmup_steps(self.warmup, total)
+        return (step + 1) / warmup if step < warmup else 1.0
+
+
+def warmup_steps(warmup: int | float, total: int) -> int:
+    """Warm-up as a number of steps.
+
+    Raises:
+        ValueError: it is longer than the training.
+    """
+    steps = round(warmup * total) if isinstance(warmup, float) and warmup < 1 else int(warmup)
+    if steps > total:
+        raise ValueError(f"schedule.warmup is {steps} steps but training has {total} (trainer.max_steps)")
+    return steps
+
+
+def _check_warmup(warmup: int | float) -> None:
+    if warmup < 0 or (isinstance(warmup, float) and warmup >= 1 and warmup != int(warmup)):
+        raise ValueError(f"schedule.warmup is {warmup}; give a number of steps, or a fraction of all steps below 1")
+
+
+def scheduler(optimizer: Optimizer, schedule: Schedule, total: int) -> LambdaLR:
+    """A torch scheduler, stepped once per optimiser step, that multiplies each group's base rate."""
+    return LambdaLR(optimizer, lambda step: schedule(step, total))

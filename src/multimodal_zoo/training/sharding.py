@@ -1,0 +1,96 @@
+"""FSDP2: parameters sharded over ranks block by block, from outside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+#: Methods beside `forward` through which an objective or an evaluation enters a dual encoder.
+ENTRANCES = ("encode_image", "encode_text")
+
+
+class FullySharded(ModelParallelStrategy):
+    """FSDP2 over all ranks, without tensor parallelism.
+
+    Args:
+        save_distributed_checkpoint: one file per rank in a folder, for models that no host can hold; otherwise rank 0
+            assembles one file.
+    """
+
+    def __init__(self, save_distributed_checkpoint: bool = False) -> None:
+        super().__init__(
+            data_parallel_size=1, tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint
+        )
+
+    def _setup_distributed(self) -> None:
+        super()._setup_distributed()
+        self._data_parallel_size = self.world_size  # known only once the processes have met
+
+
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The repeated blocks of a model: every member of an outermost `nn.ModuleList`."""
+    for child in model.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from blocks(child)
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> None:
+    """Shard a model in place: each block is gathered when it runs and freed after it.
+
+    Scalars (the temperature) cannot be split: they stay whole on every rank, with averaged gradients.
+
+    Args:
+        model: any module; its `encode_image` and `encode_text` count as entrances like `forward`.
+        mesh: one dimension, the data-parallel ranks.
+        precision: Lightning's name; with `bf16-mixed` parameters travel in bfloat16 and gradients add up in float32.
+    """
+    whole = {parameter for parameter in model.parameters() if parameter.ndim == 0}
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16-mixed":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=whole)
+    fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
+    for name in ENTRANCES:
+        if hasattr(model, name):
+            register_fsdp_forward_method(model, name)
+    group = mesh.get_group()
+    for parameter in whole:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: _average(p, group))
+
+
+def _average(parameter: Tensor, group: Any) -> None:
+    assert parameter.grad is not None
+    dist.all_reduce(parameter.grad, group=group)
+    parameter.grad /= dist.get_world_size(group)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether any parameter is spread over ranks."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model with every tensor whole, on the CPU; all ranks must call it, all get the whole."""
+    return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor (sharing its memory); any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,90 @@
+"""One declaration per variant serves Python, notebook and command line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import multimodal_zoo as zoo
+from multimodal_zoo.catalogue import list_group
+
+
+def test_patterns_list_variants_and_recipes_in_natural_order() -> None:
+    assert zoo.list_models("clip_vit_b*") == ["clip_vit_b16", "clip_vit_b32"]
+    assert "quickstart" in zoo.list_recipes()
+    assert zoo.list_models("no_such*") == []
+
+
+@pytest.mark.parametrize("name", list_group("model"))
+def test_every_variant_builds_on_meta_with_the_parameters_its_card_gives(name) -> None:
+    model = zoo.create(name, device="meta")
+    assert sum(p.numel() for p in model.parameters()) == model.card["parameters"]
+    assert model.weights == "random (seed 0)"
+    for key in ("system", "summary", "paper", "licence"):
+        assert model.card.get(key), f"{name}: card.{key} is missing"
+
+
+def test_create_takes_the_overrides_of_the_command_line() -> None:
+    model = zoo.create("clip_tiny", overrides=["model.image.blocks.depth=1"], embed_dim=24)
+    assert model.encode_image(torch.zeros(2, 3, 64, 64)).shape == (2, 24)
+    assert len(model.image.blocks.blocks) == 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first, second = zoo.create("clip_tiny", seed=3), zoo.create("clip_tiny", seed=3)
+    assert torch.rand(1) == expected
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_errors_name_the_nearest() -> None:
+    with pytest.raises(KeyError, match="closest: clip_vit_b32"):
+        zoo.create("clip_vit_b23")
+    with pytest.raises(Exception, match=r"depht"):
+        zoo.create("clip_tiny", overrides=["model.image.blocks.depht=2"])
+    with pytest.raises(Exception, match=r"embed_dimm"):
+        zoo.create("clip_tiny", embed_dimm=3)
+    with pytest.raises(ValueError, match="no published weights"):
+        zoo.create("clip_tiny", pretrained="published")
+
+
+def test_a_card_prints_and_renders() -> None:
+    card = zoo.describe("clip_vit_b32")
+    text = dict(card.rows())
+    assert text["parameters"] == "151,277,313"
+    assert "0.605 GB float32" in text["memory of the weights"]
+    assert "<table>" in card._repr_html_()
+
+
+def test_from_pretrained_reads_back_what_save_model_wrote(tmp_path) -> None:
+    from multimodal_zoo.checkpoints.store import save_model
+
+    model = zoo.create("clip_tiny", overrides=["model.image.blocks.depth=1"])
+    save_model(model, tmp_path / "model")
+    again = zoo.from_pretrained(tmp_path / "model")
+    images = torch.rand(2, 3, 64, 64)
+    model.eval(), again.eval()
+    assert torch.equal(model.encode_image(images), again.encode_image(images))
+    assert again.weights == str(tmp_path / "model")
+    assert torch.equal(again.processor.texts(["a cat"]), model.processor.texts(["a cat"]))
+
+
+@pytest.mark.parametrize("recipe", zoo.list_recipes())
+def test_every_recipe_composes_completely(recipe) -> None:
+    config = zoo.compose(recipe)
+    missing = OmegaConf.missing_keys(config)
+    assert not missing
+    for node in ("model", "data", "objective", "optim", "schedule", "trainer", "evaluation", "run"):
+        assert node in config, node
+
+
+def test_two_settings_in_one_process_do_not_influence_each_other() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    alone = zoo.create("clip_tiny").eval()
+    expected = alone.encode_image(images)
+    zoo.create("clip_tiny", overrides=["model.image.blocks.depth=2"]).eval().encode_image(images)
+    assert torch.equal(alone.encode_image(images), expected)

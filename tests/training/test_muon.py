@@ -1,0 +1,79 @@
+"""Muon against its definition, and its AdamW part against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from multimodal_zoo.training.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (8, 40), (40, 8), (1, 5)])
+def test_singular_values_are_pushed_towards_one(shape) -> None:
+    matrix = torch.randn(shape)
+    result = orthogonalise(matrix)
+    assert result.shape == matrix.shape
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.4
+    assert values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    assert torch.nn.functional.cosine_similarity(result.flatten(), (u @ v).flatten(), dim=0) > 0.95
+
+
+def test_vectors_and_fallback_groups_step_as_torchs_adamw() -> None:
+    options = {"lr": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.98), "eps": 1e-6}
+    ours = [torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(4, 3))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    muon = Muon([{"params": ours[:1]}, {"params": ours[1:], "fallback": True}], **options)
+    adamw = torch.optim.AdamW(theirs, **options)
+    for _ in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        muon.step(), adamw.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b)
+
+
+def test_a_matrix_steps_by_its_orthogonalised_nesterov_momentum() -> None:
+    weight = torch.nn.Parameter(torch.randn(6, 2, 3, 3))
+    start, muon = weight.detach().clone(), Muon([weight], lr=0.1, weight_decay=0.5, momentum=0.9)
+    weight.grad = torch.randn_like(weight)
+    mean = 0.1 * weight.grad
+    expected = orthogonalise((0.1 * weight.grad + 0.9 * mean).flatten(1)) * 0.2 * 18**0.5
+    muon.step()
+    assert_close(weight.detach(), start * (1 - 0.05) - 0.1 * expected.view_as(start))
+
+
+def test_state_survives_saving_and_loading() -> None:
+    def run(steps: int, muon: Muon, parameters: list[torch.nn.Parameter], offset: int) -> None:
+        for step in range(steps):
+            generator = torch.Generator().manual_seed(offset + step)
+            for p in parameters:
+                p.grad = torch.randn(p.shape, generator=generator)
+            muon.step()
+
+    def fresh() -> tuple[list[torch.nn.Parameter], Muon]:
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(4, 4)), torch.nn.Parameter(torch.randn(4))]
+        return parameters, Muon(parameters, lr=0.05)
+
+    whole, muon = fresh()
+    run(4, muon, whole, 0)
+    first, muon = fresh()
+    run(2, muon, first, 0)
+    second, resumed = fresh()
+    resumed.load_state_dict(muon.state_dict())
+    with torch.no_grad():
+        for a, b in zip(second, first, strict=True):
+            a.copy_(b)
+    run(2, resumed, second, 2)
+    for a, b in zip(whole, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_has_no_gradient_is_left_alone() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    assert Muon([weight], lr=1.0, weight_decay=1.0).step() is None
+    assert torch.equal(weight, torch.ones(2, 2))

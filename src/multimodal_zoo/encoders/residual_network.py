@@ -7,6 +7,7 @@ be learned. It serves both as an image encoder and as a feature-map encoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,7 @@ class ResidualNetwork(nn.Module):
         self.image_size, self.width, self.channels = image_size, width, tuple(channels)
         self.strides = tuple(patch_size * 2**i for i in range(len(channels)))
         entries = [nn.Conv2d(3, channels[0], patch_size, patch_size)]
-        reductions = [Reduce(a, b) for a, b in zip(channels[:-1], channels[1:], strict=True)]
+        reductions = [Reduce(a, b) for a, b in pairwise(channels)]
         self.stages = nn.ModuleList(
             Stage(entry, channel, depth)
             for entry, channel, depth in zip([*entries, *reductions], channels, depths, strict=True)

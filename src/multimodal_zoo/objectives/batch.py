@@ -40,12 +40,10 @@ class ImageTextBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageTextBatch:
         """The same batch with its tensors on `device`."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        concepts = None if self.concepts is None else move(self.concepts)
-        return ImageTextBatch(move(self.images), move(self.ids), self.keys, concepts)
+        images = self.images.to(device, non_blocking=non_blocking)
+        ids = self.ids.to(device, non_blocking=non_blocking)
+        concepts = None if self.concepts is None else self.concepts.to(device, non_blocking=non_blocking)
+        return ImageTextBatch(images, ids, self.keys, concepts)
 
     def pin_memory(self) -> ImageTextBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""

@@ -1,0 +1,82 @@
+"""Collectives over the processes of a data-parallel run; without a process group each is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Every process's rows, in rank order, as constants.
+
+    Args:
+        tensor: (batch, ...), of the same shape on every process.
+
+    Returns:
+        (processes * batch, ...).
+
+    Raises:
+        ValueError: the processes hold different numbers of rows.
+    """
+    if world_size() == 1:
+        return tensor
+    sizes = _all_gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+    if len(set(sizes)) != 1:  # they would exchange garbage or wait for ever
+        raise ValueError(f"every process needs the same number of pairs, not {sizes}; drop the last, short batch")
+    return _all_gather(tensor)
+
+
+def _all_gather(tensor: Tensor) -> Tensor:
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    return torch.cat(parts)
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Every process's rows, in rank order; in backward each process gets what all processes send to its rows.
+
+    The gradient is the sum over processes, not their mean: with a loss that is a mean over a process's own rows, and
+    parameter gradients averaged over processes (as DistributedDataParallel does), the result is the gradient of the
+    mean over the whole batch in one process.
+
+    Args:
+        tensor: (batch, ...), of the same shape on every process.
+
+    Returns:
+        (processes * batch, ...); `tensor` itself when there is one process.
+
+    Raises:
+        ValueError: the processes hold different numbers of rows.
+    """
+    return tensor if world_size() == 1 else _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward adds up the incoming gradients and returns the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return gather(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Own rows of the gradient summed over processes."""
+        gradient = gradient.contiguous().clone()  # autograd may share it with other consumers
+        dist.all_reduce(gradient)
+        return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]

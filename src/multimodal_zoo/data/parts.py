@@ -1,1 +1,10 @@
 """Modules whose import registers the parts of this room."""
+
+from multimodal_zoo.data import augment as augment
+from multimodal_zoo.data import augment_colour as augment_colour
+from multimodal_zoo.data import captions as captions
+from multimodal_zoo.data import emoji_pairs as emoji_pairs
+from multimodal_zoo.data import image_text_data as image_text_data
+from multimodal_zoo.data import order as order
+from multimodal_zoo.data import processor as processor
+from multimodal_zoo.data import transforms as transforms

@@ -1,0 +1,135 @@
+"""Caption samplers: which text of a document a training step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from multimodal_zoo.data.documents import Document
+from multimodal_zoo.registry import DATASETS
+
+
+class CaptionSampler(Protocol):
+    """Chooses or composes one caption of a document."""
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """One caption; `random` is seeded for this sample."""
+        ...
+
+
+@DATASETS.register_module(name="text_caption")
+class TextCaption:
+    """The document's text as it is."""
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """The first text."""
+        return document.text
+
+
+@DATASETS.register_module(name="any_caption")
+class AnyCaption:
+    """One of the document's texts at random: for data sets with several captions an image (`texts` in meta)."""
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """One text; the only one where there is one."""
+        return random.choice(document.meta.get("texts") or [document.text])
+
+
+@DATASETS.register_module(name="alias_caption")
+class AliasCaption:
+    """Another name of the same thing (`aliases` in meta); the text itself where there is none."""
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """One alias."""
+        aliases = document.meta.get("aliases")
+        return random.choice(aliases) if aliases else document.text
+
+
+def _draw(document: Document, random: Random, fewest: int, most: int) -> list[str]:
+    keywords = document.meta.get("keywords") or ()
+    return random.sample(list(keywords), min(len(keywords), random.randint(fewest, most)))
+
+
+@DATASETS.register_module(name="text_and_keywords")
+class TextAndKeywords:
+    """The text followed by some keywords (`keywords` in meta), in random order.
+
+    Args:
+        fewest: smallest number of keywords.
+        most: largest number of keywords.
+        joiner: between the pieces.
+    """
+
+    def __init__(self, fewest: int, most: int, joiner: str = " ") -> None:
+        self.fewest, self.most, self.joiner = fewest, most, joiner
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """Text and keywords."""
+        return self.joiner.join([document.text, *_draw(document, random, self.fewest, self.most)])
+
+
+@DATASETS.register_module(name="keywords_caption")
+class KeywordsCaption:
+    """Keywords alone, in random order: much like raw alt texts. The text itself where there are none.
+
+    Args:
+        fewest: smallest number of keywords.
+        most: largest number of keywords.
+        joiner: between the keywords.
+    """
+
+    def __init__(self, fewest: int, most: int, joiner: str = " ") -> None:
+        self.fewest, self.most, self.joiner = fewest, most, joiner
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """Keywords."""
+        return self.joiner.join(_draw(document, random, self.fewest, self.most)) or document.text
+
+
+@DATASETS.register_module(name="template_caption")
+class TemplateCaption:
+    """A sentence around the text and the facts in meta.
+
+    Args:
+        templates: e.g. "an emoji of {text}", "a picture from {group_name}"; one is drawn.
+    """
+
+    def __init__(self, templates: Sequence[str]) -> None:
+        self.templates = list(templates)
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """One template, filled.
+
+        Raises:
+            ValueError: a template names a fact that the document does not have.
+        """
+        template = random.choice(self.templates)
+        try:
+            return template.format(**{**document.meta, "text": document.text})
+        except (KeyError, IndexError) as error:
+            facts = ", ".join(["text", *document.meta])
+            raise ValueError(f"data.captions.templates: {template!r} needs {error}; documents have {facts}") from None
+
+
+@DATASETS.register_module(name="caption_mixture")
+class CaptionMixture:
+    """One of several samplers, drawn by weight for each sample.
+
+    Args:
+        parts: the samplers.
+        weights: as many non-negative numbers; only their ratios matter.
+    """
+
+    def __init__(self, parts: Sequence[CaptionSampler], weights: Sequence[float]) -> None:
+        if len(parts) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"data.captions has {len(parts)} parts and weights {list(weights)}; it needs one weight of at least 0 "
+                "for each part, not all 0"
+            )
+        self.parts = list(parts)
+        self.weights = list(weights)
+
+    def __call__(self, document: Document, random: Random) -> str:
+        """What the drawn sampler gives."""
+        return random.choices(self.parts, self.weights)[0](document, random)

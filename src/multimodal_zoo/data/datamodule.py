@@ -1,0 +1,130 @@
+"""The data module of image-text training: any reader, any model's processor, exactly resumable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from multimodal_zoo.data.collate import PairCollate
+from multimodal_zoo.data.loaders import PlannedBatches, PlannedLoader
+from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
+from multimodal_zoo.data.position import Position
+from multimodal_zoo.objectives.batch import ImageTextBatch
+
+
+class ImageTextData(LightningDataModule):
+    """Batches of image-text pairs; `image_text_data` makes one from a configuration.
+
+    Args:
+        train: reader of training pairs.
+        validation: reader of pairs seen in order; or None.
+        collate: makes training batches.
+        plain: makes validation batches.
+        order: order of the training samples.
+        batch_size: pairs in a batch, for each rank.
+        workers: processes that read; 0 reads in this one.
+        seed: of order, captions, crops and augmentation.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        validation: Any,
+        collate: PairCollate,
+        plain: PairCollate,
+        order: Order,
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.validation = validation
+        self.collate = collate
+        self.plain = plain
+        self.order = order
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+        self.position = Position()
+
+    @property
+    def rank(self) -> int:
+        """This process among those that train together."""
+        return self._distributed()[0]
+
+    @property
+    def ranks(self) -> int:
+        """How many processes train together."""
+        return self._distributed()[1]
+
+    def _distributed(self) -> tuple[int, int]:
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def _epoch(self) -> int:
+        return self.position.epoch if self.trainer is None else self.trainer.current_epoch
+
+    def train_dataloader(self) -> PlannedLoader:
+        """Training batches of this rank.
+
+        Raises:
+            ValueError: the data set cannot fill one batch.
+        """
+        samples = len(self.order(self.train, torch.Generator()))
+        check_size(samples, self.batch_size, self.ranks)
+        return PlannedLoader(
+            batches=PlannedBatches(self.train, self.collate, self.seed, "data.train"),
+            plan=lambda epoch: plan_epoch(
+                self.train, self.order, self.batch_size, self.seed, epoch, self.rank, self.ranks
+            ),
+            length=samples // (self.batch_size * self.ranks),
+            position=self.position,
+            epoch=self._epoch,
+            counting=lambda: self.trainer is None,
+            workers=self.workers,
+        )
+
+    def val_dataloader(self) -> PlannedLoader | list[Any]:
+        """Validation batches of this rank; none without a validation reader."""
+        if self.validation is None:
+            return []
+        plans = plan_once(len(self.validation), self.batch_size, self.rank, self.ranks)
+        return PlannedLoader(
+            batches=PlannedBatches(self.validation, self.plain, self.seed, "data.validation"),
+            plan=lambda epoch: plans,
+            length=len(plans),
+            position=Position(),
+            epoch=lambda: 0,
+            counting=lambda: False,
+            workers=0,
+        )
+
+    def on_after_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
+        """Count a training batch as taken: Lightning calls this right before the training step."""
+        if self.trainer is not None and self.trainer.training:
+            self.position.take()
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exact position in the data."""
+        return {**self.position.state(), "global_batch": self.batch_size * self.ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where a checkpoint was.
+
+        Raises:
+            ValueError: the checkpoint was written with another global batch size, so that its position has no meaning.
+        """
+        given = self.batch_size * self.ranks
+        if state_dict["global_batch"] != given and state_dict["batch"]:
+            raise ValueError(
+                f"the checkpoint stopped inside an epoch with {state_dict['global_batch']} pairs in a global batch; "
+                f"data.batch_size x ranks is {given} now, so its position cannot be found again"
+            )
+        self.position.restore(state_dict)

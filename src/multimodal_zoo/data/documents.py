@@ -1,0 +1,98 @@
+"""The one sample type: a document is a sequence of texts, images and videos with facts about it.
+
+A captioned picture, an interleaved page, a conversation and a video with a question are all documents. Readers yield
+them; collation turns them into tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL.Image import Image as PilImage
+
+#: What a picture may be: a PIL image, or uint8 of shape (height, width), (height, width, 3) or (height, width, 4).
+Picture: TypeAlias = PilImage | np.ndarray
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A picture, not yet resized.
+
+    Attributes:
+        image: PIL image of any mode, or uint8 array (height, width[, 3 or 4]); four channels are straight RGBA.
+    """
+
+    image: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Pictures in order of time.
+
+    Attributes:
+        frames: the pictures.
+        rate: frames per second.
+    """
+
+    frames: list[Picture]
+    rate: float
+
+
+Segment: TypeAlias = Text | Image | Video
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """One sample.
+
+    Attributes:
+        segments: texts, images and videos in reading order.
+        meta: facts about the sample. Readers of pairs set `key` (unique in the data set), and where they know them
+            `concept`, `group`, `subgroup`, `style`, `keywords`, `aliases`, `label`, `texts`.
+    """
+
+    segments: list[Segment]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The sample's name in its data set."""
+        return str(self.meta.get("key", ""))
+
+    @property
+    def image(self) -> Picture:
+        """The first picture.
+
+        Raises:
+            ValueError: the document has none.
+        """
+        for segment in self.segments:
+            if isinstance(segment, Image):
+                return segment.image
+        raise ValueError(f"document {self.key!r} has no image among its {len(self.segments)} segments")
+
+    @property
+    def text(self) -> str:
+        """The first text.
+
+        Raises:
+            ValueError: the document has none.
+        """
+        for segment in self.segments:
+            if isinstance(segment, Text):
+                return segment.text
+        raise ValueError(f"document {self.key!r} has no text among its {len(self.segments)} segments")
+
+
+def pair(image: Picture, text: str, meta: dict[str, Any]) -> Document:
+    """A document of one image and one text."""
+    return Document([Image(image), Text(text)], meta)

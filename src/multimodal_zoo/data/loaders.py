@@ -1,0 +1,123 @@
+"""Loader of data sets with numbered samples: whole planned batches, read by any number of worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from multimodal_zoo.data.collate import PairCollate, Row
+from multimodal_zoo.data.order import Plan
+from multimodal_zoo.data.position import Position
+from multimodal_zoo.data.randomness import python_random, torch_random
+from multimodal_zoo.data.skips import MapReader, Skips, UnusableError
+from multimodal_zoo.objectives.batch import ImageTextBatch
+
+#: Samples in a row that may be unusable before reading stops with an error.
+PATIENCE = 1000
+#: Told apart so that a batch's augmentation and its samples' captions never share random numbers.
+SAMPLE, BATCH = 1, 2
+
+
+class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
+    """Reads the batch that a plan describes. An unusable sample is counted and replaced by the next usable one.
+
+    Args:
+        reader: the data set.
+        collate: rows and batches.
+        seed: of captions, crops and augmentation.
+        key: the configuration key of the data set, for errors.
+    """
+
+    def __init__(self, reader: MapReader, collate: PairCollate, seed: int, key: str) -> None:
+        self.reader = reader
+        self.collate = collate
+        self.seed = seed
+        self.key = key
+
+    def __getitem__(self, plan: Plan) -> tuple[ImageTextBatch, Skips]:
+        """The batch, and what could not be used."""
+        skips = Skips()
+        generator = torch_random(self.seed, BATCH, plan.epoch, plan.first)
+        randoms = [python_random(self.seed, SAMPLE, plan.epoch, plan.first + i) for i in range(len(plan.indices))]
+        pixels = None
+        if self.collate.image_transform is None:
+            if not hasattr(self.reader, "pixels"):
+                name = type(self.reader).__name__
+                raise ValueError(f"data.image_transform is null, but {name} does not hold its pictures in memory")
+            pixels = self.reader.pixels(plan.indices)
+            rows = self.collate.stored_rows([self.reader[i] for i in plan.indices], pixels, randoms)
+        else:
+            rows = [self._read(i, r, skips) for i, r in zip(plan.indices, randoms, strict=True)]
+        return self.collate.batch(rows, generator, pixels), skips
+
+    def _read(self, index: int, random: Random, skips: Skips) -> Row:
+        samples = len(self.reader)
+        for offset in range(min(samples, PATIENCE)):
+            try:
+                return self.collate.row(self.reader[(index + offset) % samples], random)
+            except UnusableError as error:
+                skips.add(error.reason, error.key)
+        raise skips.nothing_usable(type(self.reader).__name__, self.key)
+
+
+def _same(batch: tuple[ImageTextBatch, Skips]) -> tuple[ImageTextBatch, Skips]:
+    return batch
+
+
+class PlannedLoader:
+    """Iterates over the batches of the current epoch, from the current position on.
+
+    Args:
+        batches: reads one planned batch.
+        plan: the plans of an epoch.
+        length: batches in an epoch.
+        position: where to start.
+        epoch: tells the current epoch.
+        counting: whether this loader itself counts its batches as taken (no trainer does).
+        workers: processes; 0 reads in this one.
+    """
+
+    def __init__(
+        self,
+        batches: PlannedBatches,
+        plan: Callable[[int], list[Plan]],
+        length: int,
+        position: Position,
+        epoch: Callable[[], int],
+        counting: Callable[[], bool],
+        workers: int,
+    ) -> None:
+        self.batches = batches
+        self.plan = plan
+        self.length = length
+        self.position = position
+        self.epoch = epoch
+        self.counting = counting
+        self.workers = workers
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, wherever it is resumed."""
+        return self.length
+
+    def __iter__(self) -> Iterator[ImageTextBatch]:
+        epoch = self.epoch()
+        plans = self.plan(epoch)[self.position.begin(epoch) :]
+        loader = DataLoader(
+            self.batches,
+            sampler=plans,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_same,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for batch, skips in loader:
+            self.batches.reader.skips.update(skips)
+            if self.counting():
+                self.position.take()
+            yield batch
+        self.batches.reader.skips.report(self.batches.key)
+        if self.counting():
+            self.position.begin(epoch + 1)

@@ -1,0 +1,120 @@
+"""What a reader could not use: counted by reason, reported, never fatal one by one and never silent."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from multimodal_zoo.data.documents import Document
+
+logger = logging.getLogger(__name__)
+
+#: Examples kept for each reason.
+EXAMPLES = 3
+
+
+class UnusableError(Exception):
+    """One sample cannot be used.
+
+    Args:
+        reason: short and countable, e.g. "broken image".
+        key: the sample.
+    """
+
+    def __init__(self, reason: str, key: str) -> None:
+        super().__init__(f"{reason}: {key}")
+        self.reason = reason
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[UnusableError], tuple[str, str]]:
+        return UnusableError, (self.reason, self.key)
+
+
+class NoUsableSamplesError(ValueError):
+    """A data set gave nothing at all."""
+
+
+class Skips:
+    """Counts of unusable samples by reason, with a few examples of each; adds up across worker processes."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, key: str) -> None:
+        """Count one sample."""
+        self.counts[reason] += 1
+        kept = self.examples.setdefault(reason, [])
+        if len(kept) < EXAMPLES:
+            kept.append(key)
+
+    def update(self, other: Skips) -> None:
+        """Add what another process counted."""
+        self.counts.update(other.counts)
+        for reason, keys in other.examples.items():
+            kept = self.examples.setdefault(reason, [])
+            kept += keys[: EXAMPLES - len(kept)]
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        """E.g. `3 skipped: broken image 2 (a.jpg, b.jpg), missing caption 1 (c.jpg)`."""
+        parts = [f"{reason} {n} ({', '.join(self.examples[reason])})" for reason, n in self.counts.most_common()]
+        return f"{len(self)} skipped" + (f": {', '.join(parts)}" if parts else "")
+
+    def report(self, name: str) -> None:
+        """Log the counts as a warning if there are any.
+
+        Args:
+            name: the data set, for the message.
+        """
+        if self.counts:
+            logger.warning("%s: %s", name, self)
+
+    def nothing_usable(self, name: str, key: str) -> NoUsableSamplesError:
+        """The error for a data set that gave nothing.
+
+        Args:
+            name: the data set.
+            key: the configuration key that names it.
+        """
+        what = str(self) if self.counts else "the sources are empty"
+        return NoUsableSamplesError(f"{name} has no usable sample; {what}; check {key}")
+
+
+class Reader(Protocol):
+    """Whatever yields documents once through."""
+
+    def __iter__(self) -> Iterator[Document]: ...
+
+
+class MapReader(Protocol):
+    """A reader whose samples can be asked for by number; an unusable one raises `UnusableError`."""
+
+    skips: Skips
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Document: ...
+
+
+def usable(reader: MapReader, indices: Iterable[int] | None = None) -> Iterator[Document]:
+    """The usable documents of a reader in order; the others are counted in `reader.skips`.
+
+    Raises:
+        NoUsableSamplesError: none was usable.
+    """
+    found = False
+    for index in range(len(reader)) if indices is None else indices:
+        try:
+            document = reader[index]
+        except UnusableError as error:
+            reader.skips.add(error.reason, error.key)
+            continue
+        found = True
+        yield document
+    if not found:
+        raise reader.skips.nothing_usable(type(reader).__name__, "the paths and columns of the data set")

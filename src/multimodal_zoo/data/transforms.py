@@ -1,0 +1,209 @@
+"""Image transforms: the published evaluation transforms, and the random crop of contrastive training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from multimodal_zoo.data.documents import Picture
+from multimodal_zoo.data.pictures import PathLike, open_picture, to_eight_bits, to_rgb
+from multimodal_zoo.registry import DATASETS
+
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+Filter = Image.Resampling
+Box = tuple[float, float, float, float]
+
+
+def shorter_crop(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
+    """Resize the shorter side to `size`, then crop the centre; conversion to RGB comes last, as CLIP does it."""
+    width, height = image.size
+    short = min(width, height)
+    if short != size:
+        image = image.resize((max(size, size * width // short), max(size, size * height // short)), interpolation)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return to_rgb(image.crop((left, top, left + size, top + size)))
+
+
+def squash(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
+    """Resize both sides to `size`, whatever the aspect: what EVA-CLIP's paper evaluates retrieval with."""
+    return to_rgb(image if image.size == (size, size) else image.resize((size, size), interpolation))
+
+
+def pad(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
+    """Resize the longer side to `size` and fill the rest with zeros around the centre."""
+    width, height = image.size
+    if max(width, height) != size:
+        scale = size / max(width, height)
+        image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), interpolation)
+    canvas = Image.new("RGB", (size, size))
+    canvas.paste(to_rgb(image), ((size - image.width) // 2, (size - image.height) // 2))
+    return canvas
+
+
+RESIZES: dict[str, Callable[[Image.Image, int, Filter], Image.Image]] = {
+    "shorter_crop": shorter_crop,
+    "squash": squash,
+    "pad": pad,
+}
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 (channels, height, width) of an 8-bit image."""
+    array = np.asarray(image)
+    return torch.from_numpy(array[None].copy() if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def choose(name: str, table: dict[str, object], key: str) -> None:
+    """Check that a table has an entry.
+
+    Raises:
+        ValueError: with the value, the entries and the configuration key.
+    """
+    if name not in table:
+        raise ValueError(f"{key} is {name!r}; it must be one of {', '.join(table)}")
+
+
+@DATASETS.register_module(name="image_transform")
+class ImageTransform:
+    """The evaluation transform: resize on the 8-bit image, RGB, then (x / 255 - mean) / std.
+
+    Args:
+        size: side of the square result, pixels.
+        mean: of red, green and blue, in units where white is 1.
+        std: of red, green and blue.
+        resize: `shorter_crop`, `squash` or `pad`.
+        interpolation: `bicubic`, `bilinear`, `lanczos` or `nearest`, always antialiased as PIL does it.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        resize: str = "shorter_crop",
+        interpolation: str = "bicubic",
+    ) -> None:
+        choose(resize, dict(RESIZES), "images.resize")
+        choose(interpolation, dict(INTERPOLATIONS), "images.interpolation")
+        self.size = size
+        self.mean = torch.tensor(list(mean), dtype=torch.float32)
+        self.std = torch.tensor(list(std), dtype=torch.float32)
+        self.resize = resize
+        self.interpolation = interpolation
+
+    def pixels(self, image: Picture | PathLike | bytes) -> Tensor:
+        """One picture as uint8 (3, size, size), before normalisation."""
+        resized = RESIZES[self.resize](
+            to_eight_bits(open_picture(image)), self.size, INTERPOLATIONS[self.interpolation]
+        )
+        return to_tensor(resized)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Float (batch, 3, height, width) from uint8 of the same shape."""
+        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
+        return pixels.float().div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+
+    def __call__(self, images: Sequence[Picture | PathLike | bytes]) -> Tensor:
+        """Pictures, paths or encoded bytes as float (batch, 3, size, size).
+
+        Raises:
+            UnusableError: a file that cannot be read.
+        """
+        return self.normalise(torch.stack([self.pixels(image) for image in images]))
+
+
+@DATASETS.register_module(name="fixed_crop")
+class FixedCrop:
+    """A training image transform without randomness: the evaluation resize, as uint8.
+
+    Args:
+        size: side of the square result, pixels.
+        resize: `shorter_crop`, `squash` or `pad`.
+        interpolation: as in `ImageTransform`.
+    """
+
+    def __init__(self, size: int, resize: str = "shorter_crop", interpolation: str = "bicubic") -> None:
+        choose(resize, dict(RESIZES), "data.image_transform.resize")
+        choose(interpolation, dict(INTERPOLATIONS), "data.image_transform.interpolation")
+        self.size = size
+        self.resize = resize
+        self.interpolation = interpolation
+
+    def __call__(self, image: Picture, random: Random) -> Tensor:
+        """uint8 (3, size, size); `random` is not used."""
+        opened = to_eight_bits(open_picture(image))
+        return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation]))
+
+
+@DATASETS.register_module(name="random_resized_crop")
+class RandomResizedCrop:
+    """A random part of the picture, resized: the training transform of CLIP and EVA-CLIP.
+
+    JPEG files that are still undecoded are decoded at the smallest scale (1, 1/2, 1/4, 1/8) that still has at least
+    `size` pixels on the crop's shorter side.
+
+    Args:
+        size: side of the square result, pixels.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width over height, drawn evenly in the logarithm.
+        interpolation: as in `ImageTransform`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: Sequence[float] = (0.9, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        interpolation: str = "bicubic",
+    ) -> None:
+        choose(interpolation, dict(INTERPOLATIONS), "data.image_transform.interpolation")
+        self.size = size
+        self.scale = tuple(scale)
+        self.ratio = tuple(ratio)
+        self.interpolation = interpolation
+
+    def box(self, width: int, height: int, random: Random) -> Box:
+        """Left, top, right and bottom of a random part; the largest centred one if ten draws do not fit."""
+        for _ in range(10):
+            area = width * height * random.uniform(*self.scale)
+            aspect = math.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = random.randint(0, width - w), random.randint(0, height - h)
+                return left, top, left + w, top + h
+        w, h = width, height
+        if width / height < self.ratio[0]:
+            h = max(1, round(width / self.ratio[0]))
+        elif width / height > self.ratio[1]:
+            w = max(1, round(height * self.ratio[1]))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+    def __call__(self, image: Picture, random: Random) -> Tensor:
+        """uint8 (3, size, size)."""
+        opened = open_picture(image)
+        opened, box = self._draft(opened, self.box(opened.width, opened.height, random))
+        opened = to_eight_bits(opened)
+        target = (self.size, self.size)
+        return to_tensor(to_rgb(opened.resize(target, INTERPOLATIONS[self.interpolation], box=box)))
+
+    def _draft(self, image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
+        if getattr(image, "format", None) != "JPEG" or not hasattr(image, "draft"):
+            return image, box
+        width, height = image.size
+        short = min(box[2] - box[0], box[3] - box[1])
+        wanted = max(1, math.ceil(min(width, height) * self.size / short))
+        image.draft(None, (wanted, wanted))  # does nothing once the pixels are loaded
+        across, down = image.width / width, image.height / height
+        return image, (box[0] * across, box[1] * down, box[2] * across, box[3] * down)

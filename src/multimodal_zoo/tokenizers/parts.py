@@ -1,1 +1,3 @@
 """Modules whose import registers the parts of this room."""
+
+from multimodal_zoo.tokenizers import clip_bpe as clip_bpe

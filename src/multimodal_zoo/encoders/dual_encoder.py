@@ -1,0 +1,148 @@
+"""Two towers and a common space."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.encoders.outputs import Embeddings
+from multimodal_zoo.registry import ENCODERS
+
+
+class _Ceiling(torch.autograd.Function):
+    """`min(x, maximum)` whose gradient still reaches an `x` above the maximum when descent would bring it down.
+
+    A plain clamp would have no gradient there: a temperature that overshot its limit once could never come back.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, maximum: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.maximum = maximum
+        return x.clamp(max=maximum)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return torch.where((x <= ctx.maximum) | (gradient > 0), gradient, 0.0), None
+
+
+@ENCODERS.register_module(name="logit_scale")
+class LogitScale(nn.Module):
+    """A learned inverse temperature, kept as its logarithm (arXiv 2103.00020, section 2.5).
+
+    Args:
+        initial: first value of the scale itself, `1 / temperature`.
+        maximum: the scale never acts above this value; the parameter is not changed.
+    """
+
+    def __init__(self, initial: float = 1 / 0.07, maximum: float = 100.0) -> None:
+        super().__init__()
+        if not 0 < initial <= maximum:
+            raise ValueError(f"logit_scale.initial is {initial}; expected a value above 0 and up to {maximum}")
+        self.initial, self.maximum = initial, maximum
+        self.weight = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def reset_parameters(self) -> None:
+        """Set the first value."""
+        nn.init.constant_(self.weight, math.log(self.initial))
+
+    def forward(self) -> Tensor:
+        """The scale, a scalar of at most `maximum`."""
+        return _Ceiling.apply(self.weight.exp(), self.maximum)
+
+
+@ENCODERS.register_module(name="linear_projection")
+class LinearProjection(nn.Linear):
+    """From a tower's width to the common space.
+
+    Args:
+        width: width of the tower.
+        embed_dim: width of the common space.
+        bias: whether there is a bias (DeCLIP's text tower); CLIP has none.
+    """
+
+    def __init__(self, width: int, embed_dim: int, bias: bool = False) -> None:
+        super().__init__(width, embed_dim, bias)
+        self.width, self.embed_dim = width, embed_dim
+
+    def reset_parameters(self) -> None:
+        """Normal with a deviation of `width ** -0.5`, zero bias."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+@ENCODERS.register_module(name="identity_projection")
+class IdentityProjection(nn.Module):
+    """For a tower that lives in the common space already.
+
+    Args:
+        width: width of the tower.
+        embed_dim: width of the common space, the same number.
+    """
+
+    def __init__(self, width: int, embed_dim: int) -> None:
+        super().__init__()
+        if width != embed_dim:
+            raise ValueError(
+                f"identity_projection cannot map width {width} to embed_dim {embed_dim}; use linear_projection"
+            )
+        self.width, self.embed_dim = width, embed_dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+@ENCODERS.register_module(name="dual_encoder")
+class DualEncoder(nn.Module):
+    """An image tower and a text tower whose projections meet in one space (CLIP, arXiv 2103.00020).
+
+    Args:
+        image: image encoder; gives `ImageFeatures`.
+        text: text encoder; gives `TextFeatures`.
+        image_projection: from the image tower's width to `embed_dim`.
+        text_projection: from the text tower's width to `embed_dim`.
+        logit_scale: gives the inverse temperature.
+        embed_dim: width of the common space.
+    """
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        image_projection: nn.Module,
+        text_projection: nn.Module,
+        logit_scale: nn.Module,
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        for side, tower, projection in (("image", image, image_projection), ("text", text, text_projection)):
+            if tower.width != projection.width or projection.embed_dim != embed_dim:
+                raise ValueError(
+                    f"{side}_projection maps {projection.width} to {projection.embed_dim}; the {side} tower has width "
+                    f"{tower.width} and embed_dim is {embed_dim}"
+                )
+        self.embed_dim = embed_dim
+        self.image, self.text = image, text
+        self.image_projection, self.text_projection = image_projection, text_projection
+        self.logit_scale = logit_scale
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""
+        return F.normalize(self.image_projection(self.image(images).pooled), dim=-1)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """L2-normalised embeddings `(batch, embed_dim)` of token ids `(batch, tokens)`."""
+        return F.normalize(self.text_projection(self.text(ids).pooled), dim=-1)
+
+    def scale(self) -> Tensor:
+        """The inverse temperature, a scalar that is already exponentiated and at most the maximum."""
+        return self.logit_scale()
+
+    def forward(self, images: Tensor, ids: Tensor) -> Embeddings:
+        return Embeddings(self.encode_image(images), self.encode_text(ids), self.scale())

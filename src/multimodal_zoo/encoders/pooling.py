@@ -1,0 +1,42 @@
+"""From the residual stream of a vision transformer to one vector per image."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from multimodal_zoo.registry import ENCODERS
+
+
+@ENCODERS.register_module(name="class_token_pool")
+class ClassTokenPool(nn.Module):
+    """The first token, normalised (CLIP, EVA-CLIP). Other tokens are not normalised, so the norm costs one row.
+
+    Args:
+        norm: the last norm of the tower.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """From `(batch, tokens, width)` to `(batch, width)`."""
+        return self.norm(tokens[:, 0])
+
+
+@ENCODERS.register_module(name="mean_pool")
+class MeanPool(nn.Module):
+    """The mean of the tokens, normalised.
+
+    Args:
+        norm: the last norm of the tower.
+        first: first token of the mean: 0 takes class tokens in (EVA's global pooling), 1 leaves one out (timm's).
+    """
+
+    def __init__(self, norm: nn.Module, first: int) -> None:
+        super().__init__()
+        self.norm, self.first = norm, first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """From `(batch, tokens, width)` to `(batch, width)`."""
+        return self.norm(tokens[:, self.first :].mean(dim=1))

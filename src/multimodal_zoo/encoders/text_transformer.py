@@ -1,0 +1,88 @@
+"""CLIP's text tower: a causal transformer, read at the end token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.encoders.outputs import TextFeatures
+from multimodal_zoo.nn.masks import Causal
+from multimodal_zoo.registry import ENCODERS
+
+
+def end_positions(ids: Tensor) -> Tensor:
+    """Place of the largest id in each row, the first one if it occurs twice: the end token, `(batch,)`."""
+    tokens = ids.shape[1]
+    earlier_wins = ids * tokens + torch.arange(tokens - 1, -1, -1, device=ids.device)
+    return earlier_wins.argmax(dim=-1)
+
+
+@ENCODERS.register_module(name="clip_text_transformer")
+class ClipTextTransformer(nn.Module):
+    """The text tower of CLIP (arXiv 2103.00020, section 2.4).
+
+    Attention is causal, so what stands behind the end token changes nothing: a batch may be trimmed to its longest text
+    and gives exactly what the padded batch gives.
+
+    Args:
+        width: width of the tokens.
+        context_length: most tokens per text.
+        vocab_size: number of ids; the end token has the largest id of a text.
+        blocks: the stack (`transformer`).
+        norm: norm after the last block.
+        token_std: deviation of the first token embeddings.
+        position_std: deviation of the first positions.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        context_length: int,
+        vocab_size: int,
+        blocks: nn.Module,
+        norm: nn.Module,
+        token_std: float = 0.02,
+        position_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if blocks.width != width:
+            raise ValueError(f"clip_text_transformer.blocks has width {blocks.width}, the tower has width {width}")
+        self.width, self.context_length, self.vocab_size = width, context_length, vocab_size
+        self.token_std, self.position_std = token_std, position_std
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positions = nn.Parameter(torch.empty(context_length, width))
+        self.blocks, self.norm = blocks, norm
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw embeddings and positions from normal distributions."""
+        nn.init.normal_(self.token_embedding.weight, std=self.token_std)
+        nn.init.normal_(self.positions, std=self.position_std)
+
+    def check(self, ids: Tensor) -> None:
+        """Refuse ids that the tower cannot read.
+
+        Raises:
+            ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU
+                only: on an accelerator that would stall every step.
+        """
+        if ids.dim() != 2 or ids.shape[1] > self.context_length or ids.is_floating_point():
+            raise ValueError(
+                f"ids are {ids.dtype} of shape {tuple(ids.shape)}; expected integers (batch, tokens) with at most "
+                f"{self.context_length} tokens (text.context_length)"
+            )
+        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+            low, high = (int(value) for value in ids.aminmax())
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(
+                    f"ids run from {low} to {high}; text.vocab_size is {self.vocab_size}: the tokenizer does not "
+                    "belong to this tower"
+                )
+
+    def forward(self, ids: Tensor) -> TextFeatures:
+        self.check(ids)  # (batch, tokens)
+        tokens = self.token_embedding(ids) + self.positions[: ids.shape[1]]
+        tokens = self.norm(self.blocks(tokens, mask=Causal()))
+        places, end = torch.arange(ids.shape[1], device=ids.device), end_positions(ids)
+        pooled = tokens[torch.arange(ids.shape[0], device=ids.device), end]
+        return TextFeatures(pooled, tokens, places <= end[:, None])

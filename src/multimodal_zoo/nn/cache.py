@@ -1,0 +1,77 @@
+"""The key-value cache of a causal decoder: one preallocated block, filled in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class LayerCache:
+    """The share of one layer: views into the cache's block.
+
+    Args:
+        keys: `(batch, kv_heads, capacity, head_dim)`.
+        values: the same shape.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values, self.length = keys, values, 0
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the keys and values of new tokens and return all stored so far, without a copy.
+
+        Args:
+            key: `(batch, kv_heads, tokens, head_dim)`.
+            value: the same shape.
+
+        Raises:
+            ValueError: a shape that does not fit, or more tokens than the capacity.
+        """
+        end = self.length + key.shape[2]
+        if end > self.keys.shape[2]:
+            raise ValueError(f"KV cache holds {self.keys.shape[2]} tokens, {end} are needed; give a larger capacity")
+        if key.shape[:2] + key.shape[3:] != self.keys.shape[:2] + self.keys.shape[3:]:
+            raise ValueError(
+                f"KV cache of (batch, kv_heads, capacity, head_dim) {tuple(self.keys.shape)} cannot take "
+                f"{tuple(key.shape)}"
+            )
+        self.keys[:, :, self.length : end] = key
+        self.values[:, :, self.length : end] = value
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """Keys and values of every layer, allocated once. For inference: gradients do not flow through it.
+
+    Args:
+        layers: number of blocks.
+        batch: number of rows.
+        kv_heads: key-value heads per block.
+        capacity: most tokens per row.
+        head_dim: width of a head.
+        device: where the block lives.
+        dtype: its element type.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.block = torch.zeros(2, layers, batch, kv_heads, capacity, head_dim, device=device, dtype=dtype)
+        self.layers = [LayerCache(self.block[0, i], self.block[1, i]) for i in range(layers)]
+
+    def __len__(self) -> int:
+        """Tokens stored per row, the `offset` of the next call's `Causal` mask."""
+        return self.layers[0].length
+
+    def reset(self) -> None:
+        """Forget everything; the memory is kept."""
+        for layer in self.layers:
+            layer.length = 0

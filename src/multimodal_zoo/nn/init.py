@@ -1,0 +1,59 @@
+"""Rules that draw the weights of a whole stack, where they depend on its width and depth."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from multimodal_zoo.nn.transformer import Transformer
+from multimodal_zoo.registry import ENCODERS
+
+
+def _draw(module: nn.Module, std: float) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2:
+            nn.init.normal_(parameter, std=std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+@ENCODERS.register_module(name="clip_init")
+class ClipInit:
+    """The rule of CLIP's text tower (arXiv 2103.00020, after GPT-2): branches that write to the stream start small.
+
+    Queries, keys and values have a deviation of `width ** -0.5`, the output layers of attention and MLP
+    `width ** -0.5 * (2 depth) ** -0.5`, the first layer of the MLP `(2 width) ** -0.5`. Blocks hold an `mlp`.
+    """
+
+    def __call__(self, stack: Transformer) -> None:
+        """Draw the weights of all blocks."""
+        narrow = stack.width**-0.5 * (2 * stack.depth) ** -0.5
+        for layer in stack.layers:
+            _draw(layer.attention.qkv, stack.width**-0.5)
+            nn.init.normal_(layer.attention.out.weight, std=narrow)
+            nn.init.zeros_(layer.attention.out.bias)
+            nn.init.normal_(layer.mlp.fc1.weight, std=(2 * stack.width) ** -0.5)
+            nn.init.normal_(layer.mlp.fc2.weight, std=narrow)
+
+
+@ENCODERS.register_module(name="scaled_init")
+class ScaledInit:
+    """The rule of BEiT and EVA: one deviation for every matrix, zero biases, and the layers of block i (from 1) that
+    write to the stream divided by `sqrt(2 i)`.
+
+    Args:
+        std: deviation of the normal distribution.
+    """
+
+    def __init__(self, std: float = 0.02) -> None:
+        self.std = std
+
+    def __call__(self, stack: Transformer) -> None:
+        """Draw the weights of all blocks."""
+        for number, layer in enumerate(stack.layers, start=1):
+            for part in layer.modules():
+                if isinstance(part, nn.Linear):
+                    _draw(part, self.std)
+            _draw(layer.attention.qkv, self.std)
+            last = layer.mlp.fc2 if hasattr(layer.mlp, "fc2") else layer.mlp.down
+            for output in (layer.attention.out, last):
+                output.weight.data.div_((2 * number) ** 0.5)

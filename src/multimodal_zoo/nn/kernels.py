@@ -1,0 +1,168 @@
+"""The table of attention kernels: a strict choice by name, never a quiet fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal_zoo.nn.masks import Causal, Dense, Mask, dense
+
+#: `(query, key, value, mask, scale, dropout) -> result`, all `(batch, heads, tokens, head_dim)`.
+Run = Callable[[Tensor, Tensor, Tensor, "Mask | None", float, float], Tensor]
+
+
+class Kernel(NamedTuple):
+    """One entry of the table.
+
+    Attributes:
+        run: computes the attention.
+        missing: says why the kernel cannot run here and how to get it; empty when it can.
+    """
+
+    run: Run
+    missing: Callable[[], str]
+
+
+def _densify(mask: Mask | None, query: Tensor, key: Tensor) -> Dense:
+    return Dense(None, None, None) if mask is None else dense(mask, query.shape[2], key.shape[2], query.device)
+
+
+def _repeat_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Each key head serves `heads / kv_heads` consecutive query heads."""
+    groups = query.shape[1] // key.shape[1]
+    return (key, value) if groups == 1 else (key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1))
+
+
+def _zero_empty(result: Tensor, alive: Tensor | None) -> Tensor:
+    return result if alive is None else torch.where(alive, result, 0.0)
+
+
+def _math(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
+    """The definition, softmax in float32 at least; what every other kernel is tested against."""
+    key, value = _repeat_heads(query, key, value)
+    shape = _densify(mask, query, key)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    logits = (query @ key.transpose(-2, -1)).to(exact) * scale
+    extra = shape.additive(exact)
+    weights = (logits if extra is None else logits + extra).softmax(-1).to(value.dtype)
+    return _zero_empty(F.dropout(weights, dropout) @ value, shape.alive)
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
+    """torch's scaled_dot_product_attention, which picks its own implementation per device."""
+    queries, keys = query.shape[2], key.shape[2]
+    triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
+    if mask is None or triangle:
+        grouped = query.shape[1] != key.shape[1]
+        return F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=triangle, scale=scale, enable_gqa=grouped
+        )
+    shape = _densify(mask, query, key)
+    extra = shape.allowed if shape.bias is None else shape.additive(query.dtype)
+    key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one
+    result = F.scaled_dot_product_attention(query, key, value, attn_mask=extra, dropout_p=dropout, scale=scale)
+    return _zero_empty(result, shape.alive)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
+    """flash-attn; its causal triangle is aligned to the last key, which is what a KV cache needs."""
+    from flash_attn import flash_attn_func
+
+    triangle = isinstance(mask, Causal) and mask.offset == key.shape[2] - query.shape[2]
+    if mask is not None and not triangle:
+        raise ValueError(f"kernel 'flash' takes no mask or Causal aligned to the last key, got {mask}; use 'sdpa'")
+    if query.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"kernel 'flash' takes float16 or bfloat16, got {query.dtype}; use 'sdpa' or lower precision")
+    rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]
+    return flash_attn_func(*rows, dropout_p=dropout, softmax_scale=scale, causal=triangle).transpose(1, 2)
+
+
+def _xformers(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
+    """xformers' memory_efficient_attention with an additive bias."""
+    from xformers.ops import memory_efficient_attention
+
+    shape = _densify(mask, query, key)
+    key, value = _repeat_heads(query, key, value)
+    extra = shape.additive(query.dtype)
+    if extra is not None:  # the operator wants rows that start at multiples of 8
+        batch, heads, queries, keys = *query.shape[:3], key.shape[2]
+        room = extra.new_empty(batch, heads, queries, -(-keys // 8) * 8)[..., :keys]
+        extra = room.copy_(extra.expand(batch, heads, queries, keys))
+    rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]
+    result = memory_efficient_attention(*rows, attn_bias=extra, p=dropout, scale=scale).transpose(1, 2)
+    return _zero_empty(result, shape.alive)
+
+
+def _always() -> str:
+    return ""
+
+
+def _no_accelerator(name: str, package: str) -> str:
+    return "" if torch.cuda.is_available() else f"kernel {name!r} needs {package} on a CUDA device, and there is none"
+
+
+@cache
+def _flash_missing() -> str:
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError as error:
+        return f"kernel 'flash' needs flash-attn on CUDA (pip install flash-attn --no-build-isolation): {error}"
+    return _no_accelerator("flash", "flash-attn")
+
+
+@cache
+def _xformers_missing() -> str:
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ImportError as error:
+        return f"kernel 'xformers' needs xformers on CUDA (pip install 'multimodal_zoo[gpu]'): {error}"
+    if reason := _no_accelerator("xformers", "xformers"):
+        return reason
+    probe = torch.zeros(1, 8, 1, 32, dtype=torch.float16, device="cuda")
+    try:  # the package imports happily when its compiled operator does not fit this torch
+        memory_efficient_attention(probe, probe, probe)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        return f"kernel 'xformers' is installed but its operator does not run here: {str(error).splitlines()[0]}"
+    return ""
+
+
+KERNELS: dict[str, Kernel] = {
+    "sdpa": Kernel(_sdpa, _always),
+    "math": Kernel(_math, _always),
+    "flash": Kernel(_flash, _flash_missing),
+    "xformers": Kernel(_xformers, _xformers_missing),
+}
+
+
+def usable_kernels() -> list[str]:
+    """Names of the kernels that can run on this machine."""
+    return [name for name, kernel in KERNELS.items() if not kernel.missing()]
+
+
+def check_kernel_name(name: str) -> str:
+    """Return `name` if the table has it.
+
+    Raises:
+        LookupError: with the names that exist. Whether the kernel can run is asked when it is used, so that a model
+            can be built on another machine than it runs on.
+    """
+    if name not in KERNELS:
+        raise LookupError(f"no attention kernel named {name!r}; known: {', '.join(KERNELS)}")
+    return name
+
+
+def find_kernel(name: str) -> Run:
+    """The function of a kernel that can run here.
+
+    Raises:
+        LookupError: an unknown kernel, or an absent one with how to install it and what is usable.
+    """
+    kernel = KERNELS[check_kernel_name(name)]
+    if reason := kernel.missing():
+        raise LookupError(f"{reason}; usable here: {', '.join(usable_kernels())}")
+    return kernel.run

@@ -1,0 +1,128 @@
+"""From tokens to queries, keys and values: packed or separate weights, with the bias patterns that were published.
+
+Each part takes tokens `(batch, tokens, width)` and gives queries `(batch, heads, tokens, head_dim)` and keys and values
+`(batch, kv_heads, tokens, head_dim)`, as views where the layout allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.registry import ENCODERS
+
+
+def _check_heads(heads: int, kv_heads: int) -> None:
+    if heads % kv_heads:
+        raise ValueError(f"heads {heads} is not a multiple of kv_heads {kv_heads}; change heads or kv_heads of qkv")
+
+
+def split_heads(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut `(batch, tokens, (heads + 2 kv_heads) * head_dim)` into queries, keys and values, without a copy."""
+    rows = packed.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
+    query, key, value = rows.split((heads, kv_heads, kv_heads), dim=1)
+    return query, key, value
+
+
+def _xavier(weight: Tensor) -> None:
+    """What torch's own attention does: Glorot uniform over the packed matrix (arXiv 1706.03762's reference code)."""
+    nn.init.xavier_uniform_(weight)
+
+
+@ENCODERS.register_module(name="packed_qkv")
+class PackedProjection(nn.Linear):
+    """One matrix for all three, its rows in the order query, key, value; the bias, if any, covers all.
+
+    Args:
+        width: width of the tokens.
+        heads: query heads.
+        head_dim: width of a head.
+        kv_heads: key-value heads; equal to `heads` unless queries are grouped.
+        bias: whether the layer has a bias.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int, kv_heads: int, bias: bool) -> None:
+        _check_heads(heads, kv_heads)
+        super().__init__(width, (heads + 2 * kv_heads) * head_dim, bias)
+        self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, kv_heads
+
+    def reset_parameters(self) -> None:
+        """Glorot uniform weights, zero bias."""
+        _xavier(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return split_heads(F.linear(tokens, self.weight, self.bias), self.heads, self.kv_heads)
+
+
+@ENCODERS.register_module(name="packed_qkv_keyless")
+class KeylessBiasProjection(nn.Module):
+    """One matrix for all three; queries and values have a bias and keys have none, which softmax would cancel (BEiT,
+    EVA).
+
+    Args:
+        width: width of the tokens.
+        heads: heads.
+        head_dim: width of a head.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, heads
+        self.weight = nn.Parameter(torch.empty(3 * heads * head_dim, width))
+        self.q_bias = nn.Parameter(torch.empty(heads * head_dim))
+        self.v_bias = nn.Parameter(torch.empty(heads * head_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Glorot uniform weights, zero biases."""
+        _xavier(self.weight)
+        nn.init.zeros_(self.q_bias)
+        nn.init.zeros_(self.v_bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        return split_heads(F.linear(tokens, self.weight, bias), self.heads, self.kv_heads)
+
+
+@ENCODERS.register_module(name="separate_qkv")
+class SeparateProjection(nn.Module):
+    """Three matrices, each with or without a bias.
+
+    Args:
+        width: width of the tokens.
+        heads: query heads.
+        head_dim: width of a head.
+        kv_heads: key-value heads; equal to `heads` unless queries are grouped.
+        biased: which of `query`, `key`, `value` have a bias: none in LLaMA, all in Qwen2, query and value in EVA-02.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int, kv_heads: int, biased: Sequence[str]) -> None:
+        super().__init__()
+        _check_heads(heads, kv_heads)
+        if unknown := set(biased) - {"query", "key", "value"}:
+            raise ValueError(f"qkv.biased names {sorted(unknown)}; it takes query, key, value")
+        self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, kv_heads
+        self.query = nn.Linear(width, heads * head_dim, "query" in biased)
+        self.key = nn.Linear(width, kv_heads * head_dim, "key" in biased)
+        self.value = nn.Linear(width, kv_heads * head_dim, "value" in biased)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform weights of variance `1 / (3 width)` and zero biases."""
+        for layer in (self.query, self.key, self.value):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = (
+            layer(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        return query, key, value

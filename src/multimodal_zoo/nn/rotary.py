@@ -1,0 +1,107 @@
+"""Rotary positions: 1-D in the half-split form of LLaMA, 2-D in the interleaved form of EVA-02."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.registry import ENCODERS
+
+
+def turn_halves(x: Tensor) -> Tensor:
+    """Rotate by 90 degrees in the planes (k, k + head_dim / 2): `(x1, x2) -> (-x2, x1)`."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+def turn_neighbours(x: Tensor) -> Tensor:
+    """Rotate by 90 degrees in the planes (2k, 2k + 1): `out[2k] = -x[2k + 1]`, `out[2k + 1] = x[2k]`."""
+    return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
+
+
+class Rotation(NamedTuple):
+    """Tables ready to be applied to the queries and keys of every block.
+
+    Attributes:
+        cos: float32, broadcastable to `(batch, heads, tokens, head_dim)`.
+        sin: the same shape.
+        turn: the rotation by 90 degrees that fits the order of the tables.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    turn: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:  # the tables stay in float32; only the result is cast
+        """Rotate `(batch, heads, tokens, head_dim)`."""
+        return (x * self.cos + self.turn(x) * self.sin).to(x.dtype)
+
+
+def _check_head_dim(head_dim: int, multiple: int) -> int:
+    if head_dim % multiple:
+        raise ValueError(f"head_dim {head_dim} is not a multiple of {multiple}, which rotary positions need")
+    return head_dim
+
+
+@ENCODERS.register_module(name="rotary_1d")
+class Rotary1d(nn.Module):
+    """Positions along a sequence (RoFormer, arXiv 2104.09864; half-split order of LLaMA, arXiv 2302.13971).
+
+    Args:
+        head_dim: width of a head, even.
+        base: the slowest plane turns by `1 / base` per position, roughly.
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0) -> None:
+        super().__init__()
+        self.head_dim, self.base = _check_head_dim(head_dim, 2), base
+
+    def forward(self, positions: Tensor) -> Rotation:
+        """Tables for integer positions `(tokens,)` or `(batch, tokens)`, on their device."""
+        steps = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32)
+        angles = positions[..., None].float() * self.base ** (-steps / self.head_dim)
+        angles = torch.cat((angles, angles), dim=-1)
+        angles = angles if positions.dim() == 1 else angles[:, None]
+        return Rotation(angles.cos(), angles.sin(), turn_halves)
+
+
+@ENCODERS.register_module(name="rotary_2d")
+class Rotary2d(nn.Module):
+    """Positions on a grid of patches (EVA-02, arXiv 2303.11331): half of a head for rows, half for columns.
+
+    A grid of another size than the pretraining grid is mapped onto it, `p = i / n * pretrained_side`, so weights serve
+    any resolution.
+
+    Args:
+        head_dim: width of a head, a multiple of 4.
+        pretrained_side: side of the grid that the positions were learnt on (16 in every published EVA-02).
+        base: frequencies are `base ** (-2j / (head_dim / 2))`.
+    """
+
+    def __init__(self, head_dim: int, pretrained_side: int = 16, base: float = 10000.0) -> None:
+        super().__init__()
+        self.head_dim, self.pretrained_side, self.base = _check_head_dim(head_dim, 4), pretrained_side, base
+
+    def forward(self, grid: tuple[int, int], prefix: int, device: torch.device, keep: Tensor | None = None) -> Rotation:
+        """Tables for `prefix` unrotated tokens followed by the patches of a grid, row by row.
+
+        Args:
+            grid: rows and columns.
+            prefix: tokens before the patches (a class token); they are left as they are.
+            device: where the tables are made.
+            keep: `(batch, kept)` indices of the patches that patch dropout kept, or None for all.
+        """
+        half = self.head_dim // 2
+        steps = torch.arange(0, half, 2, device=device, dtype=torch.float32)
+        frequencies = (self.base ** (-steps / half)).repeat_interleave(2)
+        rows, columns = (torch.arange(n, device=device) / n * self.pretrained_side for n in grid)
+        by_row = (rows[:, None] * frequencies)[:, None].expand(-1, grid[1], -1)
+        by_column = (columns[:, None] * frequencies)[None].expand(grid[0], -1, -1)
+        angles = torch.cat((by_row, by_column), dim=-1).flatten(0, 1)
+        if keep is not None:
+            angles = angles[keep][:, None]
+        angles = torch.cat((angles.new_zeros(*angles.shape[:-2], prefix, self.head_dim), angles), dim=-2)
+        return Rotation(angles.cos(), angles.sin(), turn_neighbours)

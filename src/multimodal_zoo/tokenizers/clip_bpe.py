@@ -1,0 +1,214 @@
+"""CLIP's byte-pair tokenizer, and the same tokenizer on a part of the vocabulary."""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from multimodal_zoo.registry import TOKENIZERS
+
+#: Merges that CLIP uses of the published file (the file holds more).
+MERGES = 48894
+#: End of a word, glued to its last symbol.
+WORD_END = "</w>"
+
+
+@lru_cache(1)
+def byte_symbols() -> dict[int, str]:
+    """A printable character for each byte: itself where it prints, else one from U+0100 upwards (GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
+
+
+def default_vocabulary() -> Path:
+    """The merges file that comes with open_clip, found without importing it.
+
+    Raises:
+        FileNotFoundError: open_clip is not installed.
+    """
+    spec = find_spec("open_clip")
+    folders = spec.submodule_search_locations if spec is not None else None
+    for folder in folders or ():
+        path = Path(folder) / "bpe_simple_vocab_16e6.txt.gz"
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        "CLIP's vocabulary comes with open_clip_torch, which is not installed; install it or set "
+        "processor.texts.vocabulary to a copy of bpe_simple_vocab_16e6.txt.gz"
+    )
+
+
+@lru_cache(4)
+def read_merges(path: str) -> tuple[tuple[str, str], ...]:
+    """The merges of a vocabulary file, most frequent first."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : MERGES + 1]
+    return tuple((first, second) for first, second in (line.split() for line in lines))
+
+
+def clean(text: str) -> str:
+    """Repair broken Unicode, unescape HTML twice, strip, make runs of white space one blank, lower-case."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return " ".join(text.split()).lower()
+
+
+@TOKENIZERS.register_module(name="clip_bpe")
+class ClipTokenizer:
+    """The byte-pair tokenizer of CLIP (arXiv 2103.00020, section 2.4): the last two ids are start and end.
+
+    Rows are ragged and hold start and end; padding belongs to collation. A text longer than the context is cut to it
+    and its last id becomes the end id, as published; `truncated` counts how often that happened.
+
+    Args:
+        context_length: most ids per text, start and end included.
+        vocab_size: number of ids; fewer than the published 49,408 keep the most frequent merges, so that rare words
+            are spelled with more pieces and none is unknown.
+        vocabulary: merges file (`bpe_simple_vocab_16e6.txt.gz`); None takes the one that comes with open_clip.
+        special: words with an id of their own, after the byte-pair pieces; the last two are start and end, and are
+            recognised inside texts.
+    """
+
+    pad_id = 0
+
+    def __init__(
+        self,
+        context_length: int = 77,
+        vocab_size: int = 49408,
+        vocabulary: str | None = None,
+        special: Sequence[str] = ("<start_of_text>", "<end_of_text>"),
+    ) -> None:
+        import regex
+
+        if context_length < 2:
+            raise ValueError(f"texts.context_length is {context_length}; start and end alone take 2")
+        count = vocab_size - 512 - len(special)
+        if not 0 <= count <= MERGES:
+            raise ValueError(
+                f"texts.vocab_size is {vocab_size}; expected {512 + len(special)} to {512 + MERGES + len(special)}"
+            )
+        merges = read_merges(str(vocabulary or default_vocabulary()))[:count]
+        symbols = list(byte_symbols().values())
+        symbols.sort(key=lambda s: (ord(s) >= 0x100, ord(s)))
+        pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in merges), *special]
+        self.context_length, self.truncated = context_length, 0
+        self._pieces = pieces
+        self._ids = {piece: i for i, piece in enumerate(pieces)}
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._special = {word: self._ids[word] for word in special[-2:]}
+        self._words: dict[str, list[int]] = {}
+        self.start_id, self.end_id = self._special.values()
+        self.vocab_size = len(pieces)
+        words = "|".join(regex.escape(word) for word in self._special)
+        self._pattern = regex.compile(
+            rf"{words}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
+        )
+
+    def split(self, word: str) -> list[str]:
+        """The byte-pair pieces of one word of the pattern: merge the best-ranked neighbours until none is left."""
+        table = byte_symbols()
+        parts = [table[byte] for byte in word.encode("utf-8")]
+        parts[-1] += WORD_END
+        while len(parts) > 1:
+            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, MERGES))
+            if best not in self._ranks:
+                break
+            merged, i = [], 0
+            while i < len(parts):
+                both = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
+                merged.append(parts[i] + parts[i + 1] if both else parts[i])
+                i += 2 if both else 1
+            parts = merged
+        return parts
+
+    def words(self, text: str) -> list[int]:
+        """The ids of a text without start and end, not cut."""
+        ids: list[int] = []
+        for word in self._pattern.findall(clean(text)):
+            found = self._words.get(word)
+            if found is None:
+                found = [self._special[word]] if word in self._special else [self._ids[p] for p in self.split(word)]
+                self._words[word] = found
+            ids += found
+        return ids
+
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """Ragged rows of ids, each from the start id to the end id and at most `context_length` long."""
+        return [self._frame(self.words(text)) for text in texts]
+
+    def _frame(self, words: list[int]) -> list[int]:
+        row = [self.start_id, *words, self.end_id]
+        if len(row) > self.context_length:
+            self.truncated += 1
+            row = [*row[: self.context_length - 1], self.end_id]
+        return row
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of a row; start and end ids are left out, and what stands behind the last end id."""
+        row = [int(i) for i in ids]
+        last = max((place for place, i in enumerate(row) if i == self.end_id), default=len(row))
+        pieces = [self._pieces[i] for i in row[:last] if i not in (self.start_id, self.end_id)]
+        table = {symbol: byte for byte, symbol in byte_symbols().items()}
+        text = "".join(pieces).replace(WORD_END, " ")
+        known = bytearray(b"".join(bytes([table[c]]) if c in table else c.encode() for c in text))
+        return known.decode("utf-8", errors="replace").strip()
+
+
+@TOKENIZERS.register_module(name="clip_bpe_subset")
+class ClipSubsetTokenizer(ClipTokenizer):
+    """CLIP's tokenizer on the pieces that some texts use: a small vocabulary for a small text tower.
+
+    Id 0 is padding and 1 stands for every other piece; then the pieces in the order of their published ids; start and
+    end are the two largest ids.
+
+    Args:
+        vocab_size: number of ids of the text tower; the places between the pieces and start are spare.
+        texts: texts whose pieces are kept, the most frequent first if not all fit.
+        pieces: published ids that are kept, or a file that holds them, one per line; used beside `texts`.
+        context_length: most ids per text, start and end included.
+        vocabulary: merges file; None takes the one that comes with open_clip.
+    """
+
+    unknown_id = 1
+
+    def __init__(
+        self,
+        vocab_size: int,
+        texts: Sequence[str] = (),
+        pieces: Sequence[int] | str = (),
+        context_length: int = 77,
+        vocabulary: str | None = None,
+    ) -> None:
+        super().__init__(context_length, vocabulary=vocabulary)
+        if isinstance(pieces, str):
+            pieces = [int(line) for line in Path(pieces).read_text().split()]
+        counts = Counter(i for text in texts for i in self.words(text) if i not in self._special.values())
+        chosen = list(dict.fromkeys([*pieces, *(i for i, _ in counts.most_common())]))
+        if len(pieces) > vocab_size - 4:
+            raise ValueError(f"texts.vocab_size is {vocab_size}; {len(pieces)} pieces and 4 more ids do not fit")
+        kept = sorted(chosen[: vocab_size - 4])
+        published, self._words = self._pieces, {}
+        self.kept = kept
+        self.start_id, self.end_id, self.vocab_size = vocab_size - 2, vocab_size - 1, vocab_size
+        self._special = dict(zip(self._special, (self.start_id, self.end_id), strict=True))
+        self._pieces = ["", "\ufffd", *(published[i] for i in kept), *[""] * (vocab_size - 4 - len(kept)), "", ""]
+        places = {published[i]: place for place, i in enumerate(kept, start=2)}
+        self._ids = _WithDefault(places, self.unknown_id)
+
+
+class _WithDefault(dict[str, int]):
+    """A mapping that gives one value for every key it lacks, without storing the key."""
+
+    def __init__(self, known: dict[str, int], default: int) -> None:
+        super().__init__(known)
+        self.default = default
+
+    def __missing__(self, key: str) -> int:
+        return self.default

@@ -1,1 +1,6 @@
-"""Modules whose import registers the parts of this room."""
+"""Imports that register this room's parts."""
+
+from multimodal_zoo.evaluation import linear_probe as linear_probe
+from multimodal_zoo.evaluation import retrieval as retrieval
+from multimodal_zoo.evaluation import samples as samples
+from multimodal_zoo.evaluation import zero_shot as zero_shot

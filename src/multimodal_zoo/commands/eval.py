@@ -1,0 +1,85 @@
+"""`mmzoo eval VARIANT_OR_PATH benchmark=NAME [weights=PATH] [overrides]`: evaluate a model and write a report."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float | None:
+    """Evaluate what the configuration names; what a sweep maximises is returned.
+
+    Args:
+        config: `source` (a path) or `model` (a variant's node) with `weights`, `benchmark` (name -> evaluator),
+            `device`, `allow_random`, `run.dir`.
+
+    Raises:
+        ValueError: no model, random weights that were not asked for, nothing to evaluate.
+    """
+    import torch
+
+    from multimodal_zoo.evaluation.environment import record_run
+    from multimodal_zoo.evaluation.report import print_overview, write_report
+    from multimodal_zoo.evaluation.suite import run_suite
+
+    if not config.get("benchmark"):
+        from multimodal_zoo.catalogue import list_group
+
+        raise ValueError(f"benchmark: nothing to evaluate; choose one of {', '.join(list_group('benchmark'))}")
+    device = torch.device(config.device)
+    model = load_model(config, "eval").to(device)
+    folder = Path(config.run.dir) / slug(config)
+    record_run(folder, model)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    results = run_suite(model, model.processor, config.benchmark, folder, device)
+    report = write_report(folder, title=None if config.get("source") is None else Path(config.source).name)
+    print_overview(results)
+    print(f"report: {report}")
+    first = next(iter(results.values()))
+    return first.metrics[first.headline[0]] if first.headline else None
+
+
+def load_model(config: DictConfig, command: str) -> Any:
+    """The model that `source`, or `model` and `weights`, name; random weights only when asked for.
+
+    Args:
+        config: has `source`, `model`, `weights`, `allow_random`.
+        command: for the error's example.
+
+    Raises:
+        ValueError: no model named, or its weights are random.
+    """
+    from multimodal_zoo.zoo import attach, build_model, from_pretrained
+
+    node: Any = OmegaConf.to_container(config.model, resolve=True) if config.get("model") is not None else None
+    if config.get("source") is not None:
+        if config.weights is not None:
+            raise ValueError(f"weights: {config.weights} is one model too many beside source {config.source}; drop one")
+        return from_pretrained(config.source, config=node)
+    if node is None:
+        raise ValueError(f"source: mmzoo {command} needs a run folder, a checkpoint or a variant")
+    if config.weights is None:
+        if not config.allow_random:
+            raise ValueError(
+                "weights: the model's weights are random, and so would be its figures; give weights=PATH (or "
+                "weights=hf://organisation/repository/file), or ask for random ones with allow_random=true"
+            )
+        return build_model(node)
+    return attach(from_pretrained(config.weights, config=node), node, weights=str(config.weights))
+
+
+def slug(config: DictConfig) -> str:
+    """The folder of one evaluated model: readable, and different for paths that only end alike."""
+    named = config.source if config.get("source") is not None else config.weights
+    if named is None:
+        return str(config.model.get("type", "model")) + "-random"
+    path = str(named) if "://" in str(named) else str(Path(named).resolve())
+    words = re.sub(r"[^\w.]+", "-", "-".join(Path(path).parts[-2:])).strip("-.")
+    return f"{words}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"

@@ -1,0 +1,99 @@
+"""Where and how a run took place: versions, processor, command; what a reader of a report needs to repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import multimodal_zoo
+from multimodal_zoo.evaluation.result import write_atomically
+
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "open_clip_torch", "transformers", "numpy", "pillow")
+#: Values of each tensor that enter a fingerprint.
+PROBED = 1024
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware, without anything that names the machine or its user."""
+    found = {"multimodal_zoo": multimodal_zoo.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    found["processor"] = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used by torch"
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        found["accelerators"] = ", ".join(names)
+    return found
+
+
+def command_line() -> str:
+    """The command of this process as one could type it again."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def record_run(folder: Path, model: nn.Module, command: str | None = None) -> Path:
+    """Write `run.json`: variant, weights, size, model node, environment and command; a report is made from it.
+
+    Args:
+        folder: the run folder.
+        model: as `zoo.create` or `zoo.from_pretrained` gives it (with `config` and `weights`).
+        command: None for the command line of this process.
+    """
+    content = {
+        "variant": getattr(model, "variant", None),
+        "weights": getattr(model, "weights", "unknown"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "model": getattr(model, "config", {}),
+        "command": command or command_line(),
+        "environment": environment(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_atomically(folder / "run.json", json.dumps(content, indent=1, default=str).encode())
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the weights from names, shapes and up to 1,024 evenly spaced values of each tensor.
+
+    Seconds for a model of any size; equal weights always agree, and training changes every tensor.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, torch.Tensor):
+            continue
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        flat = value.detach().reshape(-1)
+        probe = flat[:: max(1, len(flat) // PROBED)].cpu()
+        digest.update((probe.double() if probe.is_floating_point() else probe.long()).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def config_hash(config: Mapping[str, Any], *also: str) -> str:
+    """A hash of a configuration and of whatever else decides a result; the order of keys does not matter."""
+    text = json.dumps([config, *also], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "processor unknown"

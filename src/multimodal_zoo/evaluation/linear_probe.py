@@ -1,0 +1,177 @@
+"""Linear probe: a logistic regression on frozen image features (CLIP, section 3.2 and appendix A.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from multimodal_zoo.evaluation import pictures
+from multimodal_zoo.evaluation.result import Picture, Result, Table
+from multimodal_zoo.evaluation.samples import Samples, attribution_of, describe, read
+from multimodal_zoo.evaluation.zero_shot import accuracies, accuracy_table, class_numbers, class_table, confusion
+from multimodal_zoo.registry import EVALUATORS
+
+
+def fit_logistic(
+    features: Tensor, target: Tensor, classes: int, inverse_penalty: float, iterations: int = 1000
+) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression by L-BFGS, the optimum that scikit-learn's `LogisticRegression(C=...)` has.
+
+    Minimises `C * sum(cross entropy) + |weight|^2 / 2`; the bias is free.
+
+    Args:
+        features: (samples, width).
+        target: (samples,) class numbers.
+        classes: number of classes.
+        inverse_penalty: C; a small one regularises strongly.
+        iterations: the most L-BFGS steps.
+
+    Returns:
+        weight (classes, width) and bias (classes,).
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        features, target = features.clone(), target.clone()
+        weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
+        bias = features.new_zeros(classes).requires_grad_()
+        solver = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=iterations,
+            history_size=20,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-10,
+            line_search_fn="strong_wolfe",
+        )
+
+        def objective() -> Tensor:
+            solver.zero_grad()
+            penalty = weight.square().sum() / (2 * inverse_penalty * len(features))
+            loss = cross_entropy(linear(features, weight, bias), target) + penalty
+            loss.backward()
+            return loss
+
+        solver.step(objective)
+    return weight.detach(), bias.detach()
+
+
+def held_out(metas: Sequence[Any], split_by: str, share: float) -> Tensor:
+    """Which training samples only choose the regularisation, by a hash of a metadata value: (samples,) bool.
+
+    Samples of equal value (two styles of one concept, say) fall on the same side.
+    """
+
+    def place(number: int) -> float:
+        value = metas[number].get(split_by, number)
+        return int(hashlib.sha256(f"mmzoo-probe-v1:{value}".encode()).hexdigest()[:8], 16) / 16**8
+
+    return torch.tensor([place(number) < share for number in range(len(metas))])
+
+
+@EVALUATORS.register_module(name="linear_probe")
+class LinearProbe:
+    """Logistic regression on frozen features, its regularisation chosen on a part of the training data.
+
+    Args:
+        train: image documents with a class.
+        test: image documents with a class that occurs in `train`.
+        label: the metadata key of the class.
+        features: `pooled` (the image encoder's output, before the projection, as CLIP does it) or `embedding`.
+        inverse_penalties: the values of C to choose from.
+        validation_share: part of `train` that chooses C; afterwards the probe is fitted on all of it.
+        split_by: the metadata key by which that part is drawn; documents of one value stay together.
+        batch_size: images per forward pass.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        test: Any,
+        label: str,
+        features: str = "pooled",
+        inverse_penalties: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+        validation_share: float = 0.2,
+        split_by: str = "key",
+        batch_size: int = 64,
+    ) -> None:
+        if features not in ("pooled", "embedding"):
+            raise ValueError(f"features: {features!r} is neither 'pooled' nor 'embedding'")
+        if not 0 < validation_share < 1:
+            raise ValueError(f"validation_share: {validation_share} is not between 0 and 1")
+        if not inverse_penalties or min(inverse_penalties) <= 0:
+            raise ValueError(f"inverse_penalties: needs positive values, got {list(inverse_penalties)}")
+        self.train = train
+        self.test = test
+        self.label = label
+        self.features = features
+        self.inverse_penalties = tuple(inverse_penalties)
+        self.validation_share = validation_share
+        self.split_by = split_by
+        self.batch_size = batch_size
+
+    def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
+        """Evaluate a model.
+
+        Raises:
+            ValueError: an empty dataset, a test class that the training data lacks, features that are NaN.
+        """
+        train, test = (self._read(model, processor, dataset, device) for dataset in (self.train, self.test))
+        labels = train.column(self.label, self.train)
+        names = self._names(labels)
+        target = class_numbers(labels, names, self.label).to(device)
+        expected = class_numbers(test.column(self.label, self.test), names, self.label)
+        features = train.images.to(device)
+        chosen, sweep = self._choose(features, target, train, len(names))
+        weight, bias = fit_logistic(features, target, len(names), chosen)
+        logits = linear(test.images.to(device), weight, bias).cpu()
+        metrics = accuracies(logits, expected)
+        counts = confusion(logits.argmax(dim=1), expected, len(names))
+        return Result(
+            name="linear_probe",
+            metrics={**metrics, "inverse_penalty": chosen},
+            tables=[
+                accuracy_table(metrics, len(expected), len(names)),
+                class_table(counts, names),
+                Table("choice of the regularisation on held-out training data", ("C", "top-1"), sweep),
+            ],
+            figures={"confusion": Picture(pictures.confusion_matrix(counts, names), "Confusion matrix, rows: truth")},
+            details={
+                "train": describe(self.train),
+                "test": describe(self.test),
+                "features": self.features,
+                "width": features.shape[1],
+                "attribution": [*dict.fromkeys(attribution_of(self.train) + attribution_of(self.test))],
+            },
+            headline=("top1", "mean_per_class"),
+        )
+
+    def _read(self, model: nn.Module, processor: Any, dataset: Any, device: torch.device) -> Samples:
+        def pooled(images: Tensor) -> Tensor:
+            return model.image(images).pooled
+
+        encode = pooled if self.features == "pooled" else None
+        return read(model, processor, dataset, batch_size=self.batch_size, device=device, encode=encode)
+
+    def _names(self, labels: Sequence[Any]) -> list[str]:
+        if isinstance(labels[0], int):
+            return list(getattr(self.train, "class_names", None) or map(str, range(max(labels) + 1)))
+        return sorted(set(map(str, labels)))
+
+    def _choose(
+        self, features: Tensor, target: Tensor, train: Samples, classes: int
+    ) -> tuple[float, list[tuple[float, float]]]:
+        aside = held_out(train.metas, self.split_by, self.validation_share).to(features.device)
+        if aside.all() or not aside.any():
+            raise ValueError(
+                f"validation_share: {self.validation_share} of {len(aside)} documents, split by {self.split_by!r}, "
+                "leaves one side empty; give more data or another share"
+            )
+        sweep = []
+        for inverse_penalty in self.inverse_penalties:
+            weight, bias = fit_logistic(features[~aside], target[~aside], classes, inverse_penalty)
+            predicted = linear(features[aside], weight, bias).argmax(dim=1)
+            sweep.append((inverse_penalty, (predicted == target[aside]).double().mean().item()))
+        return max(sweep, key=lambda entry: (entry[1], -entry[0]))[0], sweep

@@ -1,0 +1,217 @@
+"""Pictures of an evaluation as PNG bytes: retrieval grids, confusion matrices, curves, sample sheets.
+
+Drawn with matplotlib's figure objects alone: no global state, no window, no change of the caller's back end.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: How a result relates to its query -> colour of its frame.
+GRADES = {"hit": "#1a9850", "related": "#f0a30a", "miss": "#c9ced6"}
+INK = "#1f2430"
+FAINT = "#8a93a3"
+LINES = ("#2f6fde", "#d1495b", "#2a9d8f", "#8d5fd3", "#e08e00", "#5c6b7a")
+
+
+def text_queries(queries: Sequence[str], found: Sequence[Sequence[Any]], grades: Sequence[Sequence[str]]) -> bytes:
+    """Rows of a query text and the pictures found for it, best first, framed by grade.
+
+    Args:
+        queries: one text per row.
+        found: the pictures of each row (PIL or uint8 arrays).
+        grades: a key of `GRADES` for each picture.
+    """
+    columns = max(len(row) for row in found)
+    figure = _figure(2.6 + 0.95 * columns, 0.98 * len(queries))
+    grid = figure.add_gridspec(len(queries), columns + 1, width_ratios=[2.6 / 0.95] + [1] * columns, **_TIGHT)
+    for row, query in enumerate(queries):
+        cell = figure.add_subplot(grid[row, 0])
+        _text_cell(cell, query)
+        for column, (picture, grade) in enumerate(zip(found[row], grades[row], strict=True)):
+            _picture_cell(figure.add_subplot(grid[row, column + 1]), picture, grade)
+    return encode(figure)
+
+
+def image_queries(queries: Sequence[Any], found: Sequence[Sequence[str]], grades: Sequence[Sequence[str]]) -> bytes:
+    """Rows of a query picture and the texts found for it, best first, coloured by grade.
+
+    Args:
+        queries: one picture per row (PIL or uint8 arrays).
+        found: the texts of each row.
+        grades: a key of `GRADES` for each text.
+    """
+    figure = _figure(7.3, 1.2 * len(queries))
+    grid = figure.add_gridspec(len(queries), 2, width_ratios=[1.2, 6.1], **_TIGHT)
+    for row, query in enumerate(queries):
+        _picture_cell(figure.add_subplot(grid[row, 0]), query, "miss")
+        cell = figure.add_subplot(grid[row, 1])
+        cell.axis("off")
+        places = len(found[row])
+        for place, (text, grade) in enumerate(zip(found[row], grades[row], strict=True)):
+            height = 1 - (place + 0.5) / places
+            colour = GRADES[grade] if grade != "miss" else FAINT
+            cell.add_patch(_bar(cell, (0.0, height - 0.36 / places), 0.012, 0.72 / places, colour))
+            weight = "bold" if grade == "hit" else "normal"
+            ink = INK if grade == "miss" else colour
+            cell.text(0.03, height, shorten(text, 72), va="center", fontsize=9, color=ink, weight=weight)
+    return encode(figure)
+
+
+def confusion_matrix(counts: Tensor, names: Sequence[str]) -> bytes:
+    """Shares of each true class (row) over the predicted classes (columns); numbers up to 20 classes.
+
+    Args:
+        counts: (classes, classes) rows are the truth.
+        names: one per class; left out above 60 classes, where nobody could read them.
+    """
+    shares = (counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
+    size = float(np.clip(2.2 + 0.42 * len(names), 4.2, 13.0))
+    figure = _figure(size + 1.1, size)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+    if len(names) <= 60:
+        places, font = range(len(names)), 9 if len(names) <= 20 else 6
+        labels = [shorten(name, 24) for name in names]
+        axes.set_xticks(places, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=font)
+        axes.set_yticks(places, labels, fontsize=font)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if len(names) <= 20:
+        for row, column in np.ndindex(shares.shape):
+            if counts[row, column]:
+                ink = "white" if shares[row, column] > 0.5 else INK
+                share = f"{100 * shares[row, column]:.0f}"
+                axes.text(column, row, share, ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7, label="share of the true class")
+    for spine in [*axes.spines.values(), bar.outline]:
+        spine.set_visible(False)
+    return encode(figure)
+
+
+def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> bytes:
+    """Small charts over training steps.
+
+    Args:
+        panels: title of a chart -> name of a line -> (steps, values).
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.7 * columns, 2.5 * rows)
+    for place, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        for colour, (name, (steps, values)) in zip(LINES * (1 + len(lines) // len(LINES)), lines.items(), strict=False):
+            marker = "o" if len(values) < 15 else None
+            noisy = len(values) > 60
+            axes.plot(steps, values, color=colour, lw=1, alpha=0.3 if noisy else 1.0, marker=marker, ms=3,
+                      label=None if noisy else name)  # fmt: skip
+            if noisy:
+                axes.plot(steps, smooth(values), color=colour, lw=1.6, label=name)
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.set_xlabel("step", fontsize=8, color=FAINT)
+        axes.tick_params(labelsize=8, colors=FAINT, length=0)
+        axes.grid(color="#e6e9ee", lw=0.7)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        if len(lines) > 1:
+            axes.legend(fontsize=7, frameon=False)
+    return encode(figure)
+
+
+def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> bytes:
+    """Pictures with a title each, in a grid: what a batch looks like.
+
+    Args:
+        pictures: PIL pictures or uint8 arrays (height, width, 3 or 4).
+        titles: one per picture.
+        columns: pictures in a row.
+    """
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = _figure(1.15 * columns, 1.4 * rows)
+    for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        _picture_cell(axes, picture, "miss")
+        axes.set_title(shorten(title, 22), fontsize=6.5, color=INK, pad=3)
+    return encode(figure)
+
+
+def smooth(values: Sequence[float], span: int = 25) -> np.ndarray:
+    """Centred running mean over about `span` values (fewer at the ends): (values,)."""
+    line = np.asarray(values, dtype=float)
+    total = np.cumsum(np.insert(line, 0, 0.0))
+    start = np.maximum(np.arange(len(line)) - span // 2, 0)
+    stop = np.minimum(np.arange(len(line)) + span // 2 + 1, len(line))
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def shorten(text: str, length: int) -> str:
+    """The beginning of a text that is too long, and glyphs that the drawing font has."""
+    drawable = "".join(c if ord(c) < 0x2190 and c.isprintable() else "?" for c in " ".join(text.split()))
+    short = drawable if len(drawable) <= length else drawable[: length - 1].rstrip() + "…"
+    return short.replace("$", r"\$")  # a bare pair of them would be read as a formula
+
+
+def encode(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def pixels(picture: Any) -> np.ndarray:
+    """A PIL picture or array on white: uint8 (height, width, 3)."""
+    array = np.asarray(picture.convert("RGBA") if hasattr(picture, "convert") else picture)
+    if array.ndim == 2:
+        array = np.stack([array] * 3, axis=-1)
+    if array.shape[-1] == 3:
+        return array
+    alpha = array[..., 3:].astype(np.float32) / 255
+    return (array[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
+
+
+_TIGHT: dict[str, Any] = {}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _text_cell(axes: Axes, text: str) -> None:
+    import textwrap
+
+    axes.axis("off")
+    wrapped = "\n".join(textwrap.wrap(shorten(text, 90), 26)[:4])
+    axes.text(0.98, 0.5, wrapped, ha="right", va="center", fontsize=9, color=INK, transform=axes.transAxes)
+
+
+def _picture_cell(axes: Axes, picture: Any, grade: str) -> None:
+    axes.imshow(pixels(picture), interpolation="antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(GRADES[grade])
+        spine.set_linewidth(0.8 if grade == "miss" else 3.0)
+
+
+def _bar(axes: Axes, corner: tuple[float, float], width: float, height: float, colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, color=colour, transform=axes.transAxes, lw=0)

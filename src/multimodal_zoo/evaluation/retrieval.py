@@ -1,0 +1,174 @@
+"""Image-text retrieval: recall at 1, 5 and 10 in both directions, exactly and by concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from multimodal_zoo.evaluation import pictures
+from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
+from multimodal_zoo.evaluation.result import Picture, Result, Table
+from multimodal_zoo.evaluation.samples import (
+    Samples,
+    attribution_of,
+    describe,
+    numbered,
+    pick_images,
+    read,
+    text_embeddings,
+)
+from multimodal_zoo.registry import EVALUATORS
+
+DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+
+
+def retrieval_ranks(
+    images: Tensor, texts: Tensor, image_of_text: Tensor, labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Rank of the first hit of each query, in both directions.
+
+    Args:
+        images: (images, width), normalised.
+        texts: (texts, width), normalised; an image may have several.
+        image_of_text: (texts,) the image of each text.
+        labels: (images,) numbers; images of one number count as the same. None: each image is its own.
+
+    Returns:
+        `image_to_text` (images,) and `text_to_image` (texts,), 0 for a hit in first place. An image query hits when
+        any of its texts is among the first k, as in CLIP_benchmark.
+    """
+    labels = torch.arange(len(images)) if labels is None else labels
+    text_labels = labels[image_of_text]
+    return {
+        "image_to_text": first_ranks(images, texts, labels, text_labels),
+        "text_to_image": first_ranks(texts, images, text_labels, labels),
+    }
+
+
+def retrieval_metrics(ranks: dict[str, Tensor], places: Sequence[int], infix: str = "") -> dict[str, float]:
+    """Recalls per direction (`image_to_text_R@1`, ...), their means over both (`R@1`) and over all (`mean_recall`).
+
+    Args:
+        ranks: what `retrieval_ranks` returns.
+        places: the k of R@k.
+        infix: goes between direction and figure: `concept_` gives `image_to_text_concept_R@1`.
+    """
+    recalls = {direction: recall_at(r, places) for direction, r in ranks.items()}
+    metrics = {f"{d}_{infix}{name}": value for d, found in recalls.items() for name, value in found.items()}
+    both = {f"{infix}R@{k}": sum(r[f"R@{k}"] for r in recalls.values()) / len(recalls) for k in places}
+    return {**both, **metrics, f"{infix}mean_recall": sum(both.values()) / len(both)}
+
+
+@EVALUATORS.register_module(name="retrieval")
+class Retrieval:
+    """Find the text of an image among all texts, and the image of a text among all images.
+
+    Args:
+        dataset: documents of one image and its texts.
+        concept: a metadata key; documents of equal value also count as found in the figures `concept_*`
+            (man, woman and person variants of one emoji look alike). None scores exact matches only.
+        places: the k of R@k.
+        batch_size: images, and texts, per forward pass.
+        examples: queries of each direction on the picture; 0 draws none.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        concept: str | None = None,
+        places: Sequence[int] = (1, 5, 10),
+        batch_size: int = 64,
+        examples: int = 6,
+    ) -> None:
+        if not places or min(places) < 1:
+            raise ValueError(f"places: R@k needs at least one k, each 1 or more, got {list(places)}")
+        self.dataset = dataset
+        self.concept = concept
+        self.places = tuple(places)
+        self.batch_size = batch_size
+        self.examples = examples
+
+    def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
+        """Evaluate a model.
+
+        Raises:
+            ValueError: an empty dataset, an image without a text, embeddings that are NaN.
+        """
+        samples = read(model, processor, self.dataset, batch_size=self.batch_size, device=device)
+        texts = text_embeddings(model, processor, samples.texts, batch_size=self.batch_size, device=device)
+        samples.images, texts = normalize(samples.images, dim=-1), normalize(texts, dim=-1)
+        ranks = retrieval_ranks(samples.images, texts, samples.image_of_text)
+        metrics = retrieval_metrics(ranks, self.places)
+        for direction, found in ranks.items():
+            metrics.update({f"{direction}_{name}": value for name, value in rank_summary(found).items()})
+        tables = [self._table("exact match", ranks)]
+        concepts = None
+        if self.concept is not None:
+            concepts = numbered(samples.column(self.concept, self.dataset))
+            by_concept = retrieval_ranks(samples.images, texts, samples.image_of_text, concepts)
+            metrics.update(retrieval_metrics(by_concept, self.places, "concept_"))
+            tables.append(self._table(f"hit if the {self.concept} agrees", by_concept))
+        return Result(
+            name="retrieval",
+            metrics=metrics,
+            tables=tables,
+            figures=self._figures(samples, texts, concepts),
+            details={
+                "dataset": describe(self.dataset),
+                "images": len(samples.images),
+                "texts": len(texts),
+                "chance_R@1": 1 / len(samples.images),
+                "attribution": attribution_of(self.dataset),
+            },
+            headline=tuple(f"{d}_R@{k}" for d in DIRECTIONS for k in self.places[:2]),
+        )
+
+    def _table(self, title: str, ranks: dict[str, Tensor]) -> Table:
+        rows = []
+        for direction, found in ranks.items():
+            low, high = interval(recall_at(found, [self.places[0]])[f"R@{self.places[0]}"], len(found))
+            recalls = recall_at(found, self.places).values()
+            summary = rank_summary(found)
+            bounds = f"{low:.3f}-{high:.3f}"
+            rows.append((DIRECTIONS[direction], len(found), *recalls, bounds, summary["median_rank"]))
+        first = f"R@{self.places[0]}, 95 % interval"
+        return Table(title, ("direction", "queries", *(f"R@{k}" for k in self.places), first, "median rank"), rows)
+
+    def _figures(self, samples: Samples, texts: Tensor, concepts: Tensor | None) -> dict[str, Picture]:
+        if not self.examples:
+            return {}
+        labels = torch.arange(len(samples.images)) if concepts is None else concepts
+        asked = torch.linspace(0, len(texts) - 1, min(self.examples, len(texts))).long()
+        _, found_images = top_matches(texts[asked], samples.images, 5)
+        shown = samples.image_of_text[asked]
+        _, found_texts = top_matches(samples.images[shown], texts, 5)
+        owners = samples.image_of_text[found_texts]
+        gallery = pick_images(self.dataset, {*found_images.flatten().tolist(), *shown.tolist()})
+
+        def grades(owner: Tensor, query: Tensor) -> list[list[str]]:
+            exact, related = owner == query[:, None], labels[owner] == labels[query][:, None]
+            named = {(True, True): "hit", (False, True): "related", (False, False): "miss"}
+            return [
+                [named[pair] for pair in zip(e, r, strict=True)]
+                for e, r in zip(exact.tolist(), related.tolist(), strict=True)
+            ]
+
+        by_text = pictures.text_queries(
+            [samples.texts[number] for number in asked.tolist()],
+            [[gallery[number] for number in row] for row in found_images.tolist()],
+            grades(found_images, shown),
+        )
+        by_image = pictures.image_queries(
+            [gallery[number] for number in shown.tolist()],
+            [[samples.texts[number] for number in row] for row in found_texts.tolist()],
+            grades(owners, shown),
+        )
+        key = "green: the right one" + ("" if concepts is None else f", amber: another of the same {self.concept}")
+        return {
+            "text_to_image": Picture(by_text, f"Query text and its five nearest pictures ({key})"),
+            "image_to_text": Picture(by_image, f"Query picture and its five nearest texts ({key})"),
+        }

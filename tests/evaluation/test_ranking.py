@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import normalize
+
+from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
+from multimodal_zoo.evaluation.retrieval import retrieval_metrics, retrieval_ranks
+
+CASE = Path(__file__).parent / "goldens/eva_clip/retrieval_metrics"
+
+
+def brute_ranks(queries, gallery, query_labels, gallery_labels):
+    ranks = []
+    for query, label in zip(queries, query_labels, strict=True):
+        order = (gallery @ query).sort(descending=True, stable=True).indices
+        ranks.append(int((gallery_labels[order] == label).nonzero()[0]))
+    return torch.tensor(ranks)
+
+
+def random_sets(queries, gallery, width=6, labels=5):
+    sets = [normalize(torch.randn(n, width), dim=-1) for n in (queries, gallery)]
+    return (
+        *sets,
+        torch.randint(labels, (queries,)),
+        torch.cat([torch.arange(labels), torch.randint(labels, (gallery - labels,))]),
+    )
+
+
+@pytest.mark.parametrize("block", [1, 40, 100, 2**24])
+def test_blocks_equal_brute_force(block):
+    sets = random_sets(23, 37)
+    assert torch.equal(first_ranks(*sets, block=block), brute_ranks(*sets))
+
+
+def test_golden_one_to_one():
+    io = load_file(CASE / "io.safetensors")
+    n = len(io["image_embeds"])
+    ranks = retrieval_ranks(io["image_embeds"], io["text_embeds"], torch.arange(n))
+    found = retrieval_metrics(ranks, [1, 5, 10])
+    for direction, r in ranks.items():
+        found.update({f"{direction}_{key}": value for key, value in rank_summary(r).items()})
+    order = ["R@1", "R@10", "R@5", "mean_rank", "median_rank"]
+    ours = [found[f"{d}_{name}"] for d in ("image_to_text", "text_to_image") for name in order]
+    torch.testing.assert_close(torch.tensor(ours), io["one_to_one"], atol=1e-6, rtol=1e-6)
+
+
+def test_golden_several_captions():
+    io = load_file(CASE / "io.safetensors")
+    assert json.loads((CASE / "case.json").read_text())["config"]["captions_per_image"][2] == 4
+    images, captions = (normalize(io[name], dim=-1) for name in ("images", "captions"))
+    found = retrieval_metrics(retrieval_ranks(images, captions, io["caption_image_index"]), [1, 5, 10])
+    ours = [found[f"{d}_R@{k}"] for d in ("text_to_image", "image_to_text") for k in (1, 10, 5)]
+    torch.testing.assert_close(torch.tensor(ours), io["recalls"], atol=1e-6, rtol=1e-6)
+
+
+def test_ties_keep_gallery_order_so_a_collapsed_model_scores_at_chance():
+    same = normalize(torch.ones(10, 4), dim=-1)
+    labels = torch.arange(10)
+    ranks = first_ranks(same, same, labels, labels)
+    assert torch.equal(ranks, labels)
+    assert recall_at(ranks, [1])["R@1"] == pytest.approx(0.1)
+
+
+def test_by_concept_hits_at_least_as_often():
+    images, texts = (normalize(torch.randn(30, 4), dim=-1) for _ in range(2))
+    exact = retrieval_ranks(images, texts, torch.arange(30))
+    concept = retrieval_ranks(images, texts, torch.arange(30), torch.arange(30) // 3)
+    assert all((concept[d] <= exact[d]).all() for d in exact)
+    assert any((concept[d] < exact[d]).any() for d in exact)
+
+
+def test_median_of_an_even_number_is_rounded_down():
+    assert rank_summary(torch.tensor([0, 1, 4, 9])) == {"mean_rank": 4.5, "median_rank": 3.0}
+
+
+def test_top_matches_in_blocks():
+    queries, gallery, _, _ = random_sets(9, 20)
+    values, numbers = top_matches(queries, gallery, 3, block=41)
+    expected = (queries @ gallery.T).topk(3)
+    torch.testing.assert_close(values, expected.values)
+    assert torch.equal(numbers, expected.indices)
+
+
+def test_one_query_one_item():
+    one = torch.ones(1, 1)
+    assert first_ranks(one, one, torch.tensor([3]), torch.tensor([3])).tolist() == [0]
+
+
+def test_errors():
+    a, b, la, lb = random_sets(4, 6)
+    with pytest.raises(ValueError, match="no relevant item"):
+        first_ranks(a, b, la + 99, lb)
+    with pytest.raises(ValueError, match="0 queries"):
+        first_ranks(a[:0], b, la[:0], lb)
+    with pytest.raises(ValueError, match="equal length"):
+        first_ranks(a, b, la[:2], lb)
+
+
+def test_interval_contains_the_share_and_shrinks():
+    low, high = interval(0.3, 50)
+    assert low < 0.3 < high
+    assert interval(0.3, 5000)[1] - interval(0.3, 5000)[0] < high - low
+    assert interval(0.0, 10)[0] == 0.0
+    assert (low, high) == pytest.approx((0.19100, 0.43750), abs=1e-4)

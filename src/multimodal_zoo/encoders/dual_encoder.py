@@ -95,6 +95,7 @@ class IdentityProjection(nn.Module):
         self.width, self.embed_dim = width, embed_dim
 
     def forward(self, features: Tensor) -> Tensor:
+        """The features, as they are."""
         return features
 
 
@@ -145,4 +146,5 @@ class DualEncoder(nn.Module):
         return self.logit_scale()
 
     def forward(self, images: Tensor, ids: Tensor) -> Embeddings:
+        """Embeddings of images `(batch, 3, height, width)` and of token ids `(batch, tokens)`."""
         return Embeddings(self.encode_image(images), self.encode_text(ids), self.scale())

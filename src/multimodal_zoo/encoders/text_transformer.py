@@ -80,6 +80,7 @@ class ClipTextTransformer(nn.Module):
                 )
 
     def forward(self, ids: Tensor) -> TextFeatures:
+        """Features of token ids `(batch, tokens)`, start to end, padded with any smaller id."""
         self.check(ids)  # (batch, tokens)
         tokens = self.token_embedding(ids) + self.positions[: ids.shape[1]]
         tokens = self.norm(self.blocks(tokens, mask=Causal()))

@@ -83,6 +83,7 @@ class VisionTransformer(nn.Module):
         return self.blocks.intermediates(tokens, layers, rotation=rotation)
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        """Features of images `(batch, 3, height, width)`."""
         tokens, rotation, grid = self.embed(images)  # images (batch, 3, height, width)
         tokens = self.blocks(tokens, rotation=rotation)
         return ImageFeatures(self.pool(tokens), tokens[:, self.prefix_length :], grid)

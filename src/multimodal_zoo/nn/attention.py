@@ -91,6 +91,7 @@ class SelfAttention(nn.Module):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
+        """Mix tokens `(batch, tokens, width)`; keys and values go through `cache` if there is one."""
         query, key, value = self.qkv(tokens)  # (batch, heads, tokens, head_dim)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
@@ -139,6 +140,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(heads * head_dim, width, output_bias)
 
     def forward(self, tokens: Tensor, context: Tensor, *, mask: Mask | None = None) -> Tensor:
+        """Let tokens `(batch, tokens, width)` read a context `(batch, keys, context_width)`."""
         query, key, value = (
             layer(source).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
             for layer, source in ((self.query, tokens), (self.key, context), (self.value, context))

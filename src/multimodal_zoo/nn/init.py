@@ -37,8 +37,9 @@ class ClipInit:
 
 @ENCODERS.register_module(name="scaled_init")
 class ScaledInit:
-    """The rule of BEiT and EVA: one deviation for every matrix, zero biases, and the layers of block i (from 1) that
-    write to the stream divided by `sqrt(2 i)`.
+    """The rule of BEiT and EVA: one deviation for every matrix and zero biases.
+
+    The layers of block i (from 1) that write to the stream are divided by `sqrt(2 i)`.
 
     Args:
         std: deviation of the normal distribution.

@@ -54,7 +54,7 @@ def _math(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
-    """torch's scaled_dot_product_attention, which picks its own implementation per device."""
+    """The scaled_dot_product_attention of torch, which picks its own implementation per device."""
     queries, keys = query.shape[2], key.shape[2]
     triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
     if mask is None or triangle:
@@ -83,14 +83,15 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: 
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
-    """xformers' memory_efficient_attention with an additive bias."""
+    """The memory_efficient_attention of xformers with an additive bias."""
     from xformers.ops import memory_efficient_attention
 
     shape = _densify(mask, query, key)
     key, value = _repeat_heads(query, key, value)
     extra = shape.additive(query.dtype)
     if extra is not None:  # the operator wants rows that start at multiples of 8
-        batch, heads, queries, keys = *query.shape[:3], key.shape[2]
+        batch, heads, queries = query.shape[:3]
+        keys = key.shape[2]
         room = extra.new_empty(batch, heads, queries, -(-keys // 8) * 8)[..., :keys]
         extra = room.copy_(extra.expand(batch, heads, queries, keys))
     rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]

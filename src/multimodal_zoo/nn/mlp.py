@@ -72,6 +72,7 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """From `(..., width)` to `(..., width)`."""
         return self.dropout(self.fc2(self.inner_norm(self.act(self.fc1(tokens)))))
 
 
@@ -99,4 +100,5 @@ class SwiGLU(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """From `(..., width)` to `(..., width)`."""
         return self.dropout(self.down(self.inner_norm(F.silu(self.gate(tokens)) * self.up(tokens))))

@@ -44,6 +44,7 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Normalise the last axis; the result has the dtype of the weight."""
         exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         scaled = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
         return scaled.to(self.weight.dtype) * self.weight
@@ -58,4 +59,5 @@ class Identity(nn.Module):
     """Gives back what it gets: stands where a part is not wanted."""
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """The tokens, as they are."""
         return tokens

@@ -59,6 +59,7 @@ class PatchEmbedding(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens `(batch, rows * columns, width)` and the grid."""
         rows, columns = grid = grid_of(images, self.patch_size, self.channels)
         side = self.patch_size
         cut = images.reshape(images.shape[0], self.channels, rows, side, columns, side)
@@ -98,5 +99,6 @@ class ConvStem(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, width, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens `(batch, rows * columns, width)` and the grid."""
         grid = grid_of(images, self.patch_size, self.channels)
         return self.layers(images).flatten(2).transpose(1, 2), grid

@@ -57,13 +57,15 @@ class PackedProjection(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens `(batch, tokens, width)`."""
         return split_heads(F.linear(tokens, self.weight, self.bias), self.heads, self.kv_heads)
 
 
 @ENCODERS.register_module(name="packed_qkv_keyless")
 class KeylessBiasProjection(nn.Module):
-    """One matrix for all three; queries and values have a bias and keys have none, which softmax would cancel (BEiT,
-    EVA).
+    """One matrix for all three; queries and values have a bias (BEiT, EVA).
+
+    Keys have none: softmax would cancel it.
 
     Args:
         width: width of the tokens.
@@ -86,6 +88,7 @@ class KeylessBiasProjection(nn.Module):
         nn.init.zeros_(self.v_bias)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens `(batch, tokens, width)`."""
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         return split_heads(F.linear(tokens, self.weight, bias), self.heads, self.kv_heads)
 
@@ -121,6 +124,7 @@ class SeparateProjection(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens `(batch, tokens, width)`."""
         query, key, value = (
             layer(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)

@@ -38,6 +38,7 @@ class LayerScale(nn.Module):
         nn.init.constant_(self.weight, self.initial)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Scale the channels of `(..., width)`."""
         return tokens * self.weight
 
 
@@ -53,6 +54,7 @@ class DropPath(nn.Module):
         self.rate = check_rate(rate, "drop_path")
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Zero whole samples of `(batch, ...)` while training."""
         if self.rate == 0.0 or not self.training:
             return tokens
         keep = 1.0 - self.rate

@@ -57,6 +57,7 @@ class PreNormBlock(_Block):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
+        """From `(batch, tokens, width)` to `(batch, tokens, width)`."""
         branch = self.attention(self.norm_1(tokens), mask=mask, rotation=rotation, cache=cache)
         tokens = tokens + self.drop_path(self.scale_1(branch))
         return tokens + self.drop_path(self.scale_2(self.mlp(self.norm_2(tokens))))
@@ -64,8 +65,9 @@ class PreNormBlock(_Block):
 
 @ENCODERS.register_module(name="post_norm_block")
 class PostNormBlock(_Block):
-    """`x += scale norm(attention(x))`, then `x += scale norm(mlp(x))`: the norm sits inside the branch and the
-    residual stream itself is never normalised (EVA-02-CLIP-E, EVA-CLIP-18B).
+    """`x += scale norm(attention(x))`, then `x += scale norm(mlp(x))` (EVA-02-CLIP-E, EVA-CLIP-18B).
+
+    The norm sits inside the branch; the residual stream itself is never normalised.
 
     Args:
         attention: the mixing of tokens.
@@ -82,6 +84,7 @@ class PostNormBlock(_Block):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
+        """From `(batch, tokens, width)` to `(batch, tokens, width)`."""
         branch = self.attention(tokens, mask=mask, rotation=rotation, cache=cache)
         tokens = tokens + self.drop_path(self.scale_1(self.norm_1(branch)))
         return tokens + self.drop_path(self.scale_2(self.norm_2(self.mlp(tokens))))

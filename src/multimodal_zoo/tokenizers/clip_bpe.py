@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from multimodal_zoo.registry import TOKENIZERS
@@ -117,7 +118,7 @@ class ClipTokenizer:
         parts = [table[byte] for byte in word.encode("utf-8")]
         parts[-1] += WORD_END
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, MERGES))
+            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, MERGES))
             if best not in self._ranks:
                 break
             merged, i = [], 0

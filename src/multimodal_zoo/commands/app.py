@@ -68,7 +68,7 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
     if Path(subject).exists() or "://" in subject:
         source = subject if "://" in subject else str(Path(subject).resolve())
         return packaged, f"base/{command}", [f"source='{source}'"]
-    return packaged, f"base/{command}", [f"+model={require(subject, list_models(), 'variant or path', 'source')}"]
+    return packaged, f"base/{command}", [f"model={require(subject, list_models(), 'variant or path', 'source')}"]
 
 
 def run_hydra(command: str, arguments: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""Safe loading, published namings and ours, exact accounting."""

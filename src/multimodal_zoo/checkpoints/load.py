@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,24 @@ from multimodal_zoo.checkpoints.listing import listed
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 
 __all__ = ["Accounting", "CheckpointMismatch", "account", "load_into"]
+
+
+@runtime_checkable
+class Shards(Protocol):
+    """A checkpoint whose shapes are known before its tensors are read (`source.Source`)."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for errors."""
+        ...
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device."""
+        ...
+
+    def shards(self) -> Iterator[State]:
+        """The tensors, one file at a time."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,7 @@ def account(model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | Non
 
 def load_into(
     model: nn.Module,
-    state: str | Path | Mapping[str, Tensor] | Iterable[State],
+    state: str | Path | Mapping[str, Tensor] | Shards | Iterable[State],
     naming: Naming | None = None,
     *,
     assign: bool = False,
@@ -101,8 +120,8 @@ def load_into(
 
     Args:
         model: the receiver. A model built on `meta` needs `assign=True`.
-        state: a path (read shard by shard), tensors by name, or an iterable of shards (whose fit is only known at
-            their end).
+        state: a path (read shard by shard), tensors by name, a recognised `Source`, or an iterable of shards (whose
+            fit is only known at their end).
         naming: the table from the file's names to the model's; None if they are the same.
         assign: put the file's tensors in the place of the model's parameters instead of copying into them; with a
             memory-mapped file nothing is read before it is used.
@@ -142,13 +161,15 @@ def load_into(
 
 
 def _opened(
-    state: str | Path | Mapping[str, Tensor] | Iterable[State],
+    state: str | Path | Mapping[str, Tensor] | Shards | Iterable[State],
 ) -> tuple[str, Iterable[Mapping[str, Tensor]], Mapping[str, Tensor] | None]:
     """What to call the checkpoint, its shards, and its shapes where they are known beforehand."""
     if isinstance(state, (str, Path)):
         return str(state), iterate_shards(state), manifest(state)
     if isinstance(state, Mapping):
         return "the given state", [state], state
+    if isinstance(state, Shards):
+        return str(state.path), state.shards(), state.shapes()
     return "the given shards", state, None
 
 

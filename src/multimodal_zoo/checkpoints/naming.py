@@ -251,6 +251,10 @@ class Translator:
         """Names seen whose companions have not come."""
         return [name for parts in self._waiting.values() for name, _ in parts.values()]
 
+    def knows(self, name: str) -> bool:
+        """Whether a rule claims this name."""
+        return self._claim(name) is not None
+
     def feed(self, state: Mapping[str, Tensor]) -> State:
         """Translate one shard; names that fit no rule are kept in `unexpected`.
 

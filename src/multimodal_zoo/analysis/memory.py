@@ -1,0 +1,157 @@
+"""Memory of weights, gradients and optimiser states per device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.analysis.shadow import blocks_of
+
+#: Lightning's precision names: bytes of a weight, and the dtype that mixed precision computes in.
+PRECISIONS: dict[str, tuple[int, torch.dtype | None]] = {
+    "32-true": (4, None),
+    "16-mixed": (4, torch.float16),
+    "bf16-mixed": (4, torch.bfloat16),
+    "16-true": (2, None),
+    "bf16-true": (2, None),
+}
+#: States that an optimiser keeps for each trainable weight.
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "lion": 1, "adam": 2, "adamw": 2, "lamb": 2}
+STRATEGIES = ("single", "ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """Size of one part of a model.
+
+    Attributes:
+        name: the part's path in the model.
+        parameters: number of weights; a tensor shared with an earlier part counts there only.
+        trainable: how many of them train.
+    """
+
+    name: str
+    parameters: int
+    trainable: int
+
+
+def parts_of(model: nn.Module, depth: int = 2) -> list[PartSize]:
+    """Parameters by part, down to `depth` levels, in order; parts without parameters are left out."""
+    seen: set[int] = set()
+    found: list[PartSize] = []
+
+    def visit(name: str, module: nn.Module, level: int) -> None:
+        children = list(module.named_children())
+        if level == depth or not children:
+            add(name, module.parameters())
+            return
+        for child_name, child in children:
+            visit(f"{name}.{child_name}".lstrip("."), child, level + 1)
+        add(name or "(own)", module.parameters(recurse=False))
+
+    def add(name: str, parameters: Iterable[nn.Parameter]) -> None:
+        new = [p for p in parameters if id(p) not in seen]
+        seen.update(id(p) for p in new)
+        if new:
+            found.append(PartSize(name, sum(p.numel() for p in new), sum(p.numel() for p in new if p.requires_grad)))
+
+    visit("", model, 0)
+    return found
+
+
+def inference_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes of weights and buffers by format; activations of inference come on top and are small.
+
+    `int8` means 8-bit matrices with one half-precision scale a row, the rest in half precision.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    return {
+        "float32": sum(_floating(t, 4) for t in tensors),
+        "float16 / bfloat16": sum(_floating(t, 2) for t in tensors),
+        "int8": sum(
+            t.numel() + 2 * t.shape[0] if t.ndim > 1 and t.is_floating_point() else _floating(t, 2) for t in tensors
+        ),
+    }
+
+
+def _floating(tensor: Tensor, size: int) -> int:
+    return tensor.numel() * (size if tensor.is_floating_point() else tensor.element_size())
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes on one device while training.
+
+    Attributes:
+        weights: the device's share of the weights, buffers included.
+        gradients: its share of the gradients.
+        optimizer: its share of the optimiser's states.
+        communication: gradient buckets of ddp; under fsdp, the blocks that are whole at one time.
+        activations: kept for the backward pass at `batch_size` samples a device.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    communication: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """The sum; torch's allocator and the CUDA context come on top (commonly 1-2 GB)."""
+        return self.weights + self.gradients + self.optimizer + self.communication + self.activations
+
+
+def training_bytes(
+    model: nn.Module, *, activations: int, strategy: str, devices: int, precision: str, optimizer: str
+) -> TrainingMemory:
+    """Memory of one device under a strategy.
+
+    Args:
+        model: on any device; `requires_grad` says what trains.
+        activations: bytes kept for the backward pass on one device.
+        strategy: one of `STRATEGIES`.
+        devices: how many devices share the work.
+        precision: one of `PRECISIONS`.
+        optimizer: one of `OPTIMIZER_STATES`.
+
+    Raises:
+        ValueError: an unknown word, or several devices under `single`, with what is possible.
+    """
+    _known("strategy", strategy, STRATEGIES)
+    _known("precision", precision, PRECISIONS)
+    _known("optimizer", optimizer, OPTIMIZER_STATES)
+    if devices < 1 or (strategy == "single" and devices > 1):
+        raise ValueError(f"devices={devices} under strategy={strategy!r}: single takes 1; ddp and fsdp take 1 or more")
+    size = PRECISIONS[precision][0]
+    weights = sum(p.numel() for p in model.parameters()) * size
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad) * size
+    share = devices if strategy == "fsdp" else 1
+    communication = trainable if strategy == "ddp" and devices > 1 else 0
+    if strategy == "fsdp" and devices > 1:
+        communication = 2 * _largest_unit(model) * size  # the unit at work and the one fetched ahead
+    return TrainingMemory(
+        weights=_share(weights, share) + sum(_floating(b, size) for b in model.buffers()),
+        gradients=_share(trainable, share),
+        optimizer=_share(trainable * OPTIMIZER_STATES[optimizer], share),
+        communication=communication,
+        activations=activations,
+    )
+
+
+def _largest_unit(model: nn.Module) -> int:
+    """Weights of the largest unit that fsdp gathers: a block, or everything that is in no block."""
+    sizes = [sum(p.numel() for p in block.parameters()) for _, block in blocks_of(model)]
+    return max([*sizes, sum(p.numel() for p in model.parameters()) - sum(sizes)])
+
+
+def _share(total: int, devices: int) -> int:
+    return -(-total // devices)
+
+
+def _known(key: str, value: str, words: Iterable[str]) -> None:
+    if value not in words:
+        raise ValueError(f"{key}={value!r} is not known; it takes {', '.join(words)}")

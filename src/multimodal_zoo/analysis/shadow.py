@@ -1,0 +1,55 @@
+"""Copies of a model whose tensors hold no data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def shadow(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a model with each tensor replaced; tensors that the model shares, the copy shares too.
+
+    Args:
+        model: on any device; it is not touched, and its tensors are not copied.
+        make: gives the replacement of a parameter or buffer.
+    """
+    replaced: dict[int, object] = {}
+    for parameter in model.parameters():
+        replaced[id(parameter)] = nn.Parameter(make(parameter), parameter.requires_grad)
+    for buffer in model.buffers():
+        replaced[id(buffer)] = make(buffer)
+    for name in ("processor", "card"):  # what travels with a model is no part of its cost
+        if (attached := getattr(model, name, None)) is not None:
+            replaced[id(attached)] = attached
+    return copy.deepcopy(model, replaced)
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy on the meta device: shapes only."""
+    return shadow(model, lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def blocks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The repeated blocks of a model, with their names: every member of an outermost `nn.ModuleList`."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{i}", block) for i, block in enumerate(child))
+        else:
+            yield from ((f"{name}.{inner}", block) for inner, block in blocks_of(child))
+
+
+class ReadZeros(TorchDispatchMode):
+    """Every number that is read off a tensor is 0: checks of values pass although there are no values."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call the operator, unless it reads a value."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,60 @@
+"""A recognised checkpoint: what it is, what model it needs, and how to get at its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest, read_file
+from multimodal_zoo.checkpoints.locate import weight_files
+from multimodal_zoo.checkpoints.naming import Naming
+
+#: Where a checkpoint of our training keeps the model's tensors: below this prefix, and the averaged ones apart.
+LIGHTNING_PREFIX, LIGHTNING_AVERAGE = "model.", "ema"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognised checkpoint.
+
+    Attributes:
+        kind: what it is, in words.
+        path: the file, index or folder that holds the weights.
+        config: the complete model node that it needs; empty if the caller knows better.
+        variant: the name of the variant with that configuration, if there is one.
+        naming: the table from its names to ours; None if they are ours.
+        average: whether it is a training checkpoint whose averaged weights are read; None if it is none.
+    """
+
+    kind: str
+    path: Path
+    config: dict[str, Any]
+    variant: str | None = None
+    naming: Naming | None = None
+    average: bool | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the weights."""
+        return weight_files(self.path)
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device, in the file's naming."""
+        return manifest(self.path) if self.average is None else self._training("meta")
+
+    def shards(self) -> Iterator[State]:
+        """The tensors in the file's naming, one file at a time."""
+        if self.average is None:
+            yield from iterate_shards(self.path)
+        else:
+            yield self._training("cpu")
+
+    def _training(self, device: str) -> State:
+        content = read_file(self.path, device=device)
+        averaged = content.get(LIGHTNING_AVERAGE)
+        if self.average and isinstance(averaged, Mapping):
+            return dict(averaged["weights"])
+        state = content.get("state_dict", {})
+        return {n.removeprefix(LIGHTNING_PREFIX): t for n, t in state.items() if n.startswith(LIGHTNING_PREFIX)}

@@ -1,0 +1,114 @@
+"""Whole models on disk: writing ours, recognising anybody's, reading back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo import __version__
+from multimodal_zoo.checkpoints import recognisers
+from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
+from multimodal_zoo.checkpoints.files import manifest
+from multimodal_zoo.checkpoints.load import Accounting, account, load_into
+from multimodal_zoo.checkpoints.locate import resolve, verify
+from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
+from multimodal_zoo.checkpoints.source import Source
+from multimodal_zoo.checkpoints.tables import detect_naming
+from multimodal_zoo.checkpoints.writing import write_folder, write_safetensors
+
+
+def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> Path:
+    """Write a model so that `recognise` and `zoo.from_pretrained` read it back; the folder appears whole or not at all.
+
+    Args:
+        model: as `zoo.create` makes it: its `config` is the model node that rebuilds it, its `variant` and `weights`
+            say where it comes from.
+        folder: receives `model.safetensors` and `config.yaml`; replaced if it exists.
+        state: the tensors to write instead of the model's own (averaged or gathered ones), under the same names.
+
+    Raises:
+        ValueError: a model without `config`, or tensors that are not the model's.
+        OSError: a full disk or an unwritable folder; an older version in `folder` survives.
+    """
+    from omegaconf import OmegaConf
+
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping):
+        raise ValueError("save_model needs model.config, the node that rebuilds the model; zoo.create attaches it")
+    tensors = dict(state) if state is not None else model.state_dict()
+    account(model, tensors).require("the state given to save_model")
+    facts = {
+        "format": 1,
+        "version": __version__,
+        "variant": getattr(model, "variant", None),
+        "weights": str(getattr(model, "weights", "unknown")),
+        "model": config,
+    }
+
+    def write(temporary: Path) -> None:
+        write_safetensors(temporary / WEIGHTS, tensors)
+        (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(facts)))
+
+    return write_folder(folder, write)
+
+
+def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, average: bool = True) -> Source:
+    """Find out what a file or folder holds and what model it needs.
+
+    Known are: a folder by `save_model`, a training run, a checkpoint of our training, a Hugging Face `CLIPModel`
+    folder, an open_clip folder, OpenAI's CLIP files; and, with `config`, any file in a published naming or ours.
+
+    Args:
+        path: local, or `hf://organisation/repository[/file]`.
+        config: the model node, for files that do not say what they hold; wins over what they say.
+        average: read the averaged weights of a training checkpoint, if it has any.
+
+    Raises:
+        MissingCheckpoint, CorruptCheckpoint, UnsafeCheckpoint: see there.
+        UnknownCheckpoint: nothing known; the message lists what was looked for.
+    """
+    local = resolve(path)
+    kinds = recognisers.OWN if config is not None else (*recognisers.OWN, *recognisers.PUBLISHED)
+    found = next((source for kind in kinds if (source := kind(local)) is not None), None)
+    if found is None:
+        found = recognisers.by_names(local) if config is None else Source("a weight file", local, {})
+    if config is not None:
+        found = replace(found, config=dict(config), variant=None)
+    if found.average is not None:
+        return replace(found, average=found.average and average)
+    return found if found.kind == recognisers.OURS else replace(found, naming=detect_naming(manifest(found.path)))
+
+
+def load_weights(
+    model: nn.Module,
+    source: Source | str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    sha256: str | None = None,
+) -> Accounting:
+    """Load a recognised checkpoint, or one of any known naming, into a model; untouched unless everything fits.
+
+    Args:
+        model: built on `meta` (then the tensors are assigned, shard by shard) or with weights (then they are copied).
+        source: from `recognise`, or a path.
+        device: where a meta-built model's tensors go; None is the CPU. Other models stay where they are.
+        dtype: of the floating-point tensors; None keeps the model's.
+        sha256: what the single weight file must hash to, from a card.
+
+    Raises:
+        CheckpointMismatch: tensors that do not fit, all listed.
+    """
+    if not isinstance(source, Source):
+        source = recognise(source, getattr(model, "config", None) or {})
+    if sha256 is not None:
+        if len(source.files) != 1:
+            raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
+        verify(source.files[0], sha256)
+    assign = any(parameter.is_meta for parameter in model.parameters())
+    return load_into(model, source, source.naming, assign=assign, dtype=dtype, device=device)

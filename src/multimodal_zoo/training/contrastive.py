@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -77,6 +76,8 @@ class ContrastiveModule(lightning.LightningModule):
         """One batch; returns the loss."""
         outputs = self.objective(self.model, batch)
         self._log("train", outputs, len(batch.images))
+        group = self.trainer.optimizers[0].param_groups[0]
+        self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
         return outputs["loss"]
 
     def validation_step(self, batch: ImageTextBatch, batch_index: int) -> None:
@@ -131,15 +132,6 @@ class ContrastiveModule(lightning.LightningModule):
         for watch in self.gradient_watchers:
             watch(norm)
         self.log("train/gradient_norm", norm)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Log the learning rate of the first group relative to its peak: one figure for all groups."""
-        group = self.optimizers(use_pl_optimizer=False).param_groups[0]  # type: ignore[union-attr]
-        self.log("train/lr_factor", group["lr"] / group["initial_lr"])
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch; a dataclass knows how itself."""
-        return batch.to(device, non_blocking=True) if hasattr(batch, "to") else batch
 
     def train(self, mode: bool = True) -> ContrastiveModule:
         """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""

@@ -70,12 +70,14 @@ class Tower:
         lr: its base learning rate; None takes the optimiser's.
         weight_decay: None takes the optimiser's.
         layer_decay: None gives every layer the same rate.
+        options: further arguments of the optimiser for this group (`betas`, say).
     """
 
     patterns: Sequence[str]
     lr: float | None = None
     weight_decay: float | None = None
     layer_decay: LayerDecay | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,8 @@ class ParameterRules:
                 decay = 0.0
             # a sharded and a plain tensor cannot be updated by one fused call
             place = (key, scale, decay, isinstance(parameter, DTensor))
-            base = lr if tower.lr is None else tower.lr
-            group = merged.setdefault(
-                place,
-                {"params": [], "names": [], "lr": base * scale, "weight_decay": decay, "tower": key, "scale": scale},
-            )
+            base = {"lr": (lr if tower.lr is None else tower.lr) * scale, "weight_decay": decay, **tower.options}
+            group = merged.setdefault(place, {"params": [], "names": [], "tower": key, "scale": scale, **base})
             group["params"].append(parameter)
             group["names"].append(name)
         return list(merged.values())
@@ -213,7 +212,7 @@ def table(groups: Sequence[Mapping[str, Any]], frozen: Mapping[str, int]) -> Tab
     for group in groups:
         for part in sorted({group["tower"] or name.split(".")[0] for name in group["names"]}):
             rows.setdefault((part, group["weight_decay"]), []).append(group)
-    for (part, decay), members in rows.items():
+    for (part, decay), members in sorted(rows.items(), key=lambda row: (row[0][0], -row[0][1])):
         inside = [
             (group, parameter)
             for group in members

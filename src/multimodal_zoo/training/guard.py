@@ -72,11 +72,11 @@ class FiniteGuard(Callback):
         step, rank = trainer.global_step, trainer.global_rank
         path = Path(trainer.default_root_dir) / "failure" / f"step_{step:08d}_rank_{rank}.pt"
         self._save(pl_module, path, step)
-        keys = list(getattr(self._batch, "keys", []) or [])
-        where = "" if finite else f" of rank {rank}"
+        keys = [str(key) for key in getattr(self._batch, "keys", None) or ()]
+        shown = ", ".join(keys[:8]) + (" ..." if len(keys) > 8 else "")
+        where = f" of rank {rank}" if trainer.world_size > 1 else ""
         raise NonFiniteLoss(
-            f"step {step}: {what}{where} is {float(value):g}; batch of {len(keys)}: {', '.join(map(str, keys[:8]))}"
-            f"{' ...' if len(keys) > 8 else ''}\n"
+            f"step {step}: {what}{where} is {float(value.detach()):g}; batch of {len(keys)}: {shown}\n"
             f"state of just before it: {path}; multimodal_zoo.training.guard.replay(path) computes it again. "
             "Usual ways out: a lower optim.lr, a longer schedule.warmup, trainer.gradient_clip_val"
         )

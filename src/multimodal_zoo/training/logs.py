@@ -22,10 +22,9 @@ KNOWN_WARNINGS: Sequence[tuple[str, type[Warning]]] = (
     (r".*your dataloader is not resumable.*", UserWarning),
     (r"The number of training batches .* is smaller than the logging interval.*", UserWarning),
     (r"Checkpoint directory .* exists and is not empty.*", UserWarning),
-    (r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*", FutureWarning),
     (r"It is recommended to use `self.log\(.*sync_dist=True\)`.*", UserWarning),
     (r"Trying to infer the `batch_size` from an ambiguous collection.*", UserWarning),
-    (r"`training_step` returned `None`.*", UserWarning),
+    (r"You defined a `validation_step` but have no `val_dataloader`.*", UserWarning),
     (r".*ModelParallelStrategy.*experimental.*", UserWarning),
 )
 

@@ -32,7 +32,7 @@ class Throughput(Callback):
         self._samples += size_of(batch)
         now = time.monotonic()
         self.rate = self._samples * trainer.world_size / max(now - self._since, 1e-9)
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("samples_per_second", self.rate)
             self._samples, self._since = 0, now
 

@@ -86,8 +86,8 @@ class RandomState(Callback):
             return
         if len(states) != world_size():
             raise ValueError(
-                f"resume: the checkpoint was written by {len(states)} processes and this run has {world_size()}; an exact "
-                "continuation needs as many (trainer.devices, trainer.num_nodes)"
+                f"resume: the checkpoint was written by {len(states)} processes and this run has {world_size()}; an "
+                "exact continuation needs as many (trainer.devices, trainer.num_nodes)"
             )
         self._pending = states[rank()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -13,11 +14,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from torch import nn
+from torch import Tensor, nn
 
 from multimodal_zoo.training.ema import find_ema
 
 log = logging.getLogger(__name__)
+
+#: A picture and its caption.
+Pair = tuple[Any, str]
 
 
 class SampleSheet(Callback):
@@ -35,7 +39,7 @@ class SampleSheet(Callback):
         self.pictures = pictures
         self.captions = captions
         self.gallery = gallery
-        self._pairs: list[tuple[Any, str]] | None = None
+        self._pairs: list[Pair] | None = None
         self._drawn = -1
 
     def on_train_batch_end(
@@ -66,10 +70,10 @@ class SampleSheet(Callback):
         if trainer.is_global_zero:
             self._write(trainer, scores, pairs, step)
 
-    def _choose(self, trainer: lightning.Trainer) -> list[tuple[Any, str]]:
+    def _choose(self, trainer: lightning.Trainer) -> list[Pair]:
         """Pairs spread evenly over the validation data: the same in every run of a recipe."""
         if self._pairs is None:
-            from multimodal_zoo.evaluation.samples import documents_of, image_of, size_of, texts_of
+            from multimodal_zoo.evaluation.samples import documents_of, size_of
 
             data = getattr(trainer, "datamodule", None)
             dataset = getattr(data, "validation", None)
@@ -83,17 +87,17 @@ class SampleSheet(Callback):
                 documents = [dataset[number] for number in range(0, min(total, step * self.gallery), step)]
             else:
                 documents = list(islice(documents_of(dataset), self.gallery))
-            self._pairs = [(image_of(document), texts_of(document)[0]) for document in documents if texts_of(document)]
+            self._pairs = [(document.image, document.text) for document in documents]
         return self._pairs
 
-    def _write(self, trainer: lightning.Trainer, scores: torch.Tensor, pairs: list[tuple[Any, str]], step: int) -> None:
+    def _write(self, trainer: lightning.Trainer, scores: Tensor, pairs: list[Pair], step: int) -> None:
         from multimodal_zoo.evaluation.pictures import image_queries
 
-        best = scores.topk(min(self.captions, len(pairs)), dim=1).indices.tolist()
-        own = [pairs[row][1] for row in range(len(best))]
-        found = [[pairs[column][1] for column in columns] for columns in best]
-        grades = [["hit" if t == truth else "miss" for t in row] for truth, row in zip(own, found, strict=True)]
-        png = image_queries([pairs[row][0] for row in range(len(best))], found, grades)
+        shown, texts = spread(pairs, self.pictures), captions_of(pairs)
+        best = scores.topk(min(self.captions, len(texts)), dim=1).indices.tolist()
+        found = [[texts[column] for column in columns] for columns in best]
+        grades = [["hit" if t == own else "miss" for t in row] for (_, own), row in zip(shown, found, strict=True)]
+        png = image_queries([image for image, _ in shown], found, grades)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png)
@@ -101,16 +105,27 @@ class SampleSheet(Callback):
             _send(logger, png, step)
 
 
+def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """`count` pairs, evenly spread."""
+    count = min(count, len(pairs))
+    return [pairs[number * len(pairs) // count] for number in range(count)]
+
+
+def captions_of(pairs: Sequence[Pair]) -> list[str]:
+    """The distinct captions, in order."""
+    return list(dict.fromkeys(text for _, text in pairs))
+
+
 @torch.no_grad()
 def similarities(
-    model: nn.Module, processor: Any, pairs: list[tuple[Any, str]], pictures: int, device: torch.device
-) -> torch.Tensor:
-    """Cosine similarity of the first `pictures` pictures with all captions: (pictures, pairs), on the CPU."""
+    model: nn.Module, processor: Any, pairs: Sequence[Pair], pictures: int, device: torch.device
+) -> Tensor:
+    """Cosine similarity of a sheet's pictures with the distinct captions: (pictures, captions), on the CPU."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        images = processor.images([image for image, _ in pairs[:pictures]]).to(device)
-        ids = processor.texts([text for _, text in pairs]).to(device)
+        images = processor.images([image for image, _ in spread(pairs, pictures)]).to(device)
+        ids = processor.texts(captions_of(pairs)).to(device)
         image, text = model.encode_image(images), model.encode_text(ids)  # type: ignore[operator]
         return (image @ text.T).float().cpu()
     finally:

@@ -1,0 +1,189 @@
+"""`mmzoo train [recipe] [overrides]`: train a recipe, evaluate the result, write a report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    import lightning
+    from torch import nn
+
+    from multimodal_zoo.evaluation.result import Result
+    from multimodal_zoo.training.contrastive import ContrastiveModule
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float | None:
+    """Train what a recipe describes.
+
+    The run folder ends up with `config.yaml`, `metrics.csv`, `checkpoints/`, `samples/`, `model/` (the final weights,
+    averaged if there is an average), `evaluation/` and `report.html`.
+
+    Args:
+        config: a composed recipe, see `conf/base/train.yaml`.
+
+    Returns:
+        the value of `config.optimized_metric`, for sweeps; None without one, and on every rank but the first.
+
+    Raises:
+        OSError: the run folder cannot be written or the disk is too full, before training starts.
+        NonFiniteLoss: the loss became NaN or infinite.
+        KeyError, TypeError, ValueError: a configuration that does not fit, with its path.
+    """
+    from multimodal_zoo.training import assemble, folder
+    from multimodal_zoo.training.logs import quieten
+
+    quieten()
+    place = settle_run_folder(config)
+    primary = _rank() == 0
+    if primary:
+        folder.check_run_folder(place, needed=0)
+    checkpoint = folder.find_checkpoint(config.resume, place)
+    recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
+    set_threads(recipe["threads"])
+    _seed(recipe["seed"])
+    model = initial_model(recipe)
+    module = assemble.contrastive_module(recipe, model)
+    callbacks = assemble.callbacks(recipe)
+    if primary:
+        averaged = any(type(callback).__name__ == "Ema" for callback in callbacks)
+        folder.check_run_folder(place, needed=folder.COPIES * folder.checkpoint_bytes(module, averaged))
+        if checkpoint is None:
+            (place / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(recipe)), encoding="utf-8")
+        announce(module, place, checkpoint)
+    data = _data(recipe, model)
+    trainer = assemble.trainer(recipe, place, callbacks, assemble.loggers(recipe, place))
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return finish(recipe, module, trainer, place)
+
+
+def settle_run_folder(config: DictConfig) -> Path:
+    """Fix `run.dir` for the whole run: Hydra's own folder in an application, the configuration's elsewhere.
+
+    `${now:...}` resolves anew in each process and each job of a sweep, Hydra's folder does not.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    place = Path(config.run.dir)
+    if HydraConfig.initialized():
+        output = Path(HydraConfig.get().runtime.output_dir)
+        if (
+            output.resolve() != Path.cwd().resolve()
+        ):  # other ranks are told to use the current folder: they write nothing
+            place = output
+    place = place.resolve()
+    OmegaConf.update(config, "run.dir", str(place))
+    return place
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of torch, here and in the processes that the trainer starts."""
+    import torch
+
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; give a number of CPU threads, or null for torch's own choice")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def initial_model(recipe: Mapping[str, Any]) -> nn.Module:
+    """The recipe's model with its processor, with random weights or with those of `initial_weights`."""
+    from multimodal_zoo.zoo import attach, build_model, from_pretrained
+
+    source = recipe.get("initial_weights")
+    if source is None:
+        return build_model(recipe["model"], seed=int(recipe["seed"]))
+    return attach(from_pretrained(source, config=recipe["model"]), recipe["model"], weights=str(source))
+
+
+def announce(module: ContrastiveModule, place: Path, checkpoint: Path | None) -> None:
+    """Print what trains and where the run lies."""
+    from rich.console import Console
+
+    from multimodal_zoo.training.groups import table
+
+    parameters = module.trainable_names()
+    groups = module.rules.groups(parameters, module.lr, module.weight_decay)
+    console = Console()
+    console.print(table(groups, {name: parameters[name].numel() for name in module.frozen}))
+    if checkpoint is not None:
+        console.print(f"continuing from {checkpoint}", soft_wrap=True)
+    console.print(f"run folder: {place}", soft_wrap=True)
+
+
+def finish(
+    recipe: Mapping[str, Any], module: ContrastiveModule, trainer: lightning.Trainer, place: Path
+) -> float | None:
+    """Export the final weights, evaluate them and write the report, on the first rank."""
+    from multimodal_zoo.training.ema import find_ema
+    from multimodal_zoo.training.export import whole_model
+
+    average = find_ema(trainer)
+    with average.applied(module) if average is not None else nullcontext():
+        model = whole_model(module.model, primary=trainer.is_global_zero)  # every rank takes part in the gathering
+        if model is None:
+            return None
+        model.weights = f"trained: {place}, step {trainer.global_step}"  # type: ignore[assignment]
+        results = _evaluate(recipe, model, place)
+    return chosen_metric(recipe["optimized_metric"], trainer.callback_metrics, results)
+
+
+def _evaluate(recipe: Mapping[str, Any], model: nn.Module, place: Path) -> dict[str, Result]:
+    from multimodal_zoo.checkpoints.store import save_model
+    from multimodal_zoo.evaluation.environment import record_run
+    from multimodal_zoo.evaluation.report import print_overview, write_report
+    from multimodal_zoo.evaluation.suite import run_suite
+
+    save_model(model, place / "model")
+    record_run(place, model)
+    evaluators = {name: node for name, node in (recipe.get("evaluation") or {}).items() if node}
+    device = next(model.parameters()).device
+    results = run_suite(model, model.processor, evaluators, place, device) if evaluators else {}
+    report = write_report(place, title=str(recipe["run"]["name"]))
+    if results:
+        print_overview(results)
+    print(f"model:  {place / 'model'}\nreport: {report}")
+    return results
+
+
+def chosen_metric(name: str | None, logged: Mapping[str, Any], results: Mapping[str, Result]) -> float | None:
+    """The figure that a sweep is judged by.
+
+    Raises:
+        KeyError: no such figure, with those that there are.
+    """
+    if name is None:
+        return None
+    values = {key: float(value) for key, value in logged.items()}
+    values |= {f"{key}/{metric}": value for key, result in results.items() for metric, value in result.metrics.items()}
+    from multimodal_zoo.catalogue import require
+
+    return values[require(name, sorted(values), "figure", "optimized_metric")]
+
+
+def _data(recipe: Mapping[str, Any], model: nn.Module) -> lightning.LightningDataModule:
+    from multimodal_zoo.registry import build
+
+    return build(recipe["data"], path="data", processor=model.processor)
+
+
+def _seed(seed: int) -> None:
+    from lightning import seed_everything
+
+    seed_everything(seed, workers=True, verbose=False)
+
+
+def _rank() -> int:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return int(rank_zero_only.rank or 0)  # type: ignore[attr-defined]

@@ -1,0 +1,114 @@
+"""From a recipe's nodes to built objects: module, callbacks, loggers, trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from multimodal_zoo.registry import build
+from multimodal_zoo.training.contrastive import ContrastiveModule
+from multimodal_zoo.training.ema import Ema
+from multimodal_zoo.training.groups import read_rules
+from multimodal_zoo.training.logs import MetricsCsv
+from multimodal_zoo.training.progress import Throughput
+from multimodal_zoo.training.rng import RandomState
+
+#: (start of a configuration's `_target_`, module that it needs, what to install)
+OPTIONAL = (
+    ("lightning.pytorch.loggers.WandbLogger", "wandb", '"multimodal_zoo[wandb]"'),
+    ("lightning.pytorch.strategies.DeepSpeedStrategy", "deepspeed", "deepspeed"),
+)
+
+
+def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> ContrastiveModule:
+    """The LightningModule of a recipe.
+
+    Args:
+        config: the resolved recipe; its nodes `objective`, `optim` and `schedule` are built here.
+        model: what trains.
+
+    Raises:
+        KeyError, TypeError, ValueError: a node that does not fit, with its path.
+    """
+    optim = {key: value for key, value in config["optim"].items() if key != "groups"}
+    if "lr" not in optim:
+        raise ValueError("optim.lr is missing: give the learning rate")
+
+    def optimizer(groups: list[dict[str, Any]]) -> Any:
+        return build(optim, path="optim", params=groups)
+
+    return ContrastiveModule(
+        model,
+        build(config["objective"], path="objective"),
+        rules=read_rules(config["optim"].get("groups")),
+        optimizer=optimizer,
+        lr=float(optim["lr"]),
+        weight_decay=float(optim.get("weight_decay", 0.0)),
+        schedule=build(config["schedule"], path="schedule"),
+        config=config,
+    )
+
+
+def callbacks(config: Mapping[str, Any]) -> list[Callback]:
+    """The recipe's callbacks, and those that every run has: random state and throughput.
+
+    The moving average comes first, so that the others see it up to date; Lightning puts checkpoints last.
+    """
+    nodes = {name: node for name, node in (config.get("callbacks") or {}).items() if node}
+    built = [build(node, path=f"callbacks.{name}") for name, node in nodes.items()]
+    built.sort(key=lambda callback: not isinstance(callback, Ema))
+    return [Throughput(), RandomState(int(config["seed"])), *built]
+
+
+def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
+    """`metrics.csv` and the recipe's loggers.
+
+    Raises:
+        ImportError: a logger whose package is absent, with what to install.
+    """
+    nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
+    for node in nodes.values():
+        require_optional(node)
+    return [MetricsCsv(folder / "metrics.csv"), *(build(node, path=f"logger.{key}") for key, node in nodes.items())]
+
+
+def trainer(
+    config: Mapping[str, Any], folder: Path, callbacks: Sequence[Callback], loggers: Sequence[Logger]
+) -> lightning.Trainer:
+    """The Lightning Trainer of a recipe's `trainer` node.
+
+    Raises:
+        TypeError: an argument that the Trainer does not take, with the nearest.
+        ImportError: a strategy whose package is absent.
+    """
+    node = dict(config["trainer"])
+    require_optional(node.get("strategy"))
+    checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    make = partial(build, {"_target_": "lightning.Trainer", **node}, path="trainer")
+    return make(
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        default_root_dir=str(folder),
+        enable_progress_bar=False,
+        enable_checkpointing=checkpoints,
+    )
+
+
+def require_optional(node: Any) -> None:
+    """Refuse a node whose package is not installed.
+
+    Raises:
+        ImportError: with what to install.
+    """
+    target = node.get("_target_", "") if isinstance(node, Mapping) else ""
+    for start, module, package in OPTIONAL:
+        if target.startswith(start) and find_spec(module) is None:
+            raise ImportError(f"{target} needs the package {module}: pip install {package}")

@@ -1,0 +1,156 @@
+"""A dual encoder and data small enough for a training run in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PAIRS = 24
+VOCABULARY = 13
+
+
+class TinyDual(nn.Module):
+    """Two linear towers with dropout (so that the random state matters)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 8), nn.LayerNorm(8), nn.Dropout(0.2))
+        self.text = nn.Embedding(VOCABULARY, 8)
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return F.normalize(self.image(images), dim=-1)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        return F.normalize(self.text(ids).mean(dim=1), dim=-1)
+
+    def scale(self) -> Tensor:
+        return self.logit_scale.exp().clamp(max=100.0)
+
+    def forward(self, images: Tensor, ids: Tensor) -> Any:
+        from multimodal_zoo.encoders.outputs import Embeddings
+
+        return Embeddings(self.encode_image(images), self.encode_text(ids), self.scale())
+
+
+def pairs(batch_size: int, seed: int = 0) -> list[Any]:
+    from multimodal_zoo.objectives.batch import ImageTextBatch
+
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(PAIRS, 3, 4, 4, generator=generator)
+    ids = torch.randint(VOCABULARY, (PAIRS, 3), generator=generator)
+    return [
+        ImageTextBatch(
+            images[i : i + batch_size], ids[i : i + batch_size], [f"pair_{n}" for n in range(i, i + batch_size)]
+        )
+        for i in range(0, PAIRS, batch_size)
+    ]
+
+
+class Batches:
+    """A loader of fixed batches that starts where the position says."""
+
+    def __init__(self, batches: list[Any], start: Callable[[], int] = lambda: 0) -> None:
+        self.batches = batches
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches[self.start() :])
+
+
+def data_module(train: list[Any], validation: list[Any] | None) -> Any:
+    """A data module of fixed batches with the library's own position."""
+    from lightning import LightningDataModule
+
+    from multimodal_zoo.data.position import Position
+
+    class Data(LightningDataModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = Position()
+
+        def train_dataloader(self) -> Batches:
+            return Batches(train, lambda: self.position.begin(self.trainer.current_epoch))
+
+        def val_dataloader(self) -> Any:
+            return Batches(validation) if validation else []
+
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            if self.trainer.training:
+                self.position.take()
+            return batch
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.position.state()
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.position.restore(state_dict)
+
+    return Data()
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """A complete small recipe as a plain dict; `changes` replace top-level nodes or update mappings."""
+    base: dict[str, Any] = {
+        "seed": 0,
+        "model": {},
+        "objective": {"type": "contrastive"},
+        "optim": {"_target_": "torch.optim.AdamW", "lr": 0.05, "weight_decay": 0.1, "fused": True},
+        "schedule": {"_target_": "multimodal_zoo.training.schedule.WarmupCosine", "warmup": 2},
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": 6,
+            "log_every_n_steps": 1,
+            "gradient_clip_val": 1.0,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        },
+        "callbacks": {},
+        "logger": {},
+    }
+    for key, value in changes.items():
+        base[key] = {**base[key], **value} if isinstance(value, dict) else value
+    return base
+
+
+@pytest.fixture
+def tiny() -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return TinyDual()
+
+    return make
+
+
+@pytest.fixture
+def fit(tmp_path: Any, tiny: Callable[[], nn.Module]) -> Callable[..., Any]:
+    """Train the tiny model on fixed batches; gives the module and the trainer."""
+
+    def run(folder: str = "run", checkpoint: Any = None, batches: Any = None, validation: Any = None, **changes: Any):
+        from multimodal_zoo.training import assemble
+        from multimodal_zoo.training.logs import quieten
+
+        quieten()
+        config = recipe(**changes)
+        place = tmp_path / folder
+        module = assemble.contrastive_module(config, tiny())
+        trainer = assemble.trainer(config, place, assemble.callbacks(config), assemble.loggers(config, place))
+        data = data_module(batches or pairs(8), validation)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return module, trainer
+
+    return run
+
+
+@pytest.fixture
+def batches() -> Callable[..., list[Any]]:
+    return pairs

@@ -1,0 +1,67 @@
+"""The run folder is checked before training starts; resume means what it says."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from multimodal_zoo.training.checkpointing import point
+from multimodal_zoo.training.folder import check_run_folder, checkpoint_bytes, find_checkpoint
+
+
+def test_a_folder_that_cannot_be_written_names_its_key(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"run folder .*file/run cannot be written: .*run.dir=PATH"):
+        check_run_folder(tmp_path / "file" / "run", 0)
+
+
+def test_a_full_disk_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**30, 2**30, 3 * 2**20))
+    check_run_folder(tmp_path, 2 * 2**20)
+    with pytest.raises(OSError, match=r"3 MiB free, but two checkpoints need 5 MiB; .*run.dir=PATH"):
+        check_run_folder(tmp_path, 5 * 2**20)
+
+
+def test_the_estimate_covers_a_real_checkpoint(fit, tmp_path: Path) -> None:
+    callbacks = {
+        "checkpoint": {"_target_": "multimodal_zoo.training.checkpointing.Checkpoints"},
+        "ema": {"_target_": "multimodal_zoo.training.ema.Ema"},
+    }
+    module, _ = fit(callbacks=callbacks, trainer={"max_steps": 2})
+    size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size
+    tensors = checkpoint_bytes(module, averaged=True)
+    assert 4 * 4 * sum(p.numel() for p in module.parameters()) == tensors
+    assert tensors < size < tensors + 40_000  # pickle's own bytes, random state and names
+
+
+def test_what_resume_means(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert find_checkpoint(None, run) is None
+    assert find_checkpoint("auto", run) is None
+    with pytest.raises(FileNotFoundError, match="resume=last: no "):
+        find_checkpoint("last", run)
+    (run / "checkpoints").mkdir(parents=True)
+    real = run / "checkpoints" / "step_00000001.ckpt"
+    real.write_bytes(b"x")
+    point(run / "checkpoints" / "last.ckpt", real.name)
+    for resume in ("auto", "last", str(run), str(real)):
+        assert find_checkpoint(resume, run) == real.resolve()
+    with pytest.raises(FileExistsError, match="continue it with resume=auto"):
+        find_checkpoint(None, run)
+    with pytest.raises(FileNotFoundError, match="resume: no checkpoint at"):
+        find_checkpoint(str(tmp_path / "none"), run)
+
+
+def test_a_copy_stands_in_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: str) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for text in ("one", "two"):
+        (tmp_path / "a.ckpt").write_text(text)
+        point(tmp_path / "last.ckpt", "a.ckpt")
+        assert (tmp_path / "last.ckpt").read_text() == text

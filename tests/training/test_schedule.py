@@ -1,0 +1,36 @@
+"""Schedules as formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from multimodal_zoo.training.schedule import Constant, WarmupCosine
+
+
+def test_cosine_with_a_warmup_in_steps() -> None:
+    schedule = WarmupCosine(warmup=4, final=0.1)
+    assert [schedule(s, 12) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert schedule(4, 12) == 1.0
+    assert schedule(8, 12) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert schedule(12, 12) == pytest.approx(0.1)
+    assert schedule(99, 12) == pytest.approx(0.1)
+
+
+def test_a_fraction_of_all_steps() -> None:
+    assert WarmupCosine(warmup=0.5)(4, 10) == 1.0
+    assert WarmupCosine(warmup=0.5)(3, 10) == 0.8
+    assert Constant(warmup=0.2)(0, 10) == 0.5
+    assert Constant(warmup=0)(0, 10) == 1.0
+
+
+@pytest.mark.parametrize("warmup", [-1, 1.5])
+def test_a_warmup_that_is_neither(warmup: float) -> None:
+    with pytest.raises(ValueError, match=r"schedule\.warmup"):
+        WarmupCosine(warmup=warmup)
+
+
+def test_a_warmup_longer_than_training() -> None:
+    with pytest.raises(ValueError, match=r"schedule.warmup is 20 steps but training has 10 \(trainer.max_steps\)"):
+        Constant(warmup=20)(0, 10)

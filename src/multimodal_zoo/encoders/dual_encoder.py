@@ -99,6 +99,12 @@ class IdentityProjection(nn.Module):
         return features
 
 
+def _pooled(encoder: nn.Module, inputs: Tensor) -> Tensor:
+    """The pooled features; an encoder that can compute them alone, cheaper than with all tokens, has `pooled`."""
+    alone = getattr(encoder, "pooled", None)
+    return alone(inputs) if callable(alone) else encoder(inputs).pooled
+
+
 @ENCODERS.register_module(name="dual_encoder")
 class DualEncoder(nn.Module):
     """An image tower and a text tower whose projections meet in one space (CLIP, arXiv 2103.00020).
@@ -135,11 +141,11 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""
-        return F.normalize(self.image_projection(self.image(images).pooled), dim=-1)
+        return F.normalize(self.image_projection(_pooled(self.image, images)), dim=-1)
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of token ids `(batch, tokens)`."""
-        return F.normalize(self.text_projection(self.text(ids).pooled), dim=-1)
+        return F.normalize(self.text_projection(_pooled(self.text, ids)), dim=-1)
 
     def scale(self) -> Tensor:
         """The inverse temperature, a scalar that is already exponentiated and at most the maximum."""

@@ -1,5 +1,6 @@
 """Modules whose import registers the parts of this room."""
 
+from multimodal_zoo.encoders import adapters as adapters
 from multimodal_zoo.encoders import dual_encoder as dual_encoder
 from multimodal_zoo.encoders import pooling as pooling
 from multimodal_zoo.encoders import residual_network as residual_network

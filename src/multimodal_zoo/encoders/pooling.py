@@ -15,6 +15,8 @@ class ClassTokenPool(nn.Module):
         norm: the last norm of the tower.
     """
 
+    reads = 1  # how many of the first tokens decide the result; None for all
+
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         self.norm = norm
@@ -32,6 +34,8 @@ class MeanPool(nn.Module):
         norm: the last norm of the tower.
         first: first token of the mean: 0 takes class tokens in (EVA's global pooling), 1 leaves one out (timm's).
     """
+
+    reads = None
 
     def __init__(self, norm: nn.Module, first: int) -> None:
         super().__init__()

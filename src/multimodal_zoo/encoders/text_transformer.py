@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import TextFeatures
-from multimodal_zoo.nn.masks import Causal
+from multimodal_zoo.nn.masks import Causal, pick
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -79,11 +79,18 @@ class ClipTextTransformer(nn.Module):
                     "belong to this tower"
                 )
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first block gets, `(batch, tokens, width)`."""
+        self.check(ids)
+        return self.token_embedding(ids) + self.positions[: ids.shape[1]]
+
+    def pooled(self, ids: Tensor) -> Tensor:
+        """Exactly `forward(ids).pooled`, without computing tokens in the last block that nothing reads."""
+        end = end_positions(ids)[:, None]
+        return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end))[:, 0]
+
     def forward(self, ids: Tensor) -> TextFeatures:
         """Features of token ids `(batch, tokens)`, start to end, padded with any smaller id."""
-        self.check(ids)  # (batch, tokens)
-        tokens = self.token_embedding(ids) + self.positions[: ids.shape[1]]
-        tokens = self.norm(self.blocks(tokens, mask=Causal()))
+        tokens = self.norm(self.blocks(self.embed(ids), mask=Causal()))  # ids (batch, tokens)
         places, end = torch.arange(ids.shape[1], device=ids.device), end_positions(ids)
-        pooled = tokens[torch.arange(ids.shape[0], device=ids.device), end]
-        return TextFeatures(pooled, tokens, places <= end[:, None])
+        return TextFeatures(pick(tokens, end[:, None])[:, 0], tokens, places <= end[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import ImageFeatures
@@ -81,6 +82,14 @@ class VisionTransformer(nn.Module):
         """The residual stream after chosen blocks (negative numbers count from the end), class token first."""
         tokens, rotation, _ = self.embed(images)
         return self.blocks.intermediates(tokens, layers, rotation=rotation)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Exactly `forward(images).pooled`, without computing patches in the last block that nothing reads."""
+        if self.pool.reads is None:
+            return self(images).pooled
+        tokens, rotation, _ = self.embed(images)
+        places = torch.arange(self.pool.reads, device=tokens.device).expand(tokens.shape[0], -1)
+        return self.pool(self.blocks(tokens, rotation=rotation, places=places))
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.cache import LayerCache
 from multimodal_zoo.nn.kernels import check_kernel_name, find_kernel
-from multimodal_zoo.nn.masks import Mask
+from multimodal_zoo.nn.masks import At, Mask
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.rotary import Rotation
 from multimodal_zoo.registry import ENCODERS
@@ -90,13 +90,24 @@ class SelfAttention(nn.Module):
         mask: Mask | None = None,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """Mix tokens `(batch, tokens, width)`; keys and values go through `cache` if there is one."""
-        query, key, value = self.qkv(tokens)  # (batch, heads, tokens, head_dim)
+        """Mix tokens `(batch, tokens, width)`.
+
+        Args:
+            tokens: the sequence.
+            mask: what each token may see.
+            rotation: tables for the rotary positions of the tokens.
+            cache: earlier keys and values, to which these are added.
+            places: `(batch, n)`, the tokens whose result is wanted, `(batch, n, width)`; None for all.
+        """
+        query, key, value = self.qkv(tokens, places)  # (batch, heads, tokens, head_dim)
         if rotation is not None:
-            query, key = rotation(query), rotation(key)
+            query, key = rotation.at(places)(query), rotation(key)
         if cache is not None:
             key, value = cache.append(key, value)
+        if places is not None and mask is not None:
+            mask = At(mask, places)
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask=mask, scale=self.scale, dropout=dropout, kernel=self.kernel)
         return self.out(self.inner_norm(mixed.transpose(1, 2).flatten(2)))

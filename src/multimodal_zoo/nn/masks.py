@@ -117,6 +117,44 @@ class Bias(Mask):
         return self.tensor
 
 
+def pick(tokens: Tensor, places: Tensor | None) -> Tensor:
+    """The tokens `(batch, tokens, width)` at places `(batch, n)`, or all of them when `places` is None."""
+    if places is None:
+        return tokens
+    return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class At(Mask):
+    """The rows of another mask at some places, for a call that computes only a few queries of a sequence.
+
+    Args:
+        mask: describes the whole sequence, as many queries as keys.
+        places: `(batch, queries)`, the place of each query.
+    """
+
+    mask: Mask
+    places: Tensor
+
+    def _rows(self, full: Tensor, keys: int) -> Tensor:
+        full = full.expand(self.places.shape[0], full.shape[-3] if full.dim() > 2 else 1, keys, keys)
+        index = self.places[:, None, :, None].expand(-1, full.shape[1], -1, keys)
+        return full.gather(2, index)
+
+    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """`(batch, heads or 1, queries, keys)`."""
+        del queries
+        if isinstance(self.mask, Causal):  # the common case, without the square
+            return (torch.arange(keys, device=device) <= self.places[:, :, None] + self.mask.offset)[:, None]
+        full = self.mask.allowed(keys, keys, device)
+        return None if full is None else self._rows(full, keys)
+
+    def bias(self) -> Tensor | None:
+        """The rows of the bias."""
+        full = self.mask.bias()
+        return None if full is None else self._rows(full, full.shape[-1])
+
+
 @dataclass(frozen=True, eq=False)
 class Combined(Mask):
     """Several masks at once, as `&` makes them."""

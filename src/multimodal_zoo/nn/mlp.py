@@ -13,7 +13,7 @@ from multimodal_zoo.registry import ENCODERS
 
 def quick_gelu(x: Tensor) -> Tensor:
     """`x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP weights, by way of torch's fused SiLU."""
-    return F.silu(x * 1.702) / 1.702
+    return F.silu(x * 1.702).mul_(1 / 1.702)
 
 
 def tanh_gelu(x: Tensor) -> Tensor:

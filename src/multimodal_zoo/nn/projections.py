@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.masks import pick
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -21,10 +22,28 @@ def _check_heads(heads: int, kv_heads: int) -> None:
         raise ValueError(f"heads {heads} is not a multiple of kv_heads {kv_heads}; change heads or kv_heads of qkv")
 
 
-def split_heads(packed: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut `(batch, tokens, (heads + 2 kv_heads) * head_dim)` into queries, keys and values, without a copy."""
-    rows = packed.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2)
-    query, key, value = rows.split((heads, kv_heads, kv_heads), dim=1)
+def project(
+    tokens: Tensor, weight: Tensor, bias: Tensor | None, heads: tuple[int, int], places: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply a packed matrix and cut the result into queries, keys and values, without a copy.
+
+    Args:
+        tokens: `(batch, tokens, width)`.
+        weight: `((heads + 2 kv_heads) * head_dim, width)`.
+        bias: of as many rows, or None.
+        heads: query heads and key-value heads.
+        places: `(batch, n)`, the tokens whose queries are wanted; None for all.
+    """
+    asked, kept = heads
+    if places is None:
+        rows = F.linear(tokens, weight, bias).unflatten(-1, (asked + 2 * kept, -1)).transpose(1, 2)
+        query, key, value = rows.split((asked, kept, kept), dim=1)
+        return query, key, value
+    cut = weight.shape[0] // (asked + 2 * kept) * asked
+    first, rest = (None, None) if bias is None else (bias[:cut], bias[cut:])
+    query = F.linear(pick(tokens, places), weight[:cut], first).unflatten(-1, (asked, -1)).transpose(1, 2)
+    both = F.linear(tokens, weight[cut:], rest).unflatten(-1, (2 * kept, -1)).transpose(1, 2)
+    key, value = both.chunk(2, dim=1)
     return query, key, value
 
 
@@ -56,9 +75,9 @@ class PackedProjection(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens `(batch, tokens, width)`."""
-        return split_heads(F.linear(tokens, self.weight, self.bias), self.heads, self.kv_heads)
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
+        return project(tokens, self.weight, self.bias, (self.heads, self.kv_heads), places)
 
 
 @ENCODERS.register_module(name="packed_qkv_keyless")
@@ -87,10 +106,10 @@ class KeylessBiasProjection(nn.Module):
         nn.init.zeros_(self.q_bias)
         nn.init.zeros_(self.v_bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens `(batch, tokens, width)`."""
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        return split_heads(F.linear(tokens, self.weight, bias), self.heads, self.kv_heads)
+        return project(tokens, self.weight, bias, (self.heads, self.kv_heads), places)
 
 
 @ENCODERS.register_module(name="separate_qkv")
@@ -123,10 +142,10 @@ class SeparateProjection(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens `(batch, tokens, width)`."""
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
         query, key, value = (
-            layer(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            layer(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for layer, source in ((self.query, pick(tokens, places)), (self.key, tokens), (self.value, tokens))
         )
         return query, key, value

@@ -39,6 +39,16 @@ class Rotation(NamedTuple):
         """Rotate `(batch, heads, tokens, head_dim)`."""
         return (x * self.cos + self.turn(x) * self.sin).to(x.dtype)
 
+    def at(self, places: Tensor | None) -> Rotation:
+        """The tables for the tokens at places `(batch, n)`, or all of them when `places` is None."""
+        if places is None:
+            return self
+        if self.cos.dim() == 2:
+            return Rotation(self.cos[places][:, None], self.sin[places][:, None], self.turn)
+        index = places[:, None, :, None].expand(-1, 1, -1, self.cos.shape[-1])
+        cos, sin = (table.expand(places.shape[0], -1, -1, -1).gather(2, index) for table in (self.cos, self.sin))
+        return Rotation(cos, sin, self.turn)
+
 
 def _check_head_dim(head_dim: int, multiple: int) -> int:
     if head_dim % multiple:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_call
 
 from multimodal_zoo.nn.cache import KVCache, LayerCache
-from multimodal_zoo.nn.masks import Mask
+from multimodal_zoo.nn.masks import Mask, pick
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.regularize import DropPath, check_rate
 from multimodal_zoo.nn.rotary import Rotation
@@ -56,10 +56,11 @@ class PreNormBlock(_Block):
         mask: Mask | None = None,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """From `(batch, tokens, width)` to `(batch, tokens, width)`."""
-        branch = self.attention(self.norm_1(tokens), mask=mask, rotation=rotation, cache=cache)
-        tokens = tokens + self.drop_path(self.scale_1(branch))
+        """From `(batch, tokens, width)` to the same, or to `(batch, n, width)` at places `(batch, n)`."""
+        branch = self.attention(self.norm_1(tokens), mask=mask, rotation=rotation, cache=cache, places=places)
+        tokens = pick(tokens, places) + self.drop_path(self.scale_1(branch))
         return tokens + self.drop_path(self.scale_2(self.mlp(self.norm_2(tokens))))
 
 
@@ -83,10 +84,11 @@ class PostNormBlock(_Block):
         mask: Mask | None = None,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """From `(batch, tokens, width)` to `(batch, tokens, width)`."""
-        branch = self.attention(tokens, mask=mask, rotation=rotation, cache=cache)
-        tokens = tokens + self.drop_path(self.scale_1(self.norm_1(branch)))
+        """From `(batch, tokens, width)` to the same, or to `(batch, n, width)` at places `(batch, n)`."""
+        branch = self.attention(tokens, mask=mask, rotation=rotation, cache=cache, places=places)
+        tokens = pick(tokens, places) + self.drop_path(self.scale_1(self.norm_1(branch)))
         return tokens + self.drop_path(self.scale_2(self.norm_2(self.mlp(tokens))))
 
 
@@ -139,10 +141,22 @@ class Transformer(nn.Module):
         mask: Mask | None = None,
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """The residual stream after the last block, `(batch, tokens, width)`."""
+        """The residual stream after the last block, `(batch, tokens, width)`.
+
+        Args:
+            tokens: `(batch, tokens, width)`.
+            mask: what each token may see.
+            rotation: tables for the rotary positions of the tokens.
+            cache: earlier keys and values of every block.
+            places: `(batch, n)`, the tokens that are wanted; the last block then computes only these, with the same
+                result, `(batch, n, width)`. None for all.
+        """
         for i, layer in enumerate(self.layers):
-            tokens = self._call(layer, tokens, mask, rotation, cache.layers[i] if cache is not None else None)
+            share = cache.layers[i] if cache is not None else None
+            wanted = places if i == self.depth - 1 else None
+            tokens = self._call(layer, tokens, mask, rotation, share, wanted)
         return tokens
 
     def intermediates(
@@ -164,7 +178,7 @@ class Transformer(nn.Module):
             raise ValueError(f"layers {list(layers)} of a stack of depth {self.depth}: expected 0 to {self.depth - 1}")
         found: dict[int, Tensor] = {}
         for i, layer in enumerate(self.layers[: max(wanted) + 1]):
-            tokens = found[i] = self._call(layer, tokens, mask, rotation, None)
+            tokens = found[i] = self._call(layer, tokens, mask, rotation)
         return [found[i] for i in wanted]
 
     def _call(
@@ -173,8 +187,11 @@ class Transformer(nn.Module):
         tokens: Tensor,
         mask: Mask | None,
         rotation: Rotation | None,
-        cache: LayerCache | None,
+        cache: LayerCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         if self.checkpoint == "block" and self.training and torch.is_grad_enabled():
-            return checkpoint_call(layer, tokens, mask=mask, rotation=rotation, cache=cache, use_reentrant=False)
-        return layer(tokens, mask=mask, rotation=rotation, cache=cache)
+            return checkpoint_call(
+                layer, tokens, mask=mask, rotation=rotation, cache=cache, places=places, use_reentrant=False
+            )
+        return layer(tokens, mask=mask, rotation=rotation, cache=cache, places=places)

@@ -68,7 +68,7 @@ class Squares:
         self.title = "coloured squares"
         self.attribution = "squares: drawn by the tests"
         self.skips = Skips()
-        self.class_names = list(COLOURS)
+        self.classnames = list(COLOURS)
         self.templates = ["{c}", "a {c} square"]
         self.items = []
         for shade in range(shades):

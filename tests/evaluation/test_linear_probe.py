@@ -42,7 +42,7 @@ def test_evaluator_separates_colours(model, processor, squares, cpu, features):
     result = probe(model, processor, cpu)
     assert result.metrics["top1"] > 0.9
     assert result.metrics["inverse_penalty"] in probe.inverse_penalties
-    assert [table.title for table in result.tables][0] == "accuracy"
+    assert result.tables[0].title == "accuracy"
     numbered = LinearProbe(squares(shades=6), squares(shades=2, offset=3), "label", features=features)
     assert numbered(model, processor, cpu).metrics["top1"] == result.metrics["top1"]
 

@@ -143,7 +143,7 @@ def test_classifier_errors(model, processor):
 def test_evaluator_by_number_and_by_name(model, processor, squares, cpu, label):
     dataset = squares()
     result = ZeroShotClassification(dataset, DatasetPrompts(), label, batch_size=3)(model, processor, cpu)
-    vectors = build_classifier(model, processor, dataset.class_names, dataset.templates, 64)
+    vectors = build_classifier(model, processor, dataset.classnames, dataset.templates, 64)
     model.eval()
     pixels = processor.images([document.image for document in dataset.items])
     expected = accuracies(model.encode_image(pixels) @ vectors.T, torch.arange(16) % 8)
@@ -156,7 +156,7 @@ def test_evaluator_by_number_and_by_name(model, processor, squares, cpu, label):
 def test_class_texts_come_from_another_dataset(model, processor, squares, cpu):
     part = ClassTexts(squares(shades=3), label="colour")
     names, vectors = part.vectors(model, processor, None, 8, cpu)
-    assert names == sorted(squares().class_names)
+    assert names == sorted(squares().classnames)
     expected = class_means(model, processor, [["black 0", "black shade 0", "black shade shade 0"]], 8)
     torch.testing.assert_close(vectors[names.index("black")], expected[0])
 

@@ -54,11 +54,12 @@ class Counter:
     def __enter__(self) -> Counter:
         from rich.errors import LiveError
 
-        try:
-            self.progress.start()
-            self.live = True
-        except LiveError:
-            self.live = False
+        if self.progress.console.is_terminal:
+            try:
+                self.progress.start()
+                self.live = True
+            except LiveError:
+                self.live = False
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -18,7 +18,12 @@ from multimodal_zoo.registry import EVALUATORS
 
 
 def fit_logistic(
-    features: Tensor, target: Tensor, classes: int, inverse_penalty: float, iterations: int = 1000
+    features: Tensor,
+    target: Tensor,
+    classes: int,
+    inverse_penalty: float,
+    iterations: int = 1000,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression by L-BFGS, the optimum that scikit-learn's `LogisticRegression(C=...)` has.
 
@@ -30,14 +35,15 @@ def fit_logistic(
         classes: number of classes.
         inverse_penalty: C; a small one regularises strongly.
         iterations: the most L-BFGS steps.
+        start: weight and bias to start from (the optimum of a neighbouring C); None starts at zero.
 
     Returns:
         weight (classes, width) and bias (classes,).
     """
     with torch.inference_mode(False), torch.enable_grad():
         features, target = features.clone(), target.clone()
-        weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
-        bias = features.new_zeros(classes).requires_grad_()
+        zero = (features.new_zeros(classes, features.shape[1]), features.new_zeros(classes))
+        weight, bias = (value.clone().requires_grad_() for value in start or zero)
         solver = torch.optim.LBFGS(
             [weight, bias],
             max_iter=iterations,
@@ -157,7 +163,7 @@ class LinearProbe:
 
     def _names(self, labels: Sequence[Any]) -> list[str]:
         if isinstance(labels[0], int):
-            return list(getattr(self.train, "class_names", None) or map(str, range(max(labels) + 1)))
+            return list(getattr(self.train, "classnames", None) or map(str, range(max(labels) + 1)))
         return sorted(set(map(str, labels)))
 
     def _choose(
@@ -169,9 +175,9 @@ class LinearProbe:
                 f"validation_share: {self.validation_share} of {len(aside)} documents, split by {self.split_by!r}, "
                 "leaves one side empty; give more data or another share"
             )
-        sweep = []
-        for inverse_penalty in self.inverse_penalties:
-            weight, bias = fit_logistic(features[~aside], target[~aside], classes, inverse_penalty)
-            predicted = linear(features[aside], weight, bias).argmax(dim=1)
+        sweep, fitted = [], None
+        for inverse_penalty in sorted(self.inverse_penalties):
+            fitted = fit_logistic(features[~aside], target[~aside], classes, inverse_penalty, start=fitted)
+            predicted = linear(features[aside], *fitted).argmax(dim=1)
             sweep.append((inverse_penalty, (predicted == target[aside]).double().mean().item()))
         return max(sweep, key=lambda entry: (entry[1], -entry[0]))[0], sweep

@@ -31,15 +31,13 @@ def text_queries(queries: Sequence[str], found: Sequence[Sequence[Any]], grades:
         found: the pictures of each row (PIL or uint8 arrays).
         grades: a key of `GRADES` for each picture.
     """
-    columns = max(len(row) for row in found)
-    figure = _figure(2.6 + 0.95 * columns, 0.98 * len(queries))
-    grid = figure.add_gridspec(len(queries), columns + 1, width_ratios=[2.6 / 0.95] + [1] * columns, **_TIGHT)
+    label = 2.9
+    axes = _canvas(label + max(len(row) for row in found), len(queries))
     for row, query in enumerate(queries):
-        cell = figure.add_subplot(grid[row, 0])
-        _text_cell(cell, query)
+        axes.text(label - 0.15, row + 0.5, _wrap(query, 26), ha="right", va="center", fontsize=9, color=INK)
         for column, (picture, grade) in enumerate(zip(found[row], grades[row], strict=True)):
-            _picture_cell(figure.add_subplot(grid[row, column + 1]), picture, grade)
-    return encode(figure)
+            _place(axes, picture, label + column, row, grade)
+    return encode(axes.figure)
 
 
 def image_queries(queries: Sequence[Any], found: Sequence[Sequence[str]], grades: Sequence[Sequence[str]]) -> bytes:
@@ -50,21 +48,19 @@ def image_queries(queries: Sequence[Any], found: Sequence[Sequence[str]], grades
         found: the texts of each row.
         grades: a key of `GRADES` for each text.
     """
-    figure = _figure(7.3, 1.2 * len(queries))
-    grid = figure.add_gridspec(len(queries), 2, width_ratios=[1.2, 6.1], **_TIGHT)
+    from matplotlib.patches import Rectangle
+
+    axes = _canvas(7.4, len(queries) * 1.25)
     for row, query in enumerate(queries):
-        _picture_cell(figure.add_subplot(grid[row, 0]), query, "miss")
-        cell = figure.add_subplot(grid[row, 1])
-        cell.axis("off")
-        places = len(found[row])
+        top = row * 1.25
+        _place(axes, query, 0.0, top + 0.125, "miss")
+        step = 1.15 / len(found[row])
         for place, (text, grade) in enumerate(zip(found[row], grades[row], strict=True)):
-            height = 1 - (place + 0.5) / places
-            colour = GRADES[grade] if grade != "miss" else FAINT
-            cell.add_patch(_bar(cell, (0.0, height - 0.36 / places), 0.012, 0.72 / places, colour))
-            weight = "bold" if grade == "hit" else "normal"
-            ink = INK if grade == "miss" else colour
-            cell.text(0.03, height, shorten(text, 72), va="center", fontsize=9, color=ink, weight=weight)
-    return encode(figure)
+            colour, height = GRADES[grade], top + 0.05 + (place + 0.5) * step
+            axes.add_patch(Rectangle((1.2, height - 0.38 * step), 0.07, 0.76 * step, color=colour, lw=0))
+            weight, ink = ("bold" if grade == "hit" else "normal"), (INK if grade == "miss" else colour)
+            axes.text(1.36, height, shorten(text, 80), va="center", fontsize=8.5, color=ink, weight=weight)
+    return encode(axes.figure)
 
 
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> bytes:
@@ -139,13 +135,12 @@ def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> b
         columns: pictures in a row.
     """
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure = _figure(1.15 * columns, 1.4 * rows)
+    axes = _canvas(columns * 1.15, -(-len(pictures) // columns) * 1.4)
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        axes = figure.add_subplot(rows, columns, place + 1)
-        _picture_cell(axes, picture, "miss")
-        axes.set_title(shorten(title, 22), fontsize=6.5, color=INK, pad=3)
-    return encode(figure)
+        left, top = (place % columns) * 1.15, (place // columns) * 1.4
+        _place(axes, picture, left, top, "miss")
+        axes.text(left + 0.5, top + 1.04, _wrap(title, 20, lines=2), ha="center", va="top", fontsize=6.5, color=INK)
+    return encode(axes.figure)
 
 
 def smooth(values: Sequence[float], span: int = 25) -> np.ndarray:
@@ -167,7 +162,7 @@ def shorten(text: str, length: int) -> str:
 def encode(figure: Figure) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=120, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -182,9 +177,6 @@ def pixels(picture: Any) -> np.ndarray:
     return (array[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-_TIGHT: dict[str, Any] = {}
-
-
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -194,24 +186,30 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _text_cell(axes: Axes, text: str) -> None:
-    import textwrap
-
+def _canvas(width: float, height: float) -> Axes:
+    """One drawing area in inches from the top left: a grid of real axes would take seconds to lay out."""
+    figure = _figure(width + 0.2, height + 0.2)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(-0.1, width + 0.1)
+    axes.set_ylim(height + 0.1, -0.1)
     axes.axis("off")
-    wrapped = "\n".join(textwrap.wrap(shorten(text, 90), 26)[:4])
-    axes.text(0.98, 0.5, wrapped, ha="right", va="center", fontsize=9, color=INK, transform=axes.transAxes)
+    return axes
 
 
-def _picture_cell(axes: Axes, picture: Any, grade: str) -> None:
-    axes.imshow(pixels(picture), interpolation="antialiased")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(GRADES[grade])
-        spine.set_linewidth(0.8 if grade == "miss" else 3.0)
-
-
-def _bar(axes: Axes, corner: tuple[float, float], width: float, height: float, colour: str) -> Any:
+def _place(axes: Axes, picture: Any, left: float, top: float, grade: str) -> None:
+    """A picture in a cell of one inch, its aspect kept, with a frame."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, width, height, color=colour, transform=axes.transAxes, lw=0)
+    array = pixels(picture)
+    height, width = (side / max(array.shape[:2]) * 0.86 for side in array.shape[:2])
+    x, y = left + (1 - width) / 2, top + (1 - height) / 2
+    axes.imshow(array, extent=(x, x + width, y + height, y), interpolation="antialiased", aspect="auto")
+    thick = 0.8 if grade == "miss" else 3.0
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=GRADES[grade], lw=thick))
+
+
+def _wrap(text: str, width: int, lines: int = 4) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(shorten(text, width * lines), width)[:lines])

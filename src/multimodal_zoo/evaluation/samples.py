@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.skips import usable
 from multimodal_zoo.evaluation.features import embed_images, embed_texts, pad_id_of
-from multimodal_zoo.registry import DATASETS
+from multimodal_zoo.registry import EVALUATORS
 
 
 @dataclass
@@ -118,7 +118,9 @@ def size_of(dataset: Any) -> int | None:
 
 
 def texts_of(document: Document) -> list[str]:
-    """All texts of a document: one caption, or the several captions of a retrieval set."""
+    """All texts of a document: its caption, or the several captions of a retrieval set (`texts` in the metadata)."""
+    if "texts" in document.meta:
+        return list(document.meta["texts"])
     return [segment.text for segment in document.segments if isinstance(segment, Text)]
 
 
@@ -160,7 +162,7 @@ def skipped(dataset: Any) -> str:
     return str(skips) if skips else ""
 
 
-@DATASETS.register_module(name="gallery")
+@EVALUATORS.register_module(name="gallery")
 class Gallery:
     """A fixed part of a dataset: the documents whose hashed names come first, in the source's order.
 

@@ -31,6 +31,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 table.facts td { white-space: pre-line; overflow-wrap: anywhere; }
 table.facts td:first-child { color: var(--faint); white-space: nowrap; }
 details > summary { cursor: pointer; font-weight: 600; padding: 4px 0; }
-pre { background: var(--code); border-radius: 8px; padding: 12px 14px; overflow-x: auto; font-size: 13px; margin: 8px 0; }
+pre { background: var(--code); border-radius: 8px; padding: 12px 14px; overflow-x: auto; font-size: 13px;
+  margin: 8px 0; }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """

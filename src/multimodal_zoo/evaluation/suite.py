@@ -36,7 +36,8 @@ def run_suite(
     Args:
         model: on `device`.
         processor: its processor.
-        evaluators: name -> configuration with `type`, or an evaluator already built (which always runs).
+        evaluators: name -> configuration with `type`, or an evaluator already built (which always runs); None leaves
+            one out.
         folder: the run folder.
         device: where the model lies.
 
@@ -50,6 +51,7 @@ def run_suite(
         from omegaconf import OmegaConf
 
         evaluators = cast("dict[str, Any]", OmegaConf.to_container(evaluators, resolve=True, throw_on_missing=True))
+    evaluators = {name: evaluator for name, evaluator in evaluators.items() if evaluator is not None}
     if not evaluators:
         raise ValueError("evaluation: there is nothing to evaluate; choose benchmark=NAME")
     unfit = [name for name in evaluators if not re.fullmatch(r"[\w.+-]+", name)]

@@ -143,7 +143,7 @@ class ClassPrompts:
 
 @EVALUATORS.register_module(name="dataset_prompts")
 class DatasetPrompts:
-    """Classes and templates that the evaluated dataset brings along (`class_names`, `templates`)."""
+    """Classes and templates that the evaluated dataset brings along (`classnames`, `templates`)."""
 
     def vectors(
         self, model: nn.Module, processor: Any, dataset: Any, batch_size: int, device: torch.device
@@ -153,7 +153,7 @@ class DatasetPrompts:
         Raises:
             ValueError: the dataset has no class names or templates.
         """
-        names, templates = getattr(dataset, "class_names", None), getattr(dataset, "templates", None)
+        names, templates = getattr(dataset, "classnames", None), getattr(dataset, "templates", None)
         if not names or not templates:
             raise ValueError(
                 f"classes: {describe(dataset)} brings no class names and templates; "

@@ -14,14 +14,7 @@ SHARD = 5
 
 
 def settings(out, **changes):
-    plain = {
-        "out": str(out),
-        "shard_size": SHARD,
-        "batch_size": 2,
-        "images": True,
-        "texts": True,
-        "data": {"type": "x"},
-    }
+    plain = {"out": str(out), "shard_size": SHARD, "batch_size": 2, "images": True, "texts": True}
     return OmegaConf.create({**plain, **changes})
 
 
@@ -94,16 +87,15 @@ def test_images_or_texts_alone(whole, squares, cpu, tmp_path):
 
 
 def test_manifest_belongs_to_weights_data_and_settings(whole, tmp_path):
-    config = settings(tmp_path / "e.npz")
-    shards = Shards.open(config)
-    shards.claim(config, whole)
-    shards.claim(config, whole)
+    shards = Shards.open(settings(tmp_path / "e.npz"))
+    shards.claim({"type": "x"}, True, True, whole)
+    shards.claim({"type": "x"}, True, True, whole)
     with pytest.raises(ValueError, match="other data; choose another out"):
-        shards.claim(settings(tmp_path / "e.npz", data={"type": "y"}), whole)
+        shards.claim({"type": "y"}, True, True, whole)
     with torch.no_grad():
         whole.colour.weight.add_(1)
     with pytest.raises(ValueError, match="other weights"):
-        shards.claim(config, whole)
+        shards.claim({"type": "x"}, True, True, whole)
 
 
 def test_errors(whole, squares, cpu, tmp_path):

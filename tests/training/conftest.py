@@ -63,7 +63,8 @@ class Batches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches[self.start() :])
+        torch.rand(3)  # torch's own loader draws a seed here
+        yield from self.batches[self.start() :]
 
 
 def data_module(train: list[Any], validation: list[Any] | None) -> Any:

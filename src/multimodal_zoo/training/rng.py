@@ -42,8 +42,8 @@ def restore(state: Mapping[str, Any]) -> None:
 class RandomState(Callback):
     """Keeps every rank's random state in the checkpoint and keeps validation from touching it.
 
-    A resumed run starts its next step with exactly the state that the uninterrupted run had there, whatever the data
-    loaders drew while they started. Each rank starts from a seed of its own, so that dropout differs between ranks.
+    A resumed run starts its next step with exactly the state that the uninterrupted run had there: what data loaders
+    draw while they start is undone in both. Each rank starts from a seed of its own, so that dropout differs between ranks.
 
     Args:
         seed: the recipe's seed.
@@ -55,13 +55,23 @@ class RandomState(Callback):
         self._before_validation: Mapping[str, Any] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Restore what a checkpoint held; in a fresh run give each rank its own stream."""
+        """In a fresh run give each rank its own stream."""
+        if self._pending is None:
+            for generator in (torch.manual_seed, np.random.seed, random.seed):
+                generator(self.seed + trainer.global_rank)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the state: a data loader that starts draws from torch's generator."""
+        if self._pending is None:
+            self._pending = capture()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take it back, or what a checkpoint held, once the loader runs."""
         if self._pending is not None:
             restore(self._pending)
             self._pending = None
-        else:
-            for generator in (torch.manual_seed, np.random.seed, random.seed):
-                generator(self.seed + trainer.global_rank)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]

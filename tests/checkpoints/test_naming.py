@@ -6,18 +6,8 @@ from torch import nn
 
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
 from multimodal_zoo.checkpoints.load import account, load_into
-from multimodal_zoo.checkpoints.naming import (
-    Naming,
-    Translator,
-    constant,
-    drop,
-    filled,
-    pack,
-    rename,
-    reshape,
-    transpose,
-    unpack,
-)
+from multimodal_zoo.checkpoints.naming import Naming, Translator
+from multimodal_zoo.checkpoints.rules import constant, drop, filled, pack, rename, reshape, transpose, unpack
 
 NAMING = Naming(
     "example",

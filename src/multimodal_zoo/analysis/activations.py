@@ -92,6 +92,7 @@ class SavedTensors:
 
     def _entering(self, number: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def enter(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            """Note which block begins and how large its input is."""
             self._current = number
             self._inputs[number] = arguments[0].untyped_storage().nbytes()
 

@@ -21,6 +21,7 @@ PRECISIONS: dict[str, tuple[int, torch.dtype | None]] = {
 #: States that an optimiser keeps for each trainable weight.
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "lion": 1, "adam": 2, "adamw": 2, "lamb": 2}
 STRATEGIES = ("single", "ddp", "fsdp")
+CHECKPOINTS = ("none", "block")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def parts_of(model: nn.Module, depth: int = 2) -> list[PartSize]:
     found: list[PartSize] = []
 
     def visit(name: str, module: nn.Module, level: int) -> None:
+        """Descend to the level wanted, then to what a module holds itself."""
         children = list(module.named_children())
         if level == depth or not children:
             add(name, module.parameters())
@@ -53,6 +55,7 @@ def parts_of(model: nn.Module, depth: int = 2) -> list[PartSize]:
         add(name or "(own)", module.parameters(recurse=False))
 
     def add(name: str, parameters: Iterable[nn.Parameter]) -> None:
+        """Record the parameters that no earlier part holds."""
         new = [p for p in parameters if id(p) not in seen]
         seen.update(id(p) for p in new)
         if new:
@@ -90,7 +93,8 @@ class TrainingMemory:
         gradients: its share of the gradients.
         optimizer: its share of the optimiser's states.
         communication: gradient buckets of ddp; under fsdp, the blocks that are whole at one time.
-        activations: kept for the backward pass at `batch_size` samples a device.
+        activations: kept for the backward pass at the batch size per device; the gradients of the layer at work come
+            on top.
     """
 
     weights: int
@@ -105,38 +109,63 @@ class TrainingMemory:
         return self.weights + self.gradients + self.optimizer + self.communication + self.activations
 
 
-def training_bytes(
-    model: nn.Module, *, activations: int, strategy: str, devices: int, precision: str, optimizer: str
-) -> TrainingMemory:
-    """Memory of one device under a strategy.
+@dataclass(frozen=True)
+class Setting:
+    """How a model trains.
 
     Args:
-        model: on any device; `requires_grad` says what trains.
-        activations: bytes kept for the backward pass on one device.
-        strategy: one of `STRATEGIES`.
+        batch_size: samples per device and step.
         devices: how many devices share the work.
-        precision: one of `PRECISIONS`.
+        strategy: one of `STRATEGIES`.
+        precision: one of `PRECISIONS`, as in `trainer.precision`.
+        checkpoint: one of `CHECKPOINTS`, as in a stack's `checkpoint`.
         optimizer: one of `OPTIMIZER_STATES`.
 
     Raises:
         ValueError: an unknown word, or several devices under `single`, with what is possible.
     """
-    _known("strategy", strategy, STRATEGIES)
-    _known("precision", precision, PRECISIONS)
-    _known("optimizer", optimizer, OPTIMIZER_STATES)
-    if devices < 1 or (strategy == "single" and devices > 1):
-        raise ValueError(f"devices={devices} under strategy={strategy!r}: single takes 1; ddp and fsdp take 1 or more")
-    size = PRECISIONS[precision][0]
+
+    batch_size: int = 64
+    devices: int = 1
+    strategy: str = "single"
+    precision: str = "32-true"
+    checkpoint: str = "none"
+    optimizer: str = "adamw"
+
+    def __post_init__(self) -> None:
+        for key, words in (
+            ("strategy", STRATEGIES),
+            ("precision", PRECISIONS),
+            ("checkpoint", CHECKPOINTS),
+            ("optimizer", OPTIMIZER_STATES),
+        ):
+            if getattr(self, key) not in words:
+                raise ValueError(f"{key}={getattr(self, key)!r} is not known; it takes {', '.join(words)}")
+        if self.batch_size < 1 or self.devices < 1:
+            raise ValueError(f"batch_size={self.batch_size}, devices={self.devices}: both must be at least 1")
+        if self.strategy == "single" and self.devices > 1:
+            raise ValueError(f"devices={self.devices} under strategy='single': it takes 1; choose ddp or fsdp")
+
+
+def training_bytes(model: nn.Module, activations: int, setting: Setting) -> TrainingMemory:
+    """Memory of one device.
+
+    Args:
+        model: on any device; `requires_grad` says what trains.
+        activations: bytes kept for the backward pass on one device.
+        setting: how it trains.
+    """
+    size, devices = PRECISIONS[setting.precision][0], setting.devices
     weights = sum(p.numel() for p in model.parameters()) * size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad) * size
-    share = devices if strategy == "fsdp" else 1
-    communication = trainable if strategy == "ddp" and devices > 1 else 0
-    if strategy == "fsdp" and devices > 1:
+    share = devices if setting.strategy == "fsdp" else 1
+    communication = trainable if setting.strategy == "ddp" and devices > 1 else 0
+    if share > 1:
         communication = 2 * _largest_unit(model) * size  # the unit at work and the one fetched ahead
     return TrainingMemory(
         weights=_share(weights, share) + sum(_floating(b, size) for b in model.buffers()),
         gradients=_share(trainable, share),
-        optimizer=_share(trainable * OPTIMIZER_STATES[optimizer], share),
+        optimizer=_share(trainable * OPTIMIZER_STATES[setting.optimizer], share),
         communication=communication,
         activations=activations,
     )
@@ -150,8 +179,3 @@ def _largest_unit(model: nn.Module) -> int:
 
 def _share(total: int, devices: int) -> int:
     return -(-total // devices)
-
-
-def _known(key: str, value: str, words: Iterable[str]) -> None:
-    if value not in words:
-        raise ValueError(f"{key}={value!r} is not known; it takes {', '.join(words)}")

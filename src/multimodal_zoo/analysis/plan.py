@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from torch import Tensor, nn
 
 from multimodal_zoo.analysis.activations import activations
-from multimodal_zoo.analysis.flops import image_flops, text_flops
+from multimodal_zoo.analysis.flops import full_image_flops, full_text_flops, image_flops, text_flops
 from multimodal_zoo.analysis.memory import (
     PRECISIONS,
     PartSize,
+    Setting,
     TrainingMemory,
-    _known,
     inference_bytes,
     parts_of,
     training_bytes,
@@ -35,12 +35,14 @@ class Plan:
         name: what the tables call it.
         parts: parameters by part.
         inference: bytes of the weights by format.
-        image_flops: operations per image, forward, two per multiply-add.
-        text_flops: operations per text of `text_length` tokens, forward.
+        image_flops: operations per image embedding, forward, two per multiply-add.
+        text_flops: operations per text embedding of `text_length` tokens, forward.
+        full_image_flops: the same with the features of all tokens, as profiles are published.
+        full_text_flops: likewise for a text.
         image_size: side of the image, in pixels.
         text_length: tokens of a text.
         training: bytes per device while training.
-        setting: how it trains: strategy, devices, batch size per device, precision, checkpointing, optimiser.
+        setting: how it trains.
     """
 
     name: str
@@ -48,10 +50,12 @@ class Plan:
     inference: Mapping[str, int]
     image_flops: int
     text_flops: int
+    full_image_flops: int
+    full_text_flops: int
     image_size: int
     text_length: int
     training: TrainingMemory
-    setting: Mapping[str, Any]
+    setting: Setting
 
     @property
     def parameters(self) -> int:
@@ -72,24 +76,27 @@ class Plan:
             "parts": {part.name: part.parameters for part in self.parts},
             "inference_bytes": dict(self.inference),
             "flops": {"image": self.image_flops, "text": self.text_flops, "pair": self.pair_flops},
+            "flops_all_tokens": {"image": self.full_image_flops, "text": self.full_text_flops},
             "training_bytes": {**training, "total": self.training.total},
-            "setting": dict(self.setting),
+            "setting": asdict(self.setting),
         }
 
     def tables(self) -> list[tuple[str, Rows]]:
         """(title, rows of label and value), in reading order."""
-        whole = max(self.parameters, 1)
+        whole, side = max(self.parameters, 1), self.image_size
         parts = [(p.name, f"{p.parameters:,} ({100 * p.parameters / whole:.1f} %)") for p in self.parts]
         frozen = self.parameters - sum(part.trainable for part in self.parts)
-        setting = ", ".join(f"{key} {value}" for key, value in self.setting.items())
+        setting = ", ".join(f"{key}={value}" for key, value in asdict(self.setting).items())
         return [
             ("parameters", [*parts, ("frozen", f"{frozen:,}"), ("total", f"{self.parameters:,}")]),
             (
-                "forward pass, two operations per multiply-add",
+                "operations, two per multiply-add",
                 [
-                    (f"image of {self.image_size} x {self.image_size}", f"{self.image_flops / 1e9:.2f} GFLOP"),
-                    (f"text of {self.text_length} tokens", f"{self.text_flops / 1e9:.2f} GFLOP"),
-                    ("pair, training (forward and backward)", f"{3 * self.pair_flops / 1e9:.2f} GFLOP"),
+                    (f"embedding of an image of {side} x {side} pixels", gflop(self.image_flops)),
+                    (f"embedding of a text of {self.text_length} tokens", gflop(self.text_flops)),
+                    ("image with the features of all tokens", gflop(self.full_image_flops)),
+                    ("text with the features of all tokens", gflop(self.full_text_flops)),
+                    ("pair, forward and backward", gflop(3 * self.pair_flops)),
                 ],
             ),
             ("inference, weights", [(kind, amount(size)) for kind, size in self.inference.items()]),
@@ -103,15 +110,15 @@ class Plan:
         ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[RenderableType] = []
+        table = Table(title=self.name, title_justify="left", show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(justify="right", no_wrap=True)
         for title, rows in self.tables():
-            table = Table(title=f"{self.name}: {title}", title_justify="left", show_header=False)
-            table.add_column(style="bold")
-            table.add_column(justify="right")
+            table.add_section()
+            table.add_row(f"[bold]{title}[/bold]", "")
             for label, value in rows:
-                table.add_row(label, value)
-            parts.append(table)
-        yield Group(*parts)
+                table.add_row(f"  {label}", value)
+        yield table
 
     def _repr_html_(self) -> str:
         return "".join(
@@ -122,6 +129,11 @@ class Plan:
         )
 
 
+def gflop(operations: int) -> str:
+    """Operations for people, in powers of 1000."""
+    return f"{operations / 1e9:.2f} GFLOP"
+
+
 def amount(size: int) -> str:
     """Bytes for people, in powers of 1000."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -130,19 +142,7 @@ def amount(size: int) -> str:
     return f"{size} B"
 
 
-def plan(
-    model: nn.Module,
-    *,
-    name: str,
-    image_size: int,
-    text_length: int,
-    batch_size: int = 64,
-    devices: int = 1,
-    strategy: str = "single",
-    precision: str = "32-true",
-    checkpointing: bool = False,
-    optimizer: str = "adamw",
-) -> Plan:
+def plan(model: nn.Module, *, name: str, image_size: int, text_length: int, setting: Setting | None = None) -> Plan:
     """Plan a dual encoder's inference and training.
 
     Args:
@@ -150,43 +150,29 @@ def plan(
         name: what the tables call it.
         image_size: side of the images, in pixels.
         text_length: tokens of a text.
-        batch_size: pairs per device and step.
-        devices: number of devices.
-        strategy: `single`, `ddp` or `fsdp`.
-        precision: Lightning's name, as in `trainer.precision`.
-        checkpointing: whether each block is computed again in the backward pass.
-        optimizer: `adamw`, `lamb`, `momentum`, ...
-
-    Raises:
-        ValueError: an unknown strategy, precision or optimizer, with the known ones.
+        setting: how it trains; by default on one device, in float32, 64 pairs a step.
     """
-    _known("precision", precision, PRECISIONS)
+    setting = setting or Setting()
+    size, autocast = PRECISIONS[setting.precision]
 
-    def inputs(size: int) -> tuple[Tensor, Tensor]:
-        return torch.empty(size, 3, image_size, image_size), torch.zeros(size, text_length, dtype=torch.long)
+    def inputs(batch: int) -> tuple[Tensor, Tensor]:
+        """Images and ids of the shapes planned for."""
+        return torch.empty(batch, 3, image_size, image_size), torch.zeros(batch, text_length, dtype=torch.long)
 
-    size, autocast = PRECISIONS[precision]
-    kept = activations(model, inputs, checkpointing=checkpointing, autocast=autocast).at(batch_size)
+    line = activations(model, inputs, checkpointing=setting.checkpoint == "block", autocast=autocast)
+    kept = line.at(setting.batch_size)
     if size == 2:
-        kept //= 2  # everything that is kept is a tensor of half precision
-    setting = {
-        "strategy": strategy,
-        "devices": devices,
-        "batch size": batch_size,
-        "precision": precision,
-        "checkpointing": "block" if checkpointing else "none",
-        "optimizer": optimizer,
-    }
+        kept //= 2  # the line is for float32, and everything that is kept has the weights' precision
     return Plan(
         name=name,
         parts=tuple(parts_of(model)),
         inference=inference_bytes(model),
         image_flops=image_flops(model, image_size, image_size),
         text_flops=text_flops(model, text_length),
+        full_image_flops=full_image_flops(model, image_size, image_size),
+        full_text_flops=full_text_flops(model, text_length),
         image_size=image_size,
         text_length=text_length,
-        training=training_bytes(
-            model, activations=kept, strategy=strategy, devices=devices, precision=precision, optimizer=optimizer
-        ),
+        training=training_bytes(model, kept, setting),
         setting=setting,
     )

@@ -154,7 +154,7 @@ def load_into(
         left = (*translator.unexpected, *translator.incomplete)
         result = Accounting(result.matched, result.unexpected + left, result.missing, result.misshapen)
     result.require(what)
-    still = [name for name, tensor in _tensors(model) if tensor.is_meta]
+    still = [name for name in unsaved(model) if model.get_buffer(name).is_meta]
     if still:
         raise CheckpointError(f"{what}: no file holds these tensors, which stay on meta: {', '.join(still[:8])}")
     return result
@@ -197,8 +197,10 @@ def _put(
     return {name: tensor.detach().to("meta") for name, tensor in ours.items()}
 
 
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
+def unsaved(model: nn.Module) -> list[str]:
+    """Buffers that no file holds (tables made when a model is built): a model with any must not be built on meta."""
+    saved = model.state_dict()
+    return [name for name, _ in model.named_buffers() if name not in saved]
 
 
 def _hint(shapes: Mapping[str, Tensor], naming: Naming | None) -> str:

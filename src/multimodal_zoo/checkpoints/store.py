@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo import __version__
 from multimodal_zoo.checkpoints import recognisers
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
@@ -44,13 +44,14 @@ def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor]
     account(model, tensors).require("the state given to save_model")
     facts = {
         "format": 1,
-        "version": __version__,
+        "version": version("multimodal_zoo"),
         "variant": getattr(model, "variant", None),
         "weights": str(getattr(model, "weights", "unknown")),
         "model": config,
     }
 
     def write(temporary: Path) -> None:
+        """Weights first: a folder with a configuration is complete."""
         write_safetensors(temporary / WEIGHTS, tensors)
         (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(facts)))
 

@@ -6,7 +6,8 @@ tower under `text.`. OpenAI multiplies by bare projection matrices, which are th
 
 from __future__ import annotations
 
-from multimodal_zoo.checkpoints.naming import Naming, Rule, drop, pack, rename, reshape, transpose
+from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.rules import Rule, drop, pack, rename, reshape, transpose
 
 
 def _openai_blocks(theirs: str, ours: str) -> list[Rule]:

@@ -107,6 +107,7 @@ def sizes_of(node: Mapping[str, Any]) -> ClipSizes | None:
     """The sizes in a model node, or None if it is no CLIP with two plain transformer towers."""
 
     def tower(part: Mapping[str, Any]) -> TowerSizes:
+        """The sizes in one tower's node."""
         block = part["blocks"]["block"]
         return TowerSizes(
             width=part["width"],
@@ -172,6 +173,7 @@ def sizes_from_state(shapes: Mapping[str, Tensor]) -> ClipSizes:
     vocab_size, text_width = shapes["token_embedding.weight"].shape
 
     def tower(prefix: str, tower_width: int) -> TowerSizes:
+        """The sizes of the tower whose blocks stand below a prefix."""
         hidden = shapes[f"{prefix}.0.mlp.c_fc.weight"].shape[0]
         depth = len({name.removeprefix(prefix).split(".")[1] for name in shapes if name.startswith(f"{prefix}.")})
         return TowerSizes(tower_width, depth, tower_width // HEAD_WIDTH, hidden, "quick_gelu")
@@ -287,6 +289,7 @@ def sizes_from_open_clip(config: Mapping[str, Any]) -> ClipSizes:
     activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
 
     def tower(part: Mapping[str, Any], width: int, heads: int) -> TowerSizes:
+        """The sizes in one section."""
         return TowerSizes(width, part.get("layers", 12), heads, int(width * part.get("mlp_ratio", 4.0)), activation)
 
     width, text_width = vision.get("width", 768), text.get("width", 512)

@@ -1,0 +1,178 @@
+"""The lines of a naming: how tensors of one side become tensors of the other, and back.
+
+`{}` in a name stands for a number, `*` for any rest; all names of a rule carry the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.patterns import Pattern
+
+Move = Callable[[list[Tensor]], list[Tensor]]
+
+
+def _unchanged(tensors: list[Tensor]) -> list[Tensor]:
+    return tensors
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a table.
+
+    Attributes:
+        theirs: names in the publisher's file that the rule takes together (none: the file lacks the tensor).
+        ours: the model's names that they become (none: the model lacks it).
+        to_ours: the tensors of `theirs`, in order, to those of `ours`.
+        to_theirs: the way back.
+        written: whether saving writes `theirs` although nothing of `ours` feeds it (a constant).
+    """
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    to_ours: Move = _unchanged
+    to_theirs: Move = _unchanged
+    written: bool = False
+
+    def __post_init__(self) -> None:
+        if len({Pattern(name).holes for name in (*self.theirs, *self.ours)}) > 1:
+            raise ValueError(f"{self}: every name of a rule needs the same placeholders ({{}} and *) in the same order")
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.theirs) or '(nothing)'} <-> {' + '.join(self.ours) or '(nothing)'}"
+
+    def under(self, theirs: str, ours: str) -> Rule:
+        """The same rule with a prefix before each name of either side."""
+        return replace(
+            self,
+            theirs=tuple(theirs + name for name in self.theirs),
+            ours=tuple(ours + name for name in self.ours),
+        )
+
+
+def rename(theirs: str, ours: str) -> Rule:
+    """The same tensor under another name."""
+    return Rule((theirs,), (ours,))
+
+
+def transpose(theirs: str, ours: str) -> Rule:
+    """A matrix that the other side keeps transposed (a bare `x @ P` against a Linear's weight)."""
+
+    def swap(tensors: list[Tensor]) -> list[Tensor]:
+        """Transpose; its own inverse."""
+        return [tensor.transpose(-2, -1) for tensor in tensors]
+
+    return Rule((theirs,), (ours,), swap, swap)
+
+
+def reshape(theirs: str, ours: str, shape: Sequence[int], their_shape: Sequence[int]) -> Rule:
+    """The same numbers in another shape, `[1, 1, w]` against `[w]` say.
+
+    Args:
+        theirs: name in the file.
+        ours: name in the model.
+        shape: the model's shape, at most one entry -1.
+        their_shape: the file's shape, at most one entry -1.
+    """
+
+    def to(wanted: Sequence[int]) -> Move:
+        """The move to one of the two shapes."""
+        return lambda tensors: [tensor.reshape(tuple(wanted)) for tensor in tensors]
+
+    return Rule((theirs,), (ours,), to(shape), to(their_shape))
+
+
+def pack(theirs: Sequence[str | None], ours: str, sizes: Sequence[int] | None = None, dim: int = 0) -> Rule:
+    """Several tensors of theirs are slices of one of ours, in order.
+
+    Args:
+        theirs: names in the file; None is a slice that the file lacks because it is zero (a key bias).
+        ours: the packed tensor's name.
+        sizes: the slices' proportions along `dim` (grouped queries: 4, 1, 1); equal if not given.
+        dim: the dimension that is packed.
+    """
+    present, join, split = _slices(theirs, sizes, dim)
+    return Rule(present, (ours,), join, split)
+
+
+def unpack(theirs: str, ours: Sequence[str | None], sizes: Sequence[int] | None = None, dim: int = 0) -> Rule:
+    """One tensor of theirs holds several of ours as slices; the mirror image of `pack`. Nothing is copied."""
+    present, join, split = _slices(ours, sizes, dim)
+    return Rule((theirs,), present, split, join)
+
+
+def _slices(names: Sequence[str | None], sizes: Sequence[int] | None, dim: int) -> tuple[tuple[str, ...], Move, Move]:
+    parts = list(sizes) if sizes is not None else [1] * len(names)
+    if len(parts) != len(names) or all(name is None for name in names):
+        raise ValueError(f"{list(names)} needs as many sizes as names, and at least one name; got sizes {parts}")
+    kept = [i for i, name in enumerate(names) if name is not None]
+
+    def join(tensors: list[Tensor]) -> list[Tensor]:
+        """The slices as one tensor, zeros where a name is None."""
+        unit, rest = divmod(tensors[0].shape[dim], parts[kept[0]])
+        if rest:
+            raise CheckpointError(
+                f"{names[kept[0]]}: size {tensors[0].shape[dim]} is not a multiple of {parts[kept[0]]}"
+            )
+        given = dict(zip(kept, tensors, strict=True))
+        slices = []
+        for i, part in enumerate(parts):
+            shape = list(tensors[0].shape)
+            shape[dim] = unit * part
+            slices.append(given[i] if i in given else tensors[0].new_zeros(shape))
+        return [torch.cat(slices, dim)]
+
+    def split(tensors: list[Tensor]) -> list[Tensor]:
+        """One tensor as views of its slices; what is left out must be zero."""
+        unit, rest = divmod(tensors[0].shape[dim], sum(parts))
+        if rest:
+            raise CheckpointError(f"size {tensors[0].shape[dim]} does not split into {parts} for {list(names)}")
+        slices = tensors[0].split([unit * part for part in parts], dim)
+        for i, piece in enumerate(slices):
+            if i not in kept and not piece.is_meta and bool(piece.any()):
+                raise CheckpointError(f"slice {i} of {list(names)} must be zero: the other side has no tensor for it")
+        return [slices[i] for i in kept]
+
+    return tuple(name for name in names if name is not None), join, split
+
+
+def drop(theirs: str) -> Rule:
+    """A tensor of theirs without meaning for the model (a derived table); absent when saving."""
+    return Rule((theirs,), (), lambda tensors: [])
+
+
+def constant(theirs: str, value: Tensor | float) -> Rule:
+    """A fixed entry of theirs (`context_length`): checked and dropped on loading, written on saving."""
+    expected = torch.as_tensor(value)
+
+    def check(tensors: list[Tensor]) -> list[Tensor]:
+        """Compare with the fixed value and give nothing on."""
+        _same(tensors[0], expected, theirs)
+        return []
+
+    return Rule((theirs,), (), check, lambda tensors: [expected.clone()], written=True)
+
+
+def filled(ours: str, value: Tensor | float) -> Rule:
+    """A tensor of ours that theirs leaves out because it is fixed: filled in on loading, checked on saving."""
+    expected = torch.as_tensor(value, dtype=torch.float32 if isinstance(value, float) else None)
+
+    def check(tensors: list[Tensor]) -> list[Tensor]:
+        """Compare with the fixed value and give nothing on."""
+        _same(tensors[0], expected, ours)
+        return []
+
+    return Rule((), (ours,), lambda tensors: [expected.clone()], check)
+
+
+def _same(found: Tensor, expected: Tensor, name: str) -> None:
+    if found.is_meta:
+        return
+    if found.shape != expected.shape or not torch.allclose(found.double(), expected.double()):
+        shown = found.tolist() if found.numel() < 5 else f"a tensor of shape {tuple(found.shape)}"
+        raise CheckpointError(f"{name} must be {expected.tolist()}, the value this naming stands for; found {shown}")

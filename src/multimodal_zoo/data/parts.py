@@ -3,7 +3,11 @@
 from multimodal_zoo.data import augment as augment
 from multimodal_zoo.data import augment_colour as augment_colour
 from multimodal_zoo.data import captions as captions
+from multimodal_zoo.data import clip_benchmark as clip_benchmark
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
+from multimodal_zoo.data import emoji_texts as emoji_texts
+from multimodal_zoo.data import export as export
+from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import image_text_data as image_text_data
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import processor as processor

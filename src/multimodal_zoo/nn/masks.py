@@ -136,10 +136,12 @@ class At(Mask):
     mask: Mask
     places: Tensor
 
-    def _rows(self, full: Tensor, keys: int) -> Tensor:
-        full = full.expand(self.places.shape[0], full.shape[-3] if full.dim() > 2 else 1, keys, keys)
-        index = self.places[:, None, :, None].expand(-1, full.shape[1], -1, keys)
-        return full.gather(2, index)
+    def _rows(self, full: Tensor) -> Tensor:
+        if full.dim() < 2 or full.shape[-2] == 1:
+            return full  # the same for every query
+        heads, keys = (full.shape[-3] if full.dim() > 2 else 1), full.shape[-1]
+        full = full.expand(self.places.shape[0], heads, -1, -1)
+        return full.gather(2, self.places[:, None, :, None].expand(-1, heads, -1, keys))
 
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """`(batch, heads or 1, queries, keys)`."""
@@ -147,12 +149,12 @@ class At(Mask):
         if isinstance(self.mask, Causal):  # the common case, without the square
             return (torch.arange(keys, device=device) <= self.places[:, :, None] + self.mask.offset)[:, None]
         full = self.mask.allowed(keys, keys, device)
-        return None if full is None else self._rows(full, keys)
+        return None if full is None else self._rows(full)
 
     def bias(self) -> Tensor | None:
         """The rows of the bias."""
         full = self.mask.bias()
-        return None if full is None else self._rows(full, full.shape[-1])
+        return None if full is None else self._rows(full)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.documents import Document, Picture
 from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
 #: uint8 (3 or 4, height, width) from one picture; the same size for every picture.
@@ -27,9 +28,8 @@ class BatchTransform(Protocol):
 
 
 class Row(NamedTuple):
-    """One pair before batching; `concept` is -1 where the reader knows none."""
+    """One pair before batching, without its pixels; `concept` is -1 where the reader knows none."""
 
-    pixels: Tensor
     ids: list[int]
     key: str
     concept: int
@@ -41,6 +41,18 @@ def premultiplied(pixels: Tensor) -> Tensor:
     if images.shape[1] == 4:
         images[:, :3] *= images[:, 3:]
     return images
+
+
+def stack(pixels: Sequence[Tensor]) -> Tensor:
+    """Pictures as one tensor.
+
+    Raises:
+        ValueError: they differ in size.
+    """
+    shapes = {tuple(one.shape) for one in pixels}
+    if len(shapes) > 1:
+        raise ValueError(f"data.image_transform gave pictures of different sizes: {sorted(shapes)}")
+    return torch.stack(list(pixels))
 
 
 class PairCollate:
@@ -65,36 +77,34 @@ class PairCollate:
         self.image_transform = image_transform
         self.augment = list(augment)
 
-    def row(self, document: Document, random: Random) -> Row:
-        """One row, with pixels by `image_transform`."""
+    def row(self, document: Document, random: Random) -> tuple[Tensor, Row]:
+        """Pixels by `image_transform`, uint8 (3, height, width), and the row of one document.
+
+        Raises:
+            UnusableError: the picture cannot be decoded.
+        """
         if self.image_transform is None:
             raise ValueError("data.image_transform is null, which needs a data set that holds its pixels in memory")
-        return self._row(document, self.image_transform(document.image, random), random)
+        try:
+            pixels = self.image_transform(document.image, random)
+        except UnusableError as error:  # the transform cannot know the sample's name
+            raise UnusableError(error.reason, document.key) from error
+        return pixels, self.text_row(document, random)
 
-    def _row(self, document: Document, pixels: Tensor, random: Random) -> Row:
+    def text_row(self, document: Document, random: Random) -> Row:
+        """The row of a document whose pixels come from elsewhere."""
         ids = self.processor.tokenizer.encode([self.captions(document, random)])[0]
-        return Row(pixels, ids, document.key, int(document.meta.get("concept", -1)))
+        concept = document.meta.get("concept", -1)  # files from outside may say anything under this name
+        return Row(ids, document.key, concept if isinstance(concept, int) else -1)
 
-    def stored_rows(self, documents: Sequence[Document], pixels: Tensor, randoms: Sequence[Random]) -> list[Row]:
-        """Rows of documents whose pixels were fetched at once."""
-        return [self._row(d, p, r) for d, p, r in zip(documents, pixels, randoms, strict=True)]
-
-    def batch(self, rows: Sequence[Row], generator: torch.Generator, pixels: Tensor | None = None) -> ImageTextBatch:
+    def batch(self, pixels: Tensor, rows: Sequence[Row], generator: torch.Generator) -> ImageTextBatch:
         """The batch of some rows.
 
         Args:
-            rows: at least one.
+            pixels: uint8 (batch, 3 or 4, height, width).
+            rows: one for each picture.
             generator: randomness of the augmentation.
-            pixels: the rows' pixels where they are stacked already.
-
-        Raises:
-            ValueError: the pictures differ in size.
         """
-        if pixels is None:
-            shapes = {tuple(row.pixels.shape) for row in rows}
-            if len(shapes) > 1:
-                raise ValueError(f"data.image_transform gave pictures of different sizes: {sorted(shapes)}")
-            pixels = torch.stack([row.pixels for row in rows])
         concepts = torch.tensor([row.concept for row in rows])
         return ImageTextBatch(
             images=self.finish(pixels, generator),

@@ -11,6 +11,7 @@ from multimodal_zoo.data.collate import PairCollate
 from multimodal_zoo.data.loaders import PlannedBatches, PlannedLoader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
+from multimodal_zoo.data.stream_loader import StreamLoader
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
 
@@ -70,12 +71,24 @@ class ImageTextData(LightningDataModule):
     def _epoch(self) -> int:
         return self.position.epoch if self.trainer is None else self.trainer.current_epoch
 
-    def train_dataloader(self) -> PlannedLoader:
+    def train_dataloader(self) -> PlannedLoader | StreamLoader:
         """Training batches of this rank.
 
         Raises:
-            ValueError: the data set cannot fill one batch.
+            ValueError: the data set cannot fill one batch, or has too few shards.
         """
+        if hasattr(self.train, "shards"):
+            return StreamLoader(
+                reader=self.train,
+                collate=self.collate,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=(self.rank, self.ranks),
+                position=self.position,
+                epoch=self._epoch,
+                counting=lambda: self.trainer is None,
+                workers=self.workers,
+            )
         samples = len(self.order(self.train, torch.Generator()))
         check_size(samples, self.batch_size, self.ranks)
         return PlannedLoader(

@@ -169,11 +169,11 @@ def _render_all(style: Style, sequences: Sequence[str], size: int) -> np.ndarray
         )
     out = np.empty((len(sequences), 4, size, size), np.uint8)
 
-    def render(i: int) -> None:
+    def _render(i: int) -> None:
         out[i] = np.asarray(style.render(files[sequences[i]], size)).transpose(2, 0, 1)
 
     with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in progress.track(threads.map(render, range(len(sequences))), len(sequences), description=style.name):
+        for _ in progress.track(threads.map(_render, range(len(sequences))), len(sequences), description=style.name):
             pass
     return out
 

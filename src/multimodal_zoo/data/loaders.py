@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multimodal_zoo.data.collate import PairCollate, Row
+from multimodal_zoo.data.collate import PairCollate, Row, stack
 from multimodal_zoo.data.order import Plan
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.randomness import python_random, torch_random
@@ -42,18 +43,18 @@ class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
         skips = Skips()
         generator = torch_random(self.seed, BATCH, plan.epoch, plan.first)
         randoms = [python_random(self.seed, SAMPLE, plan.epoch, plan.first + i) for i in range(len(plan.indices))]
-        pixels = None
         if self.collate.image_transform is None:
             if not hasattr(self.reader, "pixels"):
                 name = type(self.reader).__name__
                 raise ValueError(f"data.image_transform is null, but {name} does not hold its pictures in memory")
             pixels = self.reader.pixels(plan.indices)
-            rows = self.collate.stored_rows([self.reader[i] for i in plan.indices], pixels, randoms)
+            rows = [self.collate.text_row(self.reader[i], r) for i, r in zip(plan.indices, randoms, strict=True)]
         else:
-            rows = [self._read(i, r, skips) for i, r in zip(plan.indices, randoms, strict=True)]
-        return self.collate.batch(rows, generator, pixels), skips
+            read = [self._read(i, r, skips) for i, r in zip(plan.indices, randoms, strict=True)]
+            pixels, rows = stack([one for one, _ in read]), [row for _, row in read]
+        return self.collate.batch(pixels, rows, generator), skips
 
-    def _read(self, index: int, random: Random, skips: Skips) -> Row:
+    def _read(self, index: int, random: Random, skips: Skips) -> tuple[Tensor, Row]:
         samples = len(self.reader)
         for offset in range(min(samples, PATIENCE)):
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +18,10 @@ from multimodal_zoo.data.documents import Picture
 from multimodal_zoo.data.skips import UnusableError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+#: The EXIF tag that says which side is up.
+ORIENTATION = 0x0112
+#: What PIL raises at files that are not what they seem.
+BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error, Image.DecompressionBombError)
 #: PIL modes of more than eight bits a channel.
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -63,12 +68,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def open_picture(source: Picture | PathLike | bytes, key: str = "") -> Image.Image:
+def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool = True) -> Image.Image:
     """A PIL image from an image, an array, a path or encoded bytes; files are turned upright by their EXIF tag.
+
+    Files are read as far as their header where that is enough, so that a JPEG can still be decoded at reduced size.
 
     Args:
         source: what to open.
         key: the sample, for the error.
+        turn: whether files are turned by their EXIF tag.
 
     Raises:
         UnusableError: the file is missing, or is no image that PIL can read, or is far too large to be one.
@@ -77,19 +85,24 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "") -> Image.Ima
         return source
     if isinstance(source, np.ndarray):
         return from_array(source)
-    name = key or (str(source) if not isinstance(source, bytes) else "bytes")
+    name = key or (str(source) if not isinstance(source, bytes) else f"{len(source)} bytes")
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        return upright(image)
+        return image if not turn or image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise UnusableError("missing image file", name) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise UnusableError("broken image", name) from error
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The decoded image, turned as its EXIF orientation says."""
-    image.load()
-    if image.getexif().get(0x0112, 1) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
+def load(image: Image.Image, key: str = "") -> Image.Image:
+    """The image with its pixels decoded.
+
+    Raises:
+        UnusableError: they cannot be, the file is cut off for instance.
+    """
+    try:
+        image.load()
+    except BROKEN as error:
+        raise UnusableError("broken image", key or str(getattr(image, "filename", "") or image)) from error
+    return image

@@ -57,6 +57,13 @@ class Skips:
             kept = self.examples.setdefault(reason, [])
             kept += keys[: EXAMPLES - len(kept)]
 
+    def take(self) -> Skips:
+        """What was counted so far, as an object of its own; this one starts again at nothing."""
+        taken = Skips()
+        taken.counts, taken.examples = self.counts, self.examples
+        self.counts, self.examples = Counter(), {}
+        return taken
+
     def __len__(self) -> int:
         return sum(self.counts.values())
 

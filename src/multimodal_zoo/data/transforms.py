@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from multimodal_zoo.data.documents import Picture
-from multimodal_zoo.data.pictures import PathLike, open_picture, to_eight_bits, to_rgb
+from multimodal_zoo.data.pictures import PathLike, load, open_picture, to_eight_bits, to_rgb
 from multimodal_zoo.registry import DATASETS
 
 INTERPOLATIONS = {
@@ -105,7 +105,7 @@ class ImageTransform:
     def pixels(self, image: Picture | PathLike | bytes) -> Tensor:
         """One picture as uint8 (3, size, size), before normalisation."""
         resized = RESIZES[self.resize](
-            to_eight_bits(open_picture(image)), self.size, INTERPOLATIONS[self.interpolation]
+            to_eight_bits(load(open_picture(image))), self.size, INTERPOLATIONS[self.interpolation]
         )
         return to_tensor(resized)
 
@@ -142,7 +142,7 @@ class FixedCrop:
 
     def __call__(self, image: Picture, random: Random) -> Tensor:
         """uint8 (3, size, size); `random` is not used."""
-        opened = to_eight_bits(open_picture(image))
+        opened = to_eight_bits(load(open_picture(image)))
         return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation]))
 
 
@@ -194,9 +194,12 @@ class RandomResizedCrop:
         """uint8 (3, size, size)."""
         opened = open_picture(image)
         opened, box = self._draft(opened, self.box(opened.width, opened.height, random))
-        opened = to_eight_bits(opened)
-        target = (self.size, self.size)
-        return to_tensor(to_rgb(opened.resize(target, INTERPOLATIONS[self.interpolation], box=box)))
+        opened = to_eight_bits(load(opened))
+        # Crop first: a resize with a box would blend in pixels from outside of it.
+        left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+        part = opened.crop((left, top, min(right, opened.width), min(bottom, opened.height)))
+        inside = (box[0] - left, box[1] - top, min(box[2] - left, part.width), min(box[3] - top, part.height))
+        return to_tensor(to_rgb(part.resize((self.size, self.size), INTERPOLATIONS[self.interpolation], box=inside)))
 
     def _draft(self, image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
         if getattr(image, "format", None) != "JPEG" or not hasattr(image, "draft"):

@@ -1,0 +1,91 @@
+"""Evaluation sets in CLIP_benchmark's webdataset layout, from a folder or over http.
+
+Layout: `test/nshards.txt`, `test/0.tar` and on with `jpg|png|webp` + `cls` (classification) or + `txt` of one caption a
+line (retrieval); `classnames.txt` and `zeroshot_classification_templates.txt`, one a line, with `{c}` for the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.pictures import load, open_picture
+from multimodal_zoo.data.shards import REMOTE, RawSample, decode_text, find_image, read_shard, read_text
+from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.registry import DATASETS
+
+#: Suffixes of pictures in these sets.
+SUFFIXES = ("webp", "jpg", "jpeg", "png")
+
+
+@DATASETS.register_module(name="clip_benchmark")
+class ClipBenchmark:
+    """Pictures with class labels, or with several captions, in the order of the shards.
+
+    Documents have `label` (a whole number) in meta where the set has classes, and `texts` (all captions) where it has
+    captions; a document's own text is its class name or its first caption.
+
+    Args:
+        root: folder or http(s) address of one data set.
+        split: folder of the shards.
+
+    Raises:
+        FileNotFoundError: no `nshards.txt` there.
+    """
+
+    def __init__(self, root: str, split: str = "test") -> None:
+        self.root = root.rstrip("/")
+        count = read_text(f"{self.root}/{split}/nshards.txt").strip()
+        if not count.isdigit():
+            raise ValueError(f"{self.root}/{split}/nshards.txt says {count!r}; expected the number of shards")
+        self.shards = [f"{self.root}/{split}/{number}.tar" for number in range(int(count))]
+        self.classnames = self._lines("classnames.txt")
+        self.templates = [line.replace("{c}", "{}") for line in self._lines("zeroshot_classification_templates.txt")]
+        self.skips = Skips()
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            return [line for line in read_text(f"{self.root}/{name}").splitlines() if line.strip()]
+        except FileNotFoundError:
+            return []
+
+    def _decode(self, sample: RawSample) -> Document:
+        key = sample["__key__"]
+        encoded = find_image(sample, SUFFIXES)
+        if encoded is None:
+            raise UnusableError("missing image", key)
+        # Pictures are not turned by EXIF here: published figures were measured without.
+        image = load(open_picture(encoded, key, turn=False), key)
+        if "cls" in sample:
+            written = decode_text(sample["cls"])
+            if not written.isdigit():
+                raise UnusableError("class that is no number", key)
+            label = int(written)
+            if self.classnames and label >= len(self.classnames):
+                raise UnusableError("class beyond classnames.txt", key)
+            name = self.classnames[label] if self.classnames else written
+            return pair(image, name, {"key": key, "label": label})
+        texts = [line.strip() for line in decode_text(sample.get("txt", b"")).splitlines() if line.strip()]
+        if not texts:
+            raise UnusableError("neither class nor caption", key)
+        return pair(image, texts[0], {"key": key, "texts": texts})
+
+    def __iter__(self) -> Iterator[Document]:
+        """Every usable picture once.
+
+        Raises:
+            NoUsableSamplesError: there is none.
+        """
+        found = False
+        for shard in self.shards:
+            for sample in read_shard(shard, self.skips):
+                try:
+                    document = self._decode(sample)
+                except UnusableError as error:
+                    self.skips.add(error.reason, error.key)
+                    continue
+                found = True
+                yield document
+        self.skips.report(self.root if REMOTE.match(self.root) else self.root.rsplit("/", 1)[-1])
+        if not found:
+            raise self.skips.nothing_usable("clip_benchmark", "benchmark's root")

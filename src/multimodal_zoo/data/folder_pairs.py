@@ -1,0 +1,168 @@
+"""Image-text pairs in a folder with a table: CSV, TSV or JSONL with one row a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.pictures import open_picture
+from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.registry import DATASETS
+
+
+def _delimited(delimiter: str) -> Any:
+    def _read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+        return iter(csv.DictReader(lines, delimiter=delimiter))
+
+    return _read
+
+
+def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in lines if line.strip())
+
+
+#: Readers of tables by file suffix.
+TABLES = {
+    ".csv": _delimited(","),
+    ".tsv": _delimited("\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+}
+
+
+@DATASETS.register_module(name="folder_pairs")
+class FolderPairs:
+    """Pictures of a folder with the captions of a table.
+
+    Rows without path or caption are counted and left out at once; pictures are opened when they are asked for.
+
+    Args:
+        table: a .csv, .tsv (with a header) or .jsonl file.
+        folder: what the paths in the table are relative to; they must stay inside of it.
+        image: column of the picture's path.
+        text: column of the caption.
+        concept: column of whole numbers, the same for pictures of one thing; None: unknown.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: another kind of file, or a column that it does not have.
+        NoUsableSamplesError: no row with a path and a caption.
+    """
+
+    def __init__(self, table: str, folder: str, image: str, text: str, concept: str | None = None) -> None:
+        path = Path(table).expanduser()
+        if path.suffix.lower() not in TABLES:
+            raise ValueError(f"data.train.table is {table!r}; it must end in {', '.join(TABLES)}")
+        if not path.is_file():
+            raise FileNotFoundError(f"data.train.table: no file {str(path)!r}")
+        self.folder = Path(folder).expanduser().resolve()
+        self.skips = Skips()
+        self._rows: list[tuple[str, str, dict[str, Any]]] = []
+        wanted = [column for column in (image, text, concept) if column is not None]
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(TABLES[path.suffix.lower()](lines), start=1):
+                missing = [column for column in wanted if column not in row]
+                if missing:
+                    raise ValueError(f"{path.name}, row {number}: no column {missing[0]!r}; it has {', '.join(row)}")
+                self._add(str(row[image] or "").strip(), str(row[text] or "").strip(), row, concept, number)
+        if not self._rows:
+            raise self.skips.nothing_usable("folder_pairs", "data.train.table")
+        self.concepts = None if concept is None else [facts["concept"] for _, _, facts in self._rows]
+
+    def _add(self, path: str, text: str, row: dict[str, Any], concept: str | None, number: int) -> None:
+        if not path:
+            self.skips.add("missing image path", f"row {number}")
+        elif not text:
+            self.skips.add("missing caption", path)
+        elif not (self.folder / path).resolve().is_relative_to(self.folder):
+            self.skips.add("path outside the folder", path)
+        else:
+            facts = {"concept": int(row[concept])} if concept is not None else {}
+            self._rows.append((path, text, {**facts, "key": path}))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Document:
+        """One pair.
+
+        Raises:
+            UnusableError: the picture is missing or broken.
+        """
+        path, text, facts = self._rows[index]
+        return pair(open_picture(self.folder / path, key=path), text, dict(facts))
+
+    def __iter__(self) -> Iterator[Document]:
+        return usable(self)
+
+
+@DATASETS.register_module(name="huggingface_pairs")
+class HuggingfacePairs:
+    """Pairs of a Hugging Face data set: saved to disk, in parquet files, or by its name on the Hub.
+
+    Args:
+        path: a folder written by `save_to_disk`, a .parquet file or pattern, or a Hub name.
+        split: which split; ignored where a folder holds a single one.
+        image: column of pictures (an Image feature, encoded bytes, or a mapping with `bytes` or `path`).
+        text: column of captions: a text, or a list of which the first is the document's and all are in `texts`.
+
+    Raises:
+        ModuleNotFoundError: the library `datasets` is missing.
+        ValueError: a column or split that it does not have.
+    """
+
+    def __init__(self, path: str, split: str, image: str, text: str) -> None:
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "huggingface_pairs needs the library datasets: pip install 'multimodal_zoo[eval]'", name="datasets"
+            ) from error
+        local = Path(path).expanduser()
+        if local.is_dir() and any(local.glob("*.json")):
+            loaded = datasets.load_from_disk(str(local))
+        elif path.endswith(".parquet"):
+            loaded = datasets.load_dataset("parquet", data_files={split: str(local)})
+        else:
+            loaded = datasets.load_dataset(path)
+        if isinstance(loaded, datasets.DatasetDict):
+            if split not in loaded:
+                raise ValueError(f"data.train.split is {split!r}; {path} has {', '.join(loaded)}")
+            loaded = loaded[split]
+        for column in (image, text):
+            if column not in loaded.column_names:
+                raise ValueError(f"{path} has no column {column!r}; it has {', '.join(loaded.column_names)}")
+        if isinstance(loaded.features[image], datasets.Image):  # we open pictures: errors are counted, not fatal
+            loaded = loaded.cast_column(image, datasets.Image(decode=False))
+        self.rows = loaded
+        self.image, self.text = image, text
+        self.skips = Skips()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Document:
+        """One pair.
+
+        Raises:
+            UnusableError: no caption, or no picture that can be read.
+        """
+        row = self.rows[index]
+        key = str(row.get("__key__") or row.get("key") or index)
+        given = row[self.text] or ""
+        texts = [str(text).strip() for text in ([given] if isinstance(given, str) else given) if str(text).strip()]
+        if not texts:
+            raise UnusableError("missing caption", key)
+        picture = row[self.image]
+        if isinstance(picture, dict):
+            picture = picture.get("bytes") or picture.get("path")
+        if not picture:
+            raise UnusableError("missing image", key)
+        return pair(open_picture(picture, key=key), texts[0], {"key": key, "texts": texts})
+
+    def __iter__(self) -> Iterator[Document]:
+        return usable(self)

@@ -1,0 +1,187 @@
+"""Tar shards: finding them, and reading their samples as bytes without ever writing or trusting a path.
+
+Built on the webdataset library's openers and grouping; a damaged shard costs its own samples only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import shlex
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from multimodal_zoo.data.skips import Skips
+
+#: Suffixes of pictures, in the order in which they are looked for.
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+REMOTE = re.compile(r"^(https?|s3|gs|pipe|hf|ais|sftp|ftps|scp):")
+#: Bytes in a block of a tar, and how gzip, bzip2 and xz files begin.
+BLOCK = 512
+COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7")
+#: One sample of a shard: bytes by suffix, with `__key__` and `__url__`.
+RawSample = dict[str, Any]
+
+
+class Tail:
+    """A stream that remembers the end of what was read from it.
+
+    A tar ends with blocks of zeros. Python's reader takes any other end for the end as well, and a shard whose download
+    stopped between two members would pass for a whole one.
+
+    Args:
+        stream: what to read.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.head = b""
+        self.tail = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        content: bytes = self.stream.read(size)
+        if content:
+            self.head = self.head or content[:BLOCK]
+            self.tail = content[-BLOCK:] if len(content) >= BLOCK else (self.tail + content)[-BLOCK:]
+        return content
+
+    def close(self) -> None:
+        """Close the stream."""
+        self.stream.close()
+
+    def complete(self) -> bool:
+        """Whether a plain tar ended with zeros; compressed ones check their own end."""
+        return self.head[:2] in COMPRESSED or not any(self.tail)
+
+
+class UnsafePathError(tarfile.TarError):
+    """A member of a tar names a place outside of its folder."""
+
+
+def expand(sources: str | Sequence[str], key: str) -> list[str]:
+    """Shard addresses from patterns, in order and without repetition.
+
+    Args:
+        sources: local paths with braces (`{00000..00099}`) and globs, or http, https, s3, gs, hf and pipe addresses
+            with braces. Several in one text are separated by `::`.
+        key: the configuration key, for errors.
+
+    Raises:
+        FileNotFoundError: a local pattern that matches no file.
+    """
+    import braceexpand
+
+    listed = [sources] if isinstance(sources, str) else list(sources)
+    found: dict[str, None] = {}
+    for pattern in (part for source in listed for part in source.split("::")):
+        for address in braceexpand.braceexpand(pattern):
+            if REMOTE.match(address):
+                found[address] = None
+                continue
+            path = os.path.expanduser(address.removeprefix("file:"))
+            matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
+            if not matches:
+                raise FileNotFoundError(f"{key}: no shard at {path!r} (from {pattern!r})")
+            found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def opener(address: str) -> str:
+    """The address as webdataset opens it; s3 goes through the AWS command line."""
+    return f"pipe:aws s3 cp {shlex.quote(address)} -" if address.startswith("s3:") else address
+
+
+def check_member(name: str) -> bool:
+    """Whether a member is a file to read.
+
+    Raises:
+        UnsafePathError: an absolute path, a drive letter or a `..` in it.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or re.match(r"^[A-Za-z]:", name):
+        raise UnsafePathError(f"member {name!r}")
+    return True
+
+
+def _raise(error: Exception) -> bool:
+    raise error
+
+
+def read_shard(address: str, skips: Skips) -> Iterator[RawSample]:
+    """Samples of one shard, grouped by key; links, devices and folders in it are ignored.
+
+    Reading of a shard stops where it is cut off or names a path outside of its folder; that is counted.
+    """
+    from webdataset.gopen import gopen
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    def _files(stream: Tail) -> Iterator[dict[str, Any]]:
+        for member in tar_file_iterator(stream, handler=_raise, select_files=check_member):
+            member["__url__"] = address
+            yield member
+        yield {}  # end of shard: releases the last sample
+        if not stream.complete():
+            raise tarfile.ReadError("no end-of-archive mark")
+
+    def _keep_first(error: Exception) -> bool:
+        if not isinstance(error, ValueError):
+            raise error
+        skips.add("repeated file name in tar", address)
+        return True
+
+    try:
+        stream = Tail(gopen(opener(address)))
+    except (OSError, ValueError) as error:
+        skips.add("shard cannot be opened", f"{address}: {error}")
+        return
+    try:
+        yield from group_by_keys(_files(stream), handler=_keep_first)
+    except UnsafePathError as error:
+        skips.add("tar with a path outside its folder", f"{address}: {_short(error)}")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        skips.add("truncated or damaged tar", f"{address}: {_short(error)}")
+    finally:
+        _close(stream)
+
+
+def _short(error: Exception) -> str:
+    return str(error).partition(" @ <")[0]  # webdataset appends the stream
+
+
+def _close(stream: Any) -> None:
+    # A command that is stopped half-way reports a failure of its own, which says nothing new.
+    with contextlib.suppress(OSError, ValueError):
+        stream.close()
+
+
+def find_image(sample: RawSample, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> bytes | None:
+    """The encoded picture of a sample, None where there is none."""
+    return next((sample[suffix] for suffix in suffixes if suffix in sample), None)
+
+
+def decode_text(value: bytes) -> str:
+    """UTF-8 text; bytes that are none become the replacement character."""
+    return value.decode("utf-8", errors="replace").strip()
+
+
+def read_text(address: str, opened: Callable[[str], Any] | None = None) -> str:
+    """A small text file beside shards, local or remote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    from webdataset.gopen import gopen
+
+    try:
+        with (opened or gopen)(opener(address)) as stream:
+            content: bytes = stream.read()
+    except OSError as error:
+        raise FileNotFoundError(f"cannot read {address}: {error}") from error
+    if not content and REMOTE.match(address):
+        raise FileNotFoundError(f"cannot read {address}")
+    return content.decode("utf-8")

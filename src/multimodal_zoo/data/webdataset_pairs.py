@@ -1,0 +1,98 @@
+"""Image-text pairs in tar shards as img2dataset writes them (LAION, CC, DataComp): image + txt + json under one key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.pictures import load, open_picture
+from multimodal_zoo.data.shards import RawSample, decode_text, expand, find_image, read_shard
+from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.registry import DATASETS
+
+
+@DATASETS.register_module(name="webdataset_pairs")
+class WebdatasetPairs:
+    """Pairs read in a stream from tar shards, local or remote.
+
+    Samples without picture or caption, broken pictures, and shards that are cut off or unsafe are counted in `skips`.
+
+    Args:
+        sources: shard patterns; see `shards.expand`.
+        streams: shards that each rank reads at a time. It decides the order of samples, the number of workers does
+            not; workers are a divisor of it. Lowered where there are fewer shards for a rank.
+        shuffle: samples that each stream holds in memory, encoded, to draw from.
+        samples_per_epoch: pairs of all ranks in what is called an epoch; the streams go on from one to the next. None:
+            an epoch is one pass over all shards, which only a single rank can do (ranks' shards differ in length).
+        caption: suffix of the caption; a sample's `json` is asked for `caption` if the suffix is not there.
+
+    Raises:
+        FileNotFoundError: a local pattern that matches nothing.
+        ValueError: fewer than one stream.
+    """
+
+    def __init__(
+        self,
+        sources: str | Sequence[str],
+        streams: int,
+        shuffle: int,
+        samples_per_epoch: int | None,
+        caption: str = "txt",
+    ) -> None:
+        if streams < 1 or shuffle < 1:
+            raise ValueError(f"data.train.streams is {streams} and shuffle {shuffle}; both must be at least 1")
+        self.shards = expand(sources, "data.train.sources")
+        self.streams = streams
+        self.shuffle = shuffle
+        self.samples_per_epoch = samples_per_epoch
+        self.caption = caption
+        self.skips = Skips()
+
+    def raw(self, shard: str, skips: Skips) -> Iterator[RawSample]:
+        """Encoded samples of one shard."""
+        return read_shard(shard, skips)
+
+    def decode(self, sample: RawSample) -> Document:
+        """The document of an encoded sample; the picture is decoded as far as its header.
+
+        Raises:
+            UnusableError: no picture, no caption, or a picture that cannot be read.
+        """
+        key = sample["__key__"]
+        encoded = find_image(sample)
+        if encoded is None:
+            raise UnusableError("missing image", key)
+        facts = self._facts(sample)
+        text = decode_text(sample[self.caption]) if self.caption in sample else str(facts.get("caption") or "").strip()
+        if not text:
+            raise UnusableError("missing caption", key)
+        return pair(open_picture(encoded, key), text, {"key": key, **facts, "shard": sample["__url__"]})
+
+    def _facts(self, sample: RawSample) -> dict[str, Any]:
+        try:
+            facts = json.loads(sample.get("json", b"{}"))
+        except ValueError:
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def __iter__(self) -> Iterator[Document]:
+        """Every usable pair once, in the order of the shards.
+
+        Raises:
+            NoUsableSamplesError: there is none.
+        """
+        found = False
+        for shard in self.shards:
+            for sample in self.raw(shard, self.skips):
+                try:
+                    document = self.decode(sample)
+                    load(document.image, document.key)  # type: ignore[arg-type]
+                except UnusableError as error:
+                    self.skips.add(error.reason, error.key)
+                    continue
+                found = True
+                yield document
+        if not found:
+            raise self.skips.nothing_usable("webdataset_pairs", "data.train.sources")

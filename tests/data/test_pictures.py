@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+from multimodal_zoo.data.pictures import from_array, load, open_picture, to_rgb
+from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.transforms import ImageTransform
+
+CAT = Path(photographs.__file__).parent / "chelsea.png"
+
+
+@pytest.fixture(scope="module")
+def cat() -> Image.Image:
+    return Image.open(CAT).convert("RGB").resize((90, 60))
+
+
+def reopened(image: Image.Image, suffix: str, **options: object) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, suffix, **options)
+    return open_picture(buffer.getvalue())
+
+
+def error(image: Image.Image, expected: Image.Image) -> float:
+    got = np.asarray(to_rgb(image), dtype=np.float32)
+    return float(np.abs(got - np.asarray(expected.convert("RGB"), dtype=np.float32)).mean())
+
+
+def test_grey(cat: Image.Image) -> None:
+    grey = cat.convert("L")
+    assert error(reopened(grey, "PNG"), grey) == 0
+    assert error(reopened(grey.convert("LA"), "PNG"), grey) == 0
+    assert error(reopened(cat.convert("1"), "PNG"), cat.convert("1")) == 0
+
+
+def test_sixteen_bits(cat: Image.Image) -> None:
+    grey = np.asarray(cat.convert("L")).astype(np.uint16)
+    sixteen = reopened(Image.fromarray(grey * 257), "PNG")
+    assert sixteen.mode.startswith("I")
+    assert error(sixteen, cat.convert("L")) == 0
+    floats = Image.fromarray((grey / 255).astype(np.float32))
+    assert error(reopened(floats, "TIFF"), cat.convert("L")) <= 0.5
+
+
+def test_cmyk(cat: Image.Image) -> None:
+    assert error(reopened(cat.convert("CMYK"), "JPEG", quality=98), cat) < 3
+
+
+def test_alpha_is_composited_on_white(cat: Image.Image) -> None:
+    alpha = np.zeros((60, 90), np.uint8)
+    alpha[:, 45:] = 255
+    rgba = np.dstack([np.asarray(cat), alpha])
+    got = np.asarray(to_rgb(reopened(from_array(rgba), "PNG")))
+    assert (got[:, :45] == 255).all()
+    np.testing.assert_array_equal(got[:, 45:], np.asarray(cat)[:, 45:])
+
+
+def test_palette_with_transparency() -> None:
+    palette = Image.new("P", (4, 2), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((0, 0), 1)
+    got = np.asarray(to_rgb(reopened(palette, "PNG", transparency=0)))
+    assert got[0, 0].tolist() == [200, 100, 50]
+    assert (got[1] == 255).all()
+    keyed = Image.new("RGB", (2, 2), (9, 9, 9))
+    assert (np.asarray(to_rgb(reopened(keyed, "PNG", transparency=(9, 9, 9)))) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_exif_orientation(cat: Image.Image, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180}
+    turns |= {6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}
+    turned = reopened(cat, "PNG", exif=exif)
+    assert error(turned, cat.transpose(turns[orientation])) == 0
+    buffer = io.BytesIO()
+    cat.save(buffer, "PNG", exif=exif)
+    assert error(open_picture(buffer.getvalue(), turn=False), cat) == 0
+
+
+def test_broken_files(tmp_path: Path, cat: Image.Image) -> None:
+    buffer = io.BytesIO()
+    cat.save(buffer, "JPEG")
+    with pytest.raises(UnusableError, match=r"broken image: cut"):
+        load(open_picture(buffer.getvalue()[:900], "cut"), "cut")
+    with pytest.raises(UnusableError, match=r"broken image: text"):
+        open_picture(b"not an image", "text")
+    with pytest.raises(UnusableError, match=r"missing image file"):
+        open_picture(tmp_path / "absent.png")
+
+
+def test_huge_image_is_refused() -> None:
+    header = io.BytesIO()
+    Image.new("1", (1, 1)).save(header, "PNG")
+    data = bytearray(header.getvalue())
+    data[16:24] = (60000).to_bytes(4, "big") * 2  # width and height in the header chunk
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    with pytest.raises(UnusableError, match=r"broken image"):
+        open_picture(bytes(data))
+
+
+def test_arrays() -> None:
+    with pytest.raises(ValueError, match=r"expected uint8"):
+        from_array(np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"float32"):
+        from_array(np.zeros((4, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("name", ["chelsea.png", "camera.png", "rocket.jpg", "horse.png", "logo.png", "retina.jpg"])
+def test_every_kind_of_photograph_goes_through(name: str) -> None:
+    transform = ImageTransform(32, (0.5,) * 3, (0.5,) * 3)
+    images = transform([CAT.parent / name, CAT.parent / name])
+    assert images.shape == (2, 3, 32, 32)
+    assert -1 <= images.min() < images.max() <= 1

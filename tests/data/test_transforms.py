@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+from torchvision.transforms import v2 as published
+from torchvision.transforms.v2 import functional
+
+from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
+from multimodal_zoo.data.transforms import FixedCrop, ImageTransform, RandomResizedCrop
+from multimodal_zoo.registry import build
+
+FOLDER = Path(photographs.__file__).parent
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+NAMES = ["chelsea.png", "rocket.jpg", "camera.png", "coffee.png", "brick.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [64, 224, 97])
+def test_shorter_crop_is_the_published_transform(name: str, size: int) -> None:
+    image = Image.open(FOLDER / name)
+    bicubic = published.InterpolationMode.BICUBIC
+    steps = [published.Resize(size, bicubic), published.CenterCrop(size)]
+    resized = published.Compose(steps)(image).convert("RGB")
+    expected = functional.normalize(functional.to_dtype(functional.pil_to_tensor(resized), scale=True), MEAN, STD)
+    torch.testing.assert_close(ImageTransform(size, MEAN, STD)([image])[0], expected, atol=1e-6, rtol=0)
+
+
+def test_small_and_narrow_images() -> None:
+    for shape in [(1, 1), (3, 400), (400, 3), (64, 64)]:
+        image = Image.fromarray(np.full((*shape, 3), 128, np.uint8))
+        for resize in ("shorter_crop", "squash", "pad"):
+            assert ImageTransform(64, MEAN, STD, resize).pixels(image).shape == (3, 64, 64)
+
+
+def test_squash_and_pad() -> None:
+    image = Image.open(FOLDER / "rocket.jpg")
+    assert image.width > image.height
+    squashed = ImageTransform(64, MEAN, STD, "squash").pixels(image)
+    expected = functional.pil_to_tensor(image.resize((64, 64), Image.Resampling.BICUBIC))
+    torch.testing.assert_close(squashed, expected)
+    padded = ImageTransform(64, MEAN, STD, "pad").pixels(image)
+    height = round(64 * image.height / image.width)
+    top = (64 - height) // 2
+    assert not padded[:, :top].any()
+    assert padded[:, top : top + height].float().mean() > 10
+
+
+def test_transparent_pictures_are_resized_without_fringes() -> None:
+    rgba = np.zeros((40, 40, 4), np.uint8)  # hidden colour black
+    rgba[10:30, 10:30] = (255, 0, 0, 255)
+    pixels = ImageTransform(16, MEAN, STD).pixels(rgba)
+    assert pixels[0].min() == 255  # red on white: the red channel is full everywhere
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match=r"images.resize is 'stretch'; it must be one of shorter_crop, squash, pad"):
+        ImageTransform(64, MEAN, STD, "stretch")
+    with pytest.raises(ValueError, match=r"interpolation is 'cubic'"):
+        RandomResizedCrop(64, interpolation="cubic")
+
+
+def test_random_crop_boxes_are_in_range() -> None:
+    crop = RandomResizedCrop(32, (0.3, 0.9), (0.75, 4 / 3))
+    random = Random(0)
+    for _ in range(200):
+        left, top, right, bottom = crop.box(200, 150, random)
+        assert 0 <= left < right <= 200
+        assert 0 <= top < bottom <= 150
+        assert 0.29 < (right - left) * (bottom - top) / 30000 < 0.91
+        assert 0.74 < (right - left) / (bottom - top) < 1.35
+    assert crop.box(1000, 10, random) == (493, 0, 506, 10)  # no draw fits: the widest centred part
+
+
+def test_random_crop_is_crop_then_resize() -> None:
+    image = Image.open(FOLDER / "chelsea.png")
+    crop = RandomResizedCrop(48, (0.5, 0.8))
+    box = crop.box(*image.size, Random(3))
+    expected = image.crop(tuple(int(edge) for edge in box)).resize((48, 48), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(crop(image, Random(3)), functional.pil_to_tensor(expected))
+    assert torch.equal(crop(image, Random(3)), crop(image, Random(3)))
+    assert not torch.equal(crop(image, Random(3)), crop(image, Random(4)))
+
+
+def test_reduced_decoding_shows_the_same_part() -> None:
+    buffer = io.BytesIO()
+    Image.open(FOLDER / "coffee.png").save(buffer, "JPEG", quality=95)
+    crop = RandomResizedCrop(64, (0.4, 1.0))
+    for seed in range(5):
+        reduced = crop(Image.open(buffer), Random(seed)).float()
+        whole = Image.open(buffer)
+        whole.load()
+        assert whole.size == (600, 400)
+        assert (reduced - crop(whole, Random(seed)).float()).abs().mean() < 4
+
+
+def test_fixed_crop_is_the_evaluation_resize() -> None:
+    image = Image.open(FOLDER / "chelsea.png")
+    torch.testing.assert_close(FixedCrop(40)(image, Random(0)), ImageTransform(40, MEAN, STD).pixels(image))
+
+
+def test_processor(processor: ImageTextProcessor) -> None:
+    ids = processor.texts(["ab", "abcd"])
+    assert ids.tolist() == [[1, 100, 101, 2, 0, 0], [1, 100, 101, 102, 103, 2]]
+    assert processor.texts("ab").shape == (1, 4)
+    assert processor.images([FOLDER / "chelsea.png", np.zeros((8, 9, 3), np.uint8)]).shape == (2, 3, 16, 16)
+    assert pad_ids([], 0).shape == (0, 0)
+
+
+def test_transform_from_a_configuration() -> None:
+    config = {"type": "image_transform", "size": 8, "mean": [0, 0, 0], "std": [1, 1, 1], "resize": "squash"}
+    assert build(config)([np.full((4, 4), 255, np.uint8)]).eq(1).all()

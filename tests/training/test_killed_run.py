@@ -20,6 +20,7 @@ RECIPE = """# @package _global_
 defaults:
   - /base/train
   - override /model: clip_tiny
+  - override /encoder@model.image: clip_vit_tiny
   - override /data: emoji
   - override /callbacks: ema
   - override /logger: csv
@@ -28,12 +29,17 @@ run: {name: killed}
 threads: 1
 model:
   embed_dim: 16
-  image: {width: 32}
-  text: {width: 32}
+  image: {width: 32, blocks: {depth: 2}}
+  text: {width: 32, blocks: {depth: 2}}
 data:
   batch_size: 8
   train: {styles: [twemoji], image_size: 32}
-trainer: {max_steps: 12, log_every_n_steps: 1, val_check_interval: 4, check_val_every_n_epoch: null, limit_val_batches: 1}
+trainer:
+  max_steps: 12
+  log_every_n_steps: 1
+  val_check_interval: 4
+  check_val_every_n_epoch: null
+  limit_val_batches: 1
 callbacks: {checkpoint: {every_n_steps: 6}, samples: {every_n_steps: 6, gallery: 8, pictures: 2}}
 """
 

@@ -87,7 +87,9 @@ class ContrastiveModule(lightning.LightningModule):
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
         validating = stage == "validation"
         values = {f"{stage}/{name}": value.detach() for name, value in outputs.items()}
-        self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=validating, batch_size=samples)
+        # the mean over ranks is worth a collective only where it is written down
+        shown = validating or (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=shown, batch_size=samples)
 
     def configure_model(self) -> None:
         """Shard the model over the ranks where the strategy has a device mesh (FSDP2); nothing otherwise."""

@@ -43,7 +43,7 @@ class RandomState(Callback):
     """Keeps every rank's random state in the checkpoint and keeps validation from touching it.
 
     A resumed run starts its next step with exactly the state that the uninterrupted run had there: what data loaders
-    draw while they start is undone in both. Each rank starts from a seed of its own, so that dropout differs between ranks.
+    draw while they start is undone in both. Each rank starts from a seed of its own, so that its dropout is its own.
 
     Args:
         seed: the recipe's seed.

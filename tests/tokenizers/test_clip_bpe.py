@@ -1,0 +1,121 @@
+"""CLIP's tokenizer against golden ids, open_clip, and its own promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from multimodal_zoo.tokenizers.clip_bpe import ClipSubsetTokenizer, ClipTokenizer
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+CASE = json.loads((GOLDENS / "eva_clip/tokenizer/case.json").read_text())
+IO = load_file(GOLDENS / "eva_clip/tokenizer/io.safetensors")
+
+
+@pytest.fixture(scope="module")
+def full() -> ClipTokenizer:
+    return ClipTokenizer()
+
+
+def padded(rows: list[list[int]], length: int) -> list[list[int]]:
+    return [row + [0] * (length - len(row)) for row in rows]
+
+
+@pytest.mark.parametrize(("length", "name"), [(77, "ids"), (16, "ids_short")])
+def test_golden_ids(length: int, name: str) -> None:
+    tokenizer = ClipTokenizer(length)
+    rows = tokenizer.encode(CASE["texts"])
+    assert padded(rows, length) == IO[name].tolist()
+    # a row that just fills the context looks like a cut one, but is not
+    assert tokenizer.truncated == sum(len(tokenizer.words(text)) > length - 2 for text in CASE["texts"])
+    assert max(map(len, rows)) == length
+    assert min(map(len, rows)) == 2
+
+
+def test_golden_texts_come_back(full: ClipTokenizer) -> None:
+    for row, text in zip(full.encode(CASE["texts"]), CASE["decoded"], strict=True):
+        assert full.decode(row) == text.strip()
+        assert full.decode(row + [0] * 5) == text.strip()
+
+
+def test_declips_vocabulary_is_a_matter_of_special_words() -> None:
+    case = json.loads((GOLDENS / "declip/tokenizer/case.json").read_text())
+    io = load_file(GOLDENS / "declip/tokenizer/io.safetensors")
+    words = ("<|mask|>", "<|startoftext|>", "<|endoftext|>")
+    tokenizer = ClipTokenizer(vocab_size=49409, special=words)
+    rows = tokenizer.encode(case["texts"])
+    assert padded(rows, 77) == io["ids"].tolist()
+    assert (tokenizer.start_id, tokenizer.end_id, tokenizer.vocab_size) == (49407, 49408, 49409)
+
+
+def test_agrees_with_open_clip(full: ClipTokenizer) -> None:
+    import open_clip
+
+    texts = [
+        "Résumé: naïve co-operation, isn't it?",
+        "１２３ ①②③ x²",
+        "a\u00a0b\u3000c",
+        "it'S DON'T",
+        "<END_OF_TEXT>",
+        "ǅ ß İ",
+    ]
+    expected = open_clip.SimpleTokenizer()(texts, context_length=77).tolist()
+    assert padded(full.encode(texts), 77) == expected
+
+
+def test_sizes_and_ids(full: ClipTokenizer) -> None:
+    assert (full.vocab_size, full.start_id, full.end_id, full.pad_id) == (49408, 49406, 49407, 0)
+    assert full.encode([""]) == [[49406, 49407]]
+    assert full.encode([]) == []
+
+
+def test_fewer_merges_spell_rare_words_with_more_pieces(full: ClipTokenizer) -> None:
+    small = ClipTokenizer(context_length=64, vocab_size=2048)
+    text = "a crocodile with sunglasses 🐊"
+    (row,) = small.encode([text])
+    assert len(row) > len(full.encode([text])[0])
+    assert max(row) == small.end_id == 2047
+    assert small.decode(row) == text
+    only_bytes = ClipTokenizer(context_length=64, vocab_size=514)
+    assert only_bytes.decode(only_bytes.encode([text])[0]) == text
+
+
+def test_a_subset_keeps_the_pieces_in_use(full: ClipTokenizer) -> None:
+    texts = ["a red apple", "a green apple", "red car"]
+    small = ClipSubsetTokenizer(vocab_size=12, texts=texts, context_length=8)
+    rows = small.encode(texts)
+    assert [small.decode(row) for row in rows] == texts
+    assert {i for row in rows for i in row} <= {2, 3, 4, 5, 6, 10, 11}
+    assert all(row[0] == small.start_id == 10 and row[-1] == small.end_id == 11 for row in rows)
+    (unknown,) = small.encode(["a yellow apple"])
+    assert unknown.count(small.unknown_id) == 1
+    assert small.kept == sorted({i for text in texts for i in full.words(text)})
+
+
+def test_a_subset_from_published_ids(full: ClipTokenizer, tmp_path: Path) -> None:
+    pieces = sorted(set(full.words("a red apple")))
+    file = tmp_path / "pieces.txt"
+    file.write_text("\n".join(map(str, pieces)))
+    one, other = ClipSubsetTokenizer(9, pieces=pieces), ClipSubsetTokenizer(9, pieces=str(file))
+    assert one.encode(["red apple"]) == other.encode(["red apple"]) == [[7, *one.words("red apple"), 8]]
+    frequent = ClipSubsetTokenizer(5, texts=["cat dog dog"])
+    assert frequent.decode(frequent.encode(["dog"])[0]) == "dog"
+    assert frequent.encode(["cat"]) == [[3, 1, 4]]
+
+
+def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="start and end alone take 2"):
+        ClipTokenizer(1)
+    with pytest.raises(ValueError, match=r"vocab_size is 60000; expected 514 to 49408"):
+        ClipTokenizer(vocab_size=60000)
+    with pytest.raises(ValueError, match="3 pieces and 4 more ids do not fit"):
+        ClipSubsetTokenizer(6, pieces=[5, 6, 7])
+
+
+def test_a_missing_vocabulary_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multimodal_zoo.tokenizers.clip_bpe.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"processor.texts.vocabulary"):
+        ClipTokenizer()

@@ -26,9 +26,11 @@ def test_every_variant_builds_on_meta_with_the_parameters_its_card_gives(name) -
 
 
 def test_create_takes_the_overrides_of_the_command_line() -> None:
-    model = zoo.create("clip_tiny", overrides=["model.image.blocks.depth=1"], embed_dim=24)
-    assert model.encode_image(torch.zeros(2, 3, 64, 64)).shape == (2, 24)
-    assert len(model.image.blocks.blocks) == 1
+    model = zoo.create("clip_tiny", overrides=["model.text.blocks.depth=1"], embed_dim=24).eval()
+    assert model.encode_image(torch.zeros(2, 3, 48, 48)).shape == (2, 24)
+    assert len(model.text.blocks.layers) == 1
+    swapped = zoo.create("clip_tiny", overrides=["encoder@model.image=clip_vit_tiny"])
+    assert swapped.encode_image(torch.zeros(2, 3, 64, 64)).shape == (2, 256)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_alone() -> None:
@@ -45,7 +47,7 @@ def test_errors_name_the_nearest() -> None:
     with pytest.raises(KeyError, match="closest: clip_vit_b32"):
         zoo.create("clip_vit_b23")
     with pytest.raises(Exception, match=r"depht"):
-        zoo.create("clip_tiny", overrides=["model.image.blocks.depht=2"])
+        zoo.create("clip_tiny", overrides=["model.text.blocks.depht=2"])
     with pytest.raises(Exception, match=r"embed_dimm"):
         zoo.create("clip_tiny", embed_dimm=3)
     with pytest.raises(ValueError, match="no published weights"):
@@ -63,10 +65,10 @@ def test_a_card_prints_and_renders() -> None:
 def test_from_pretrained_reads_back_what_save_model_wrote(tmp_path) -> None:
     from multimodal_zoo.checkpoints.store import save_model
 
-    model = zoo.create("clip_tiny", overrides=["model.image.blocks.depth=1"])
+    model = zoo.create("clip_tiny", overrides=["model.text.blocks.depth=1"])
     save_model(model, tmp_path / "model")
     again = zoo.from_pretrained(tmp_path / "model")
-    images = torch.rand(2, 3, 64, 64)
+    images = torch.rand(2, 3, 48, 48)
     model.eval(), again.eval()
     assert torch.equal(model.encode_image(images), again.encode_image(images))
     assert again.weights == str(tmp_path / "model")
@@ -83,8 +85,8 @@ def test_every_recipe_composes_completely(recipe) -> None:
 
 
 def test_two_settings_in_one_process_do_not_influence_each_other() -> None:
-    images = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 48, 48)
     alone = zoo.create("clip_tiny").eval()
     expected = alone.encode_image(images)
-    zoo.create("clip_tiny", overrides=["model.image.blocks.depth=2"]).eval().encode_image(images)
+    zoo.create("clip_tiny", overrides=["model.text.blocks.depth=1"]).eval().encode_image(images)
     assert torch.equal(alone.encode_image(images), expected)

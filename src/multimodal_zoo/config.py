@@ -9,6 +9,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -30,6 +31,7 @@ class ZooSearchPath(SearchPathPlugin):
 def register() -> None:
     """Make Hydra find the library's YAML (a `hydra_plugins` package is not found in editable installs)."""
     Plugins.instance().register(ZooSearchPath)
+    setup_globals()  # Hydra's resolvers, `${now:...}` among them
 
 
 def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: str | None = None) -> DictConfig:

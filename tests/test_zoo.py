@@ -79,7 +79,7 @@ def test_from_pretrained_reads_back_what_save_model_wrote(tmp_path) -> None:
 def test_every_recipe_composes_completely(recipe) -> None:
     config = zoo.compose(recipe)
     missing = OmegaConf.missing_keys(config)
-    assert not missing
+    assert missing <= {"data.train.sources"}  # pairs that were never released: only the user knows where theirs lie
     for node in ("model", "data", "objective", "optim", "schedule", "trainer", "evaluation", "run"):
         assert node in config, node
 

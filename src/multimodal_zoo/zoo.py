@@ -101,9 +101,20 @@ def create(
     from multimodal_zoo.checkpoints.store import load_weights
 
     source = _published(variant, config) if pretrained == "published" else str(pretrained)
-    model = build_model(config, device="meta")
+    model = _receiver(config)
     load_weights(model, source, device=device)
-    return attach(model, config, weights=source)
+    return attach(model, config, weights=source).to(device)
+
+
+def _receiver(config: Mapping[str, Any]) -> nn.Module:
+    """A model whose weights will come from a file: on `meta`, unless a borrowed backbone cannot be built there."""
+    from multimodal_zoo.checkpoints.load import unsaved
+
+    try:
+        model = build_model(config, device="meta")
+    except NotImplementedError:  # the backbone computes with its weights while it is built
+        return build_model(config)
+    return build_model(config) if unsaved(model) else model
 
 
 def _published(variant: str, config: Mapping[str, Any]) -> str:
@@ -133,9 +144,9 @@ def from_pretrained(
     if isinstance(config, str):
         config = declaration(config)
     source = recognise(path, config)
-    model = build_model(source.config, device="meta")
+    model = _receiver(source.config)
     load_weights(model, source, device=device)
-    return attach(model, source.config, weights=str(path))
+    return attach(model, source.config, weights=str(path)).to(device)
 
 
 def describe(variant: str, overrides: Sequence[str] = ()) -> Card:

@@ -56,7 +56,7 @@ def test_agrees_with_open_clip(full: ClipTokenizer) -> None:
 
     texts = [
         "Résumé: naïve co-operation, isn't it?",
-        "１２３ ①②③ x²",
+        "\uff11\uff12\uff13 \u2460\u2461 x\u00b2",
         "a\u00a0b\u3000c",
         "it'S DON'T",
         "<END_OF_TEXT>",

@@ -86,8 +86,8 @@ class ClipTextTransformer(nn.Module):
 
     def pooled(self, ids: Tensor) -> Tensor:
         """Exactly `forward(ids).pooled`, without computing tokens in the last block that nothing reads."""
-        end = end_positions(ids)[:, None]
-        return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end))[:, 0]
+        tokens = self.embed(ids)
+        return self.norm(self.blocks(tokens, mask=Causal(), places=end_positions(ids)[:, None]))[:, 0]
 
     def forward(self, ids: Tensor) -> TextFeatures:
         """Features of token ids `(batch, tokens)`, start to end, padded with any smaller id."""

@@ -231,6 +231,7 @@ def _columns(
     captions: list[str] = []
 
     def noted() -> Iterator[Document]:
+        """The documents, their keys and captions noted in passing."""
         for document in documents:
             keys.append(document.key)
             captions.append((texts_of(document) or [""])[0])

@@ -45,6 +45,7 @@ def panels(history: dict[str, Line]) -> dict[str, dict[str, Line]]:
         charts.setdefault(title, {})[prefix or title] = line
 
     def order(title: str) -> tuple[int, str]:
+        """Named ones in their order, then the others by name."""
         return next((place for place, word in enumerate(FIRST) if word in title), len(FIRST)), title
 
     return {title: charts[title] for title in sorted(charts, key=order)[:PANELS]}

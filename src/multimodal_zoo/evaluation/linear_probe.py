@@ -54,6 +54,7 @@ def fit_logistic(
         )
 
         def objective() -> Tensor:
+            """The regularised loss, its gradients set."""
             solver.zero_grad()
             penalty = weight.square().sum() / (2 * inverse_penalty * len(features))
             loss = cross_entropy(linear(features, weight, bias), target) + penalty
@@ -71,6 +72,7 @@ def held_out(metas: Sequence[Any], split_by: str, share: float) -> Tensor:
     """
 
     def place(number: int) -> float:
+        """Where a document's hash falls between 0 and 1."""
         value = metas[number].get(split_by, number)
         return int(hashlib.sha256(f"mmzoo-probe-v1:{value}".encode()).hexdigest()[:8], 16) / 16**8
 
@@ -156,6 +158,7 @@ class LinearProbe:
 
     def _read(self, model: nn.Module, processor: Any, dataset: Any, device: torch.device) -> Samples:
         def pooled(images: Tensor) -> Tensor:
+            """The image encoder's output before the projection."""
             return model.image(images).pooled
 
         encode = pooled if self.features == "pooled" else None

@@ -50,7 +50,8 @@ def image_queries(queries: Sequence[Any], found: Sequence[Sequence[str]], grades
     """
     from matplotlib.patches import Rectangle
 
-    axes = _canvas(7.4, len(queries) * 1.25)
+    longest = max(len(shorten(text, 80)) for row in found for text in row)
+    axes = _canvas(1.6 + 0.08 * longest, len(queries) * 1.25)
     for row, query in enumerate(queries):
         top = row * 1.25
         _place(axes, query, 0.0, top + 0.125, "miss")
@@ -92,6 +93,8 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> bytes:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.7, label="share of the true class")
+    for drawn_axes in (axes, bar.ax):
+        drawn_axes.tick_params(length=0, colors=INK)
     for spine in [*axes.spines.values(), bar.outline]:
         spine.set_visible(False)
     return encode(figure)
@@ -110,12 +113,12 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
         axes = figure.add_subplot(rows, columns, place + 1)
         for colour, (name, (steps, values)) in zip(LINES * (1 + len(lines) // len(LINES)), lines.items(), strict=False):
             marker = "o" if len(values) < 15 else None
-            noisy = len(values) > 60
+            noisy = is_noisy(values)
             axes.plot(steps, values, color=colour, lw=1, alpha=0.3 if noisy else 1.0, marker=marker, ms=3,
                       label=None if noisy else name)  # fmt: skip
             if noisy:
                 axes.plot(steps, smooth(values), color=colour, lw=1.6, label=name)
-        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.set_title(title.replace("_", " "), fontsize=10, color=INK, loc="left")
         axes.set_xlabel("step", fontsize=8, color=FAINT)
         axes.tick_params(labelsize=8, colors=FAINT, length=0)
         axes.grid(color="#e6e9ee", lw=0.7)
@@ -143,6 +146,12 @@ def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> b
     return encode(axes.figure)
 
 
+def is_noisy(values: Sequence[float]) -> bool:
+    """Whether a line jumps so much from point to point that only its running mean can be read."""
+    line = np.asarray(values, dtype=float)
+    return len(line) > 60 and float(np.abs(np.diff(line, 2)).mean()) > 0.004 * float(np.ptp(line))
+
+
 def smooth(values: Sequence[float], span: int = 25) -> np.ndarray:
     """Centred running mean over about `span` values (fewer at the ends): (values,)."""
     line = np.asarray(values, dtype=float)
@@ -162,7 +171,8 @@ def shorten(text: str, length: int) -> str:
 def encode(figure: Figure) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor="white", metadata={"Software": None})
+    look: dict[str, Any] = {"dpi": 120, "facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.1}
+    figure.savefig(buffer, format="png", metadata={"Software": None}, **look)
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
-from multimodal_zoo.evaluation.result import Picture, Result, Table
+from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import (
     Samples,
     attribution_of,
@@ -128,7 +128,7 @@ class Retrieval:
         )
 
     def _table(self, title: str, ranks: dict[str, Tensor]) -> Table:
-        rows = []
+        rows: list[tuple[Cell, ...]] = []
         for direction, found in ranks.items():
             low, high = interval(recall_at(found, [self.places[0]])[f"R@{self.places[0]}"], len(found))
             recalls = recall_at(found, self.places).values()
@@ -150,6 +150,7 @@ class Retrieval:
         gallery = pick_images(self.dataset, {*found_images.flatten().tolist(), *shown.tolist()})
 
         def grades(owner: Tensor, query: Tensor) -> list[list[str]]:
+            """How each found item relates to its query."""
             exact, related = owner == query[:, None], labels[owner] == labels[query][:, None]
             named = {(True, True): "hit", (False, True): "related", (False, False): "miss"}
             return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class _Reading:
     metas: list[Mapping[str, Any]] = field(default_factory=list)
 
     def images(self, documents: Iterable[Document]) -> Iterator[Any]:
+        """The images one after the other."""
         for document in documents:
             for text in texts_of(document):
                 self.texts.append(text)
@@ -86,12 +88,14 @@ def read(
         why = skipped(dataset) or "nothing was skipped, so the source is empty"
         raise ValueError(f"{describe(dataset)} has no usable document: {why}; check the evaluation's dataset")
 
-    def images() -> Iterator[Any]:
-        yield first
-        yield from stream
-
     embeddings = embed_images(
-        model, images(), processor.images, batch_size=batch_size, device=device, encode=encode, total=total
+        model,
+        chain([first], stream),
+        processor.images,
+        batch_size=batch_size,
+        device=device,
+        encode=encode,
+        total=total,
     )
     return Samples(embeddings, reading.texts, torch.tensor(reading.image_of_text, dtype=torch.long), reading.metas)
 

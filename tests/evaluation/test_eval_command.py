@@ -1,0 +1,128 @@
+"""`mmzoo eval` and `mmzoo embed` on a real model of the zoo, made small."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from multimodal_zoo.catalogue import list_group
+from multimodal_zoo.commands import embed as embed_command
+from multimodal_zoo.commands import eval as eval_command
+from multimodal_zoo.config import compose
+from multimodal_zoo.registry import find
+
+SMALL = ["model.embed_dim=64", "tokenizer@model.processor.texts=clip_bpe"]
+COLOURS = {"red": (200, 30, 30), "green": (20, 190, 40), "blue": (20, 40, 210)}
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A classification set in CLIP_benchmark's layout."""
+    (tmp_path / "set/test").mkdir(parents=True)
+    with tarfile.open(tmp_path / "set/test/0.tar", "w") as tar:
+        for number in range(9):
+            buffer = io.BytesIO()
+            Image.new("RGB", (40, 50), list(COLOURS.values())[number % 3]).save(buffer, "PNG")
+            add(tar, f"{number:03d}.png", buffer.getvalue())
+            add(tar, f"{number:03d}.cls", str(number % 3).encode())
+    (tmp_path / "set/test/nshards.txt").write_text("1")
+    (tmp_path / "set/classnames.txt").write_text("\n".join(COLOURS))
+    (tmp_path / "set/zeroshot_classification_templates.txt").write_text("a photo of {c}.\n{c}\n")
+    return tmp_path / "set"
+
+
+def evaluation(folder, tmp_path, *more):
+    overrides = [
+        "benchmark=clip_benchmark_folder",
+        f"benchmark.zero_shot.dataset.root={folder}",
+        f"run.dir={tmp_path / 'out'}",
+        "model=clip_tiny",
+        *SMALL,
+        *more,
+    ]
+    return compose("base/eval", overrides)
+
+
+def test_random_weights_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"random.*weights=PATH.*allow_random=true"):
+        eval_command.run(evaluation(folder, tmp_path))
+
+
+def test_folder_in_clip_benchmarks_layout(folder, tmp_path, capsys):
+    eval_command.run(evaluation(folder, tmp_path, "allow_random=true"))
+    (out,) = (tmp_path / "out").iterdir()
+    result = json.loads((out / "evaluation/zero_shot.json").read_text())
+    assert result["details"]["images"] == 9
+    assert result["details"]["classes"] == 3
+    assert (out / "report.html").is_file()
+    assert (out / "config.yaml").is_file()
+    printed = capsys.readouterr().out
+    assert "zero shot" in printed
+    assert "report.html" in printed.replace("\n", "")
+    before = (out / "evaluation/zero_shot.json").stat().st_mtime_ns
+    eval_command.run(evaluation(folder, tmp_path, "allow_random=true"))
+    assert (out / "evaluation/zero_shot.json").stat().st_mtime_ns == before
+
+
+def test_saved_model_as_source_and_as_weights(folder, tmp_path):
+    from multimodal_zoo.checkpoints.store import save_model
+    from multimodal_zoo.zoo import create
+
+    model = create("clip_tiny", overrides=SMALL, seed=3)
+    save_model(model, tmp_path / "model")
+    eval_command.run(evaluation(folder, tmp_path, f"weights={tmp_path / 'model'}"))
+    plain = compose(
+        "base/eval",
+        [
+            "benchmark=clip_benchmark_folder",
+            f"benchmark.zero_shot.dataset.root={folder}",
+            f"run.dir={tmp_path / 'other'}",
+            f"source='{tmp_path / 'model'}'",
+        ],
+    )
+    eval_command.run(plain)
+    found = [json.loads(path.read_text())["metrics"] for path in sorted(tmp_path.glob("*/*/evaluation/zero_shot.json"))]
+    assert len(found) == 2
+    assert found[0] == found[1]
+    plain.weights = "x"
+    with pytest.raises(ValueError, match="one model too many"):
+        eval_command.run(plain)
+
+
+def test_embed_a_packaged_reader(tmp_path):
+    pytest.importorskip("emoji")
+    overrides = ["data=emoji", "data.train.splits=[val]", "data.train.styles=[twemoji]", "model=clip_tiny", *SMALL]
+    config = compose("base/embed", [*overrides, "allow_random=true", f"out={tmp_path / 'e.npz'}", "shard_size=100"])
+    embed_command.run(config)
+    shards = [np.load(path) for path in sorted(tmp_path.glob("e-*.npz"))]
+    assert sum(len(shard["key"]) for shard in shards) == 175
+    assert len({key for shard in shards for key in shard["key"]}) == 175
+    assert shards[0]["image_embedding"].shape == shards[0]["text_embedding"].shape == (100, 64)
+    assert np.allclose(np.linalg.norm(shards[0]["image_embedding"], axis=1), 1, atol=1e-5)
+    config.allow_random = False
+    with pytest.raises(ValueError, match="weights are random"):
+        embed_command.run(config)
+
+
+@pytest.mark.parametrize("name", list_group("benchmark"))
+def test_every_benchmark_names_parts_that_exist(name):
+    def types(node):
+        if isinstance(node, dict):
+            yield from [node["type"]] if "type" in node else []
+            for child in node.values():
+                yield from types(child)
+
+    found = list(types(OmegaConf.to_container(compose("base/eval", [f"benchmark={name}"]).benchmark)))
+    assert found
+    for part in found:
+        assert find(part)

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 from multimodal_zoo.registry import TOKENIZERS
@@ -87,6 +86,7 @@ class ClipTokenizer:
         special: Sequence[str] = ("<start_of_text>", "<end_of_text>"),
     ) -> None:
         import regex
+        from tokenizers.models import BPE
 
         if context_length < 2:
             raise ValueError(f"texts.context_length is {context_length}; start and end alone take 2")
@@ -102,7 +102,8 @@ class ClipTokenizer:
         self.context_length, self.truncated = context_length, 0
         self._pieces = pieces
         self._ids = {piece: i for i, piece in enumerate(pieces)}
-        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        plain = {piece: i for piece, i in self._ids.items() if piece not in special}
+        self._merger = BPE(vocab=plain, merges=list(merges), end_of_word_suffix=WORD_END)
         self._special = {word: self._ids[word] for word in special[-2:]}
         self._words: dict[str, list[int]] = {}
         self.start_id, self.end_id = self._special.values()
@@ -113,21 +114,9 @@ class ClipTokenizer:
         )
 
     def split(self, word: str) -> list[str]:
-        """The byte-pair pieces of one word of the pattern: merge the best-ranked neighbours until none is left."""
+        """The byte-pair pieces of one word of the pattern."""
         table = byte_symbols()
-        parts = [table[byte] for byte in word.encode("utf-8")]
-        parts[-1] += WORD_END
-        while len(parts) > 1:
-            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, MERGES))
-            if best not in self._ranks:
-                break
-            merged, i = [], 0
-            while i < len(parts):
-                both = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
-                merged.append(parts[i] + parts[i + 1] if both else parts[i])
-                i += 2 if both else 1
-            parts = merged
-        return parts
+        return [token.value for token in self._merger.tokenize("".join(table[byte] for byte in word.encode("utf-8")))]
 
     def words(self, text: str) -> list[int]:
         """The ids of a text without start and end, not cut."""

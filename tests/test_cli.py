@@ -60,7 +60,7 @@ def test_a_defect_keeps_its_traceback() -> None:
     def broken() -> int:
         return int("not a number")
 
-    from multimodal_zoo.cli import is_ours
+    from multimodal_zoo.commands.errors import is_ours
 
     with pytest.raises(ValueError, match="invalid literal") as caught:
         broken()

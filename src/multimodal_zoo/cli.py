@@ -9,22 +9,9 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
-PROGRAM = sys.argv[0]
-
-#: command -> (what follows it, one line of help)
-COMMANDS = {
-    "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
-    "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
-    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FOLDER"),
-    "list": ("[pattern]", "variants, recipes and component files"),
-    "describe": ("VARIANT", "the card of a variant"),
-    "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
-}
-HYDRA_COMMANDS = ("train", "eval", "embed")
-DEFAULT_RECIPE = {"train": "quickstart"}
-RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+from multimodal_zoo.commands.errors import is_ours, message
+from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,19 +88,3 @@ def _guarded(action: Callable[[], int]) -> int:
             raise
         print(message(error), file=sys.stderr)
         return 1
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether our own code raised the error on purpose: its innermost frame lies in this package."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    inside = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("multimodal_zoo")
-    return inside and isinstance(error, (LookupError, ValueError, TypeError, OSError, RuntimeError, ImportError))
-
-
-def message(error: BaseException) -> str:
-    """One readable line or more for an error of ours."""
-    text: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
-    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-    return f"mmzoo: {text}{notes}\n(MMZOO_TRACEBACK=1 shows where)"

@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from multimodal_zoo.catalogue import list_models, list_recipes, require
-from multimodal_zoo.cli import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES, is_ours, message
+from multimodal_zoo.commands.errors import is_ours, message
+from multimodal_zoo.commands.names import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
 from multimodal_zoo.config import register
 
 #: Hydra flags that take a value of their own.

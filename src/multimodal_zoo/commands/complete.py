@@ -51,7 +51,7 @@ def answer() -> int:
 def candidates(line: str) -> list[str]:
     """Candidates for the last word of a command line."""
     from multimodal_zoo.catalogue import list_models, list_recipes
-    from multimodal_zoo.cli import COMMANDS, HYDRA_COMMANDS
+    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
 
     words = line.split(" ")
     word, before = words[-1], [w for w in words[1:-1] if w]

@@ -10,17 +10,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from multimodal_zoo.catalogue import list_group, require
+
 logger = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float | None:
-    """Evaluate what the configuration names; what a sweep maximises is returned.
+    """Evaluate what the configuration names.
 
     Args:
-        config: `source` (a path) or `model` (a variant's node) with `weights`, `benchmark` (name -> evaluator),
-            `device`, `allow_random`, `run.dir`.
+        config: see `conf/base/eval.yaml`.
+
+    Returns:
+        the value of `config.optimized_metric`, for sweeps; None without one.
 
     Raises:
+        KeyError: an unknown `optimized_metric`, with those that there are.
         ValueError: no model, random weights that were not asked for, nothing to evaluate.
     """
     import torch
@@ -30,10 +35,10 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.evaluation.suite import run_suite
 
     if not config.get("benchmark"):
-        from multimodal_zoo.catalogue import list_group
-
         raise ValueError(f"benchmark: nothing to evaluate; choose one of {', '.join(list_group('benchmark'))}")
     device = torch.device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     model = load_model(config, "eval").to(device)
     folder = Path(config.run.dir) / slug(config)
     record_run(folder, model)
@@ -42,8 +47,10 @@ def run(config: DictConfig) -> float | None:
     report = write_report(folder, title=None if config.get("source") is None else Path(config.source).name)
     print_overview(results)
     print(f"report: {report}")
-    first = next(iter(results.values()))
-    return first.metrics[first.headline[0]] if first.headline else None
+    if config.optimized_metric is None:
+        return None
+    values = {f"{key}/{metric}": value for key, found in results.items() for metric, value in found.metrics.items()}
+    return values[require(config.optimized_metric, sorted(values), "figure", "optimized_metric")]
 
 
 def load_model(config: DictConfig, command: str) -> Any:
@@ -75,11 +82,18 @@ def load_model(config: DictConfig, command: str) -> Any:
     return attach(from_pretrained(config.weights, config=node), node, weights=str(config.weights))
 
 
+def variant_name() -> str:
+    """The variant that the command line chose; `model` where no Hydra application runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return str(HydraConfig.get().runtime.choices.get("model")) if HydraConfig.initialized() else "model"
+
+
 def slug(config: DictConfig) -> str:
     """The folder of one evaluated model: readable, and different for paths that only end alike."""
     named = config.source if config.get("source") is not None else config.weights
     if named is None:
-        return str(config.model.get("type", "model")) + "-random"
+        return f"{variant_name()}-random"
     path = str(named) if "://" in str(named) else str(Path(named).resolve())
     words = re.sub(r"[^\w.]+", "-", "-".join(Path(path).parts[-2:])).strip("-.")
     return f"{words}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -46,6 +47,7 @@ def run(config: DictConfig) -> float | None:
     primary = _rank() == 0
     if primary:
         folder.check_run_folder(place, needed=0)
+        keep_log(place)
     checkpoint = folder.find_checkpoint(config.resume, place)
     recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     set_threads(recipe["threads"])
@@ -66,22 +68,34 @@ def run(config: DictConfig) -> float | None:
 
 
 def settle_run_folder(config: DictConfig) -> Path:
-    """Fix `run.dir` for the whole run: Hydra's own folder in an application, the configuration's elsewhere.
+    """Fix `run.dir` for the whole run, also for the ranks that Lightning starts by running the command again.
 
-    `${now:...}` resolves anew in each process and each job of a sweep, Hydra's folder does not.
+    `${now:...}` resolves anew in each process; a job of a sweep has the folder that Hydra gave it.
     """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     place = Path(config.run.dir)
-    if HydraConfig.initialized():
-        output = Path(HydraConfig.get().runtime.output_dir)
-        if (
-            output.resolve() != Path.cwd().resolve()
-        ):  # other ranks are told to use the current folder: they write nothing
-            place = output
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        place = Path(HydraConfig.get().runtime.output_dir)
     place = place.resolve()
     OmegaConf.update(config, "run.dir", str(place))
+    if HydraConfig.initialized():
+        sys.argv.append(f'run.dir="{place}"')
     return place
+
+
+def keep_log(place: Path) -> None:
+    """Write log messages to `train.log` in the run folder too."""
+    path = place / "train.log"
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).name == path.name:
+            root.removeHandler(handler)  # of the sweep's last job
+            handler.close()
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
 
 
 def set_threads(threads: int | None) -> None:

@@ -1,0 +1,21 @@
+"""The commands and what the shell needs to know of them; the standard library only."""
+
+from __future__ import annotations
+
+import sys
+
+#: How this process was started: Lightning's launcher starts its other ranks the same way.
+PROGRAM = sys.argv[0]
+
+#: command -> (what follows it, one line of help)
+COMMANDS = {
+    "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
+    "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
+    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FOLDER"),
+    "list": ("[pattern]", "variants, recipes and component files"),
+    "describe": ("VARIANT", "the card of a variant"),
+    "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
+}
+HYDRA_COMMANDS = ("train", "eval", "embed")
+DEFAULT_RECIPE = {"train": "quickstart"}
+RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -41,15 +41,11 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
     optim = {key: value for key, value in config["optim"].items() if key != "groups"}
     if "lr" not in optim:
         raise ValueError("optim.lr is missing: give the learning rate")
-
-    def optimizer(groups: list[dict[str, Any]]) -> Any:
-        return build(optim, path="optim", params=groups)
-
     return ContrastiveModule(
         model,
         build(config["objective"], path="objective"),
         rules=read_rules(config["optim"].get("groups")),
-        optimizer=optimizer,
+        optimizer=lambda groups: build(optim, path="optim", params=groups),
         lr=float(optim["lr"]),
         weight_decay=float(optim.get("weight_decay", 0.0)),
         schedule=build(config["schedule"], path="schedule"),

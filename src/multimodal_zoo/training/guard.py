@@ -70,7 +70,8 @@ class FiniteGuard(Callback):
         if everywhere:
             return
         step, rank = trainer.global_step, trainer.global_rank
-        path = Path(trainer.default_root_dir) / "failure" / f"step_{step:08d}_rank_{rank}.pt"
+        root = trainer.strategy.broadcast(trainer.default_root_dir)  # under torchrun each rank resolved its own
+        path = Path(root) / "failure" / f"step_{step:08d}_rank_{rank}.pt"
         self._save(pl_module, path, step)
         keys = [str(key) for key in getattr(self._batch, "keys", None) or ()]
         shown = ", ".join(keys[:8]) + (" ..." if len(keys) > 8 else "")

@@ -25,7 +25,8 @@ KNOWN_WARNINGS: Sequence[tuple[str, type[Warning]]] = (
     (r"It is recommended to use `self.log\(.*sync_dist=True\)`.*", UserWarning),
     (r"Trying to infer the `batch_size` from an ambiguous collection.*", UserWarning),
     (r"You defined a `validation_step` but have no `val_dataloader`.*", UserWarning),
-    (r".*ModelParallelStrategy.*experimental.*", UserWarning),
+    (r"Total length of `list` across ranks is zero.*", UserWarning),
+    (r".*_get_pg_default_device.*", FutureWarning),
 )
 
 

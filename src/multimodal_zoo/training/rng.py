@@ -19,10 +19,15 @@ def capture() -> dict[str, Any]:
     """The state of every generator, in types that `torch.load(weights_only=True)` reads."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
+    words_of_numpy = torch.tensor(np.asarray(keys, dtype=np.int64))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": {"kind": str(kind), "keys": torch.tensor(keys.astype(np.int64)), "rest": [float(x) for x in rest]},
+        "numpy": {
+            "kind": str(kind),
+            "keys": words_of_numpy,
+            "rest": [float(x) for x in rest],
+        },
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
     }
 

@@ -19,6 +19,7 @@ from multimodal_zoo.evaluation.samples import (
     numbered,
     pick_images,
     read,
+    skipped,
     text_embeddings,
 )
 from multimodal_zoo.registry import EVALUATORS
@@ -122,6 +123,7 @@ class Retrieval:
                 "images": len(samples.images),
                 "texts": len(texts),
                 "chance_R@1": 1 / len(samples.images),
+                "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),
             },
             headline=tuple(f"{d}_R@{k}" for d in DIRECTIONS for k in self.places[:2]),

@@ -18,6 +18,7 @@ from multimodal_zoo.evaluation.samples import (
     documents_of,
     read,
     size_of,
+    skipped,
     text_embeddings,
     texts_of,
 )
@@ -229,6 +230,7 @@ class ZeroShotClassification:
                 "images": size_of(self.dataset) or len(target),
                 "classes": len(names),
                 "majority_class": counts.sum(dim=1).max().item() / len(target),
+                "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),
             },
             headline=("top1", "mean_per_class"),

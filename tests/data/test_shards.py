@@ -137,9 +137,7 @@ def test_repeated_names(make_tar: Callable[..., Path]) -> None:
 
 def test_nothing_usable(make_tar: Callable[..., Path]) -> None:
     data = reader(str(make_tar("bad.tar", [("a.png", png()), ("b.txt", b"b")])))
-    with pytest.raises(
-        NoUsableSamplesError, match=r"2 skipped: missing caption 1 \(a\), missing image"
-    ):
+    with pytest.raises(NoUsableSamplesError, match=r"2 skipped: missing caption 1 \(a\), missing image"):
         list(data)
 
 

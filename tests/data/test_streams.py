@@ -41,7 +41,6 @@ def loader(
         seed=3,
         rank=rank,
         position=position,
-        epoch=lambda: position.epoch,
         counting=lambda: True,
         workers=workers,
     )

@@ -32,13 +32,10 @@ def chosen(count: int, probability: float, generator: torch.Generator) -> Tensor
 def extent(images: Tensor) -> tuple[Tensor, Tensor]:
     """Centre and size (batch, 2) of what alpha shows, x before y, in canvas units of -1 to 1 (size: shares of it)."""
     centres, sizes = [], []
-    visible = images[:, 3] > VISIBLE
     for axis in (1, 2):
-        line = visible.any(axis).float()
+        line = (images[:, 3].amax(axis) > VISIBLE).float()
         length = line.shape[1]
         low, high = line.argmax(1).float(), length - line.flip(1).argmax(1).float()
-        empty = ~line.bool().any(1)
-        low, high = low.masked_fill(empty, 0), high.masked_fill(empty, length)
         centres.append((low + high) / length - 1)
         sizes.append((high - low) / length)
     return torch.stack(centres, 1), torch.stack(sizes, 1)
@@ -89,8 +86,13 @@ class RandomPlacement:
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         turn = torch.stack([torch.stack([cos * aspect, -sin], 1), torch.stack([sin, cos / aspect], 1)], 1)
         shift = centre[:, :, None] - turn @ offset[:, :, None]
-        grid = F.affine_grid(torch.cat([turn, shift], 2), [count, 4, self.size, self.size], align_corners=False)
+        grid = (self._canvas() @ turn.transpose(1, 2) + shift.transpose(1, 2)).view(count, self.size, self.size, 2)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def _canvas(self) -> Tensor:
+        """Centres of all pixels, (size * size, 2), x before y, row by row."""
+        line = (torch.arange(self.size) * 2 + 1) / self.size - 1
+        return torch.stack([line.repeat(self.size), line.repeat_interleave(self.size)], 1)
 
 
 @DATASETS.register_module(name="flat_ground")

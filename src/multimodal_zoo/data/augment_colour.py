@@ -41,6 +41,7 @@ class ColourJitter:
         contrast: largest logarithm of the factor, either way.
         brightness: largest constant, either way.
         tint: standard deviation of a constant of each channel.
+        grey: share of the changed pictures that lose their colour and keep their contrast.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class ColourJitter:
         contrast: float = 0.0,
         brightness: float = 0.0,
         tint: float = 0.0,
+        grey: float = 0.0,
     ) -> None:
         self.probability = probability
         self.hue, self.saturation = hue, saturation
         self.contrast, self.brightness, self.tint = contrast, brightness, tint
+        self.grey = grey
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changed pictures, colours within 0 and alpha."""
@@ -67,6 +70,7 @@ class ColourJitter:
         sin = (angle.sin() * saturation)[:, None, None]
         matrix = luma + cos * (torch.eye(3) - luma) + sin * torch.tensor(CHROMA)
         matrix = matrix * uniform(count, -self.contrast, self.contrast, generator).exp()[:, None, None]
+        matrix[chosen(count, self.grey, generator)] = luma
         constant = uniform(count, -self.brightness, self.brightness, generator)[:, None]
         constant = constant + self.tint * torch.randn(count, 3, generator=generator)
         kept = ~chosen(count, self.probability, generator)

@@ -38,12 +38,21 @@ class AnyCaption:
 
 @DATASETS.register_module(name="alias_caption")
 class AliasCaption:
-    """Another name of the same thing (`aliases` in meta); the text itself where there is none."""
+    """Another name of the same thing (`aliases` in meta).
+
+    Args:
+        otherwise: what documents without aliases get; None: their text.
+    """
+
+    def __init__(self, otherwise: CaptionSampler | None = None) -> None:
+        self.otherwise = otherwise
 
     def __call__(self, document: Document, random: Random) -> str:
-        """One alias."""
+        """One alias, or what stands in for it."""
         aliases = document.meta.get("aliases")
-        return random.choice(aliases) if aliases else document.text
+        if aliases:
+            return random.choice(aliases)
+        return document.text if self.otherwise is None else self.otherwise(document, random)
 
 
 def _draw(document: Document, random: Random, fewest: int, most: int) -> list[str]:

@@ -68,9 +68,6 @@ class ImageTextData(LightningDataModule):
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
 
-    def _epoch(self) -> int:
-        return self.position.epoch if self.trainer is None else self.trainer.current_epoch
-
     def train_dataloader(self) -> PlannedLoader | StreamLoader:
         """Training batches of this rank.
 
@@ -85,7 +82,6 @@ class ImageTextData(LightningDataModule):
                 seed=self.seed,
                 rank=(self.rank, self.ranks),
                 position=self.position,
-                epoch=self._epoch,
                 counting=lambda: self.trainer is None,
                 workers=self.workers,
             )
@@ -98,7 +94,6 @@ class ImageTextData(LightningDataModule):
             ),
             length=samples // (self.batch_size * self.ranks),
             position=self.position,
-            epoch=self._epoch,
             counting=lambda: self.trainer is None,
             workers=self.workers,
         )
@@ -113,7 +108,6 @@ class ImageTextData(LightningDataModule):
             plan=lambda epoch: plans,
             length=len(plans),
             position=Position(),
-            epoch=lambda: 0,
             counting=lambda: False,
             workers=0,
         )

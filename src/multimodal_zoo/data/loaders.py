@@ -69,14 +69,16 @@ def _same(batch: tuple[ImageTextBatch, Skips]) -> tuple[ImageTextBatch, Skips]:
 
 
 class PlannedLoader:
-    """Iterates over the batches of the current epoch, from the current position on.
+    """Iterates over batches from the current position on, to the end of the epoch.
+
+    Under a trainer it gives as many batches as an epoch has, going on into the next one: the trainer stops by itself
+    where its own epoch ends, which after an interruption need not be where the epoch of the data ends.
 
     Args:
         batches: reads one planned batch.
         plan: the plans of an epoch.
         length: batches in an epoch.
         position: where to start.
-        epoch: tells the current epoch.
         counting: whether this loader itself counts its batches as taken (no trainer does).
         workers: processes; 0 reads in this one.
     """
@@ -87,15 +89,13 @@ class PlannedLoader:
         plan: Callable[[int], list[Plan]],
         length: int,
         position: Position,
-        epoch: Callable[[], int],
         counting: Callable[[], bool],
         workers: int,
     ) -> None:
         self.batches = batches
         self.plan = plan
-        self.length = length
+        self.length = position.length = length
         self.position = position
-        self.epoch = epoch
         self.counting = counting
         self.workers = workers
 
@@ -104,8 +104,10 @@ class PlannedLoader:
         return self.length
 
     def __iter__(self) -> Iterator[ImageTextBatch]:
-        epoch = self.epoch()
-        plans = self.plan(epoch)[self.position.begin(epoch) :]
+        epoch, number = self.position.begin()
+        plans = self.plan(epoch)[number:]
+        if number and not self.counting():
+            plans += self.plan(epoch + 1)[:number]
         loader = DataLoader(
             self.batches,
             sampler=plans,  # type: ignore[arg-type]
@@ -120,5 +122,3 @@ class PlannedLoader:
                 self.position.take()
             yield batch
         self.batches.reader.skips.report(self.batches.key)
-        if self.counting():
-            self.position.begin(epoch + 1)

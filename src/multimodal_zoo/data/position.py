@@ -8,35 +8,47 @@ from typing import Any
 
 @dataclass
 class Position:
-    """A place in the data.
+    """A place in the data: it depends on the batches taken only, whatever a trainer calls an epoch.
 
     Attributes:
-        epoch: the epoch.
-        batch: batches taken in this epoch.
+        epoch: passes over the data that are over.
+        batch: batches taken since.
         streams: where each stream of shards stands after that batch (streaming data sets only).
+        length: batches in this epoch; None until it is known.
     """
 
     epoch: int = 0
     batch: int = 0
     streams: dict[str, Any] | None = None
-    _ahead: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
+    length: int | None = None
+    _ahead: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict, repr=False)
 
-    def begin(self, epoch: int) -> int:
-        """Start or resume an epoch; gives the number of its first batch."""
-        if epoch != self.epoch:
-            self.epoch, self.batch = epoch, 0
+    def begin(self) -> tuple[int, int]:
+        """Forget what was read ahead; gives the epoch and the number of the next batch."""
         self._ahead.clear()
-        return self.batch
+        return self.epoch, self.batch
 
-    def announce(self, batch: int, streams: dict[str, Any]) -> None:
-        """Note where the streams stand once `batch` batches of this epoch have been taken."""
-        self._ahead[batch] = streams
+    def announce(self, epoch: int, batch: int, streams: dict[str, Any]) -> None:
+        """Note where the streams stand once `batch` batches of an epoch have been taken."""
+        self._ahead[epoch, batch] = streams
 
     def take(self) -> None:
         """The trainer took one batch."""
         self.batch += 1
-        if self.batch in self._ahead:
-            self.streams = self._ahead.pop(self.batch)
+        self.streams = self._ahead.pop((self.epoch, self.batch), self.streams)
+        self._turn()
+
+    def finish(self, length: int) -> None:
+        """It became known that this epoch has `length` batches; the next one is read from the start."""
+        self.length = length
+        if self._turn():
+            self.length = None
+
+    def _turn(self) -> bool:
+        if self.length is None or self.batch < self.length:
+            return False
+        self.epoch, self.batch = self.epoch + 1, 0
+        return True
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""

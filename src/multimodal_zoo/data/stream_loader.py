@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -83,7 +84,6 @@ class StreamLoader:
         seed: of all randomness.
         rank: this rank and the number of ranks.
         position: where to start; the loader announces what follows each batch there.
-        epoch: tells the current epoch.
         counting: whether this loader itself counts its batches as taken (no trainer does).
         workers: processes; lowered to a divisor of the number of streams.
 
@@ -99,17 +99,17 @@ class StreamLoader:
         seed: int,
         rank: tuple[int, int],
         position: Position,
-        epoch: Callable[[], int],
         counting: Callable[[], bool],
         workers: int,
     ) -> None:
         self.reader, self.collate = reader, collate
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
-        self.position, self.epoch, self.counting = position, epoch, counting
+        self.position, self.counting = position, counting
         self.streams = count_streams(len(reader.shards), reader.streams, rank[1])
         self.workers = count_workers(workers, self.streams)
         self.length = self._length()
         self._endless: Iterator[tuple[Tensor, list[Row], dict[str, Any]]] | None = None
+        self._at = (-1, -1)
 
     def _length(self) -> int | None:
         samples = self.reader.samples_per_epoch
@@ -138,29 +138,40 @@ class StreamLoader:
         return self.length
 
     def __iter__(self) -> Iterator[ImageTextBatch]:
-        epoch = self.epoch()
-        number = self.position.begin(epoch)
+        epoch, number = self.position.begin()
         if self.length is None:
-            start = self.position.streams if number and self.position.streams else self._start(epoch)
-            source = self._batches(start, endless=False)
+            yield from self._pass(epoch, number)
         else:
-            if self._endless is None:
-                self._endless = self._batches(self.position.streams or self._start(0), endless=True)
-            source = self._endless
-        while self.length is None or number < self.length:
-            cut = next(source, None)
-            if cut is None:
-                break
-            pixels, rows, state = cut
-            generator = torch.Generator().manual_seed(batch_seed(self.seed, epoch, number, self.rank[0]))
-            number += 1
-            self.position.announce(number, state)
-            if self.counting():
-                self.position.take()
-            yield self.collate.batch(pixels, rows, generator)
+            # A trainer gets a whole epoch's worth from wherever it starts, and stops by itself.
+            yield from self._cut(epoch, number, self.length - (number if self.counting() else 0))
         self.reader.skips.report("data.train")
+
+    def _pass(self, epoch: int, number: int) -> Iterator[ImageTextBatch]:
+        self.position.length = None
+        start = self.position.streams if number and self.position.streams else self._start(epoch)
+        for pixels, rows, state in self._batches(start, endless=False):
+            number += 1
+            yield self._give(epoch, number, pixels, rows, state)
+        self.position.finish(number)
+
+    def _cut(self, epoch: int, number: int, count: int) -> Iterator[ImageTextBatch]:
+        self.position.length = self.length
+        if self._endless is None or self._at != (epoch, number):
+            self._endless = self._batches(self.position.streams or self._start(0), endless=True)
+        for pixels, rows, state in islice(self._endless, count):
+            number += 1
+            batch = self._give(epoch, number, pixels, rows, state)
+            if number == self.length:
+                epoch, number = epoch + 1, 0
+            self._at = epoch, number
+            yield batch
+
+    def _give(self, epoch: int, number: int, pixels: Tensor, rows: list[Row], state: dict[str, Any]) -> ImageTextBatch:
+        self.position.announce(epoch, number, state)
         if self.counting():
-            self.position.begin(epoch + 1)
+            self.position.take()
+        generator = torch.Generator().manual_seed(batch_seed(self.seed, epoch, number, self.rank[0]))
+        return self.collate.batch(pixels, rows, generator)
 
     def _start(self, turn: int) -> dict[str, Any]:
         return {"places": [[turn, 0]] * self.streams, "turn": 0, "drop": 0}

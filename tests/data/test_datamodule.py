@@ -1,0 +1,102 @@
+"""The data module under a real trainer: what it counts as taken is what the trainer took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from multimodal_zoo.data.processor import ImageTextProcessor
+from multimodal_zoo.registry import build
+
+COMMON = {"type": "image_text_data", "captions": {"type": "text_caption"}, "order": {"type": "shuffled_order"}}
+
+
+class Taker(LightningModule):
+    """Notes the keys of the batches that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.taken: list[tuple[str, ...]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.taken.append(tuple(batch.keys))
+        return self.weight * batch.images.mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def emoji(processor: ImageTextProcessor, workers: int) -> Any:
+    config = {
+        **COMMON,
+        "train": {"type": "emoji_pairs", "styles": ["twemoji"], "splits": ["val"], "image_size": 72},
+        "validation": {"type": "emoji_pairs", "styles": ["twemoji"], "splits": ["test"], "image_size": 72},
+        "batch_size": 30,
+        "image_transform": None,
+        "augment": [],
+        "workers": workers,
+    }
+    return build(config, processor=processor)
+
+
+def shards(processor: ImageTextProcessor, workers: int, paths: list[str], samples: int | None) -> Any:
+    train = {"type": "webdataset_pairs", "sources": paths, "streams": 2, "shuffle": 6, "samples_per_epoch": samples}
+    crop = {"type": "random_resized_crop", "size": 16}
+    config = {**COMMON, "train": train, "batch_size": 8, "image_transform": crop, "augment": [], "workers": workers}
+    return build(config, processor=processor)
+
+
+def fit(data: Any, folder: Path, steps: int, resume: str | None = None) -> tuple[list[tuple[str, ...]], str]:
+    module = Taker()
+    trainer = Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    path = str(folder / f"{steps}.ckpt")
+    trainer.save_checkpoint(path)
+    return module.taken, path
+
+
+Make = Callable[[int], Any]
+
+
+def check(make: Make, folder: Path, steps: int) -> None:
+    straight, _ = fit(make(0), folder, steps)
+    assert len(straight) == steps
+    for stop in (2, 4, 5, steps - 1):
+        before, checkpoint = fit(make(1), folder, stop)
+        after, _ = fit(make(0), folder, steps, resume=checkpoint)
+        assert before + after == straight
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_resuming_numbered_samples(processor: ImageTextProcessor, tmp_path: Path) -> None:
+    check(lambda workers: emoji(processor, workers), tmp_path, 12)  # 5 batches an epoch
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("samples", [None, 32])
+def test_resuming_shards(
+    processor: ImageTextProcessor, tmp_path: Path, make_shards: Callable[..., list[str]], samples: int | None
+) -> None:
+    paths = make_shards([9, 13, 11, 8])
+    check(lambda workers: shards(processor, workers, paths, samples), tmp_path, 11)

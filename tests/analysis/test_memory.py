@@ -117,6 +117,8 @@ def test_nothing_is_allocated_for_a_large_model():
     assert result.training.total > 1e12
     assert grown < 0.3e9  # the weights alone are 1.7 GB
     assert result.parameters == 427_616_513
+    full = result.full_image_flops / 1e9, result.full_text_flops / 1e9
+    assert full == pytest.approx((162.03, 13.30), rel=0.01)  # open_clip's published profile
 
 
 def test_weights_by_format():

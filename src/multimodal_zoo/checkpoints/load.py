@@ -187,13 +187,10 @@ def _put(
         else tensor
         for name, tensor in ours.items()
     }
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     try:
         model.load_state_dict(ready, strict=False, assign=assign)
     except RuntimeError as error:  # only for shards without a manifest: misshapen tensors, listed by torch
         raise CheckpointMismatch(str(error)) from error
-    for name in frozen:
-        model.get_parameter(name).requires_grad_(False)
     return {name: tensor.detach().to("meta") for name, tensor in ours.items()}
 
 

@@ -52,6 +52,25 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
+def _status(key: str) -> int:
+    """A line of this process's memory status, in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def peak_mib(call: Callable[[], object]) -> float:
+    """Most memory that this process holds during a call, above what it holds before, in MiB (Linux).
+
+    Call it once per process: what an earlier call freed may still count as held.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+    before = _status("VmRSS")
+    result = call()
+    peak = _status("VmHWM") - before
+    del result
+    return peak / 1024
+
+
 def machine() -> dict[str, str]:
     """Processor, accelerator, system and versions; nothing that identifies the machine."""
     facts = {

@@ -70,7 +70,7 @@ def padded(ids: Tensor, length: int) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each, every one on another batch of captions")
+    parser.add_argument("--repeats", type=int, default=3, help="steps of each, every one on another batch of captions")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     use_threads(options.threads)

@@ -6,9 +6,8 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from _report import alternate, ratio, record, use_threads
+from _report import alternate, peak_mib, ratio, record, use_threads
 
 
 def features(batch: int, width: int) -> tuple:
@@ -30,25 +29,16 @@ def rival(name: str) -> Callable:
     return lambda *inputs: contrastive_loss(*inputs).loss
 
 
-def status(key: str) -> int:
-    """A line of this process's memory status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
 def print_peak(name: str, batch: int, width: int) -> None:
     """MiB that loss and gradients take at their peak, above what the process holds before (the features)."""
     import torch
 
     use_threads(1)
     loss = rival(name)
-    torch.autograd.grad(loss(*features(64, width)), features(64, width), allow_unused=True)  # loads the libraries
+    warm = features(64, width)
+    torch.autograd.grad(loss(*warm), warm)  # loads what is loaded once
     inputs = features(batch, width)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
-    before = status("VmRSS")
-    gradients = torch.autograd.grad(loss(*inputs), inputs)
-    print((status("VmHWM") - before) / 1024)
-    del gradients
+    print(peak_mib(lambda: torch.autograd.grad(loss(*inputs), inputs)))
 
 
 def peak(name: str, batch: int, width: int) -> float:

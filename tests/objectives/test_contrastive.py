@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+import multimodal_zoo as zoo
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
 from multimodal_zoo.registry import build
@@ -226,6 +227,19 @@ def test_objective_in_chunks_has_the_gradient_of_the_whole_batch(chunk_size: int
         gradients.append(torch.autograd.grad(output["loss"], list(model.parameters())))
     for mine, whole in zip(*gradients, strict=True):
         assert_close(mine, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_objective_in_chunks_on_a_real_dual_encoder() -> None:
+    model = zoo.create("clip_tiny").eval()
+    side = model.image.image_size
+    ids = model.processor.texts([f"{word} face" for word in ("happy", "sad", "angry", "sleepy", "grinning squinting")])
+    batch = ImageTextBatch(torch.randn(5, 3, side, side), ids, list("abcde"))
+    gradients = []
+    for chunk_size in (None, 2):
+        output = ContrastiveObjective(chunk_size=chunk_size)(model, batch)
+        gradients.append(torch.autograd.grad(output["loss"], list(model.parameters())))
+    for mine, whole in zip(*gradients, strict=True):
+        assert_close(mine, whole, atol=1e-6, rtol=1e-4)
 
 
 def test_objective_reports_metrics_without_gradient() -> None:

@@ -21,6 +21,7 @@ def test_every_variant_builds_on_meta_with_the_parameters_its_card_gives(name) -
     model = zoo.create(name, device="meta")
     assert sum(p.numel() for p in model.parameters()) == model.card["parameters"]
     assert model.weights == "random (seed 0)"
+    assert model.variant == name
     for key in ("system", "summary", "paper", "licence"):
         assert model.card.get(key), f"{name}: card.{key} is missing"
 
@@ -71,7 +72,12 @@ def test_from_pretrained_reads_back_what_save_model_wrote(tmp_path) -> None:
     images = torch.rand(2, 3, 48, 48)
     model.eval(), again.eval()
     assert torch.equal(model.encode_image(images), again.encode_image(images))
-    assert again.weights == str(tmp_path / "model")
+    assert again.weights == "random (seed 0), saved", "random weights stay visible after a round trip"
+    model.weights = "trained"
+    save_model(model, tmp_path / "trained")
+    trained = zoo.from_pretrained(tmp_path / "trained")
+    assert trained.weights == str(tmp_path / "trained")
+    assert f"weights: {tmp_path}" in repr(trained)
     assert torch.equal(again.processor.texts(["a cat"]), model.processor.texts(["a cat"]))
 
 

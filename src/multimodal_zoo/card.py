@@ -45,7 +45,7 @@ class Card:
     def rows(self) -> list[tuple[str, str]]:
         """(title, text) pairs in reading order; every key of the card's YAML appears."""
         rows = []
-        for key in [*TITLES, *(k for k in self.facts if k not in TITLES)]:
+        for key in [*TITLES, *(k for k in self.facts if k not in TITLES and k != "name")]:
             if self.facts.get(key) not in (None, {}, []):
                 rows.append((TITLES.get(key, key.replace("_", " ")), _text(self.facts[key])))
         count = self.facts.get("parameters")

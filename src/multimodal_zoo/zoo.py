@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.catalogue import list_group, list_models, require
+from multimodal_zoo.catalogue import list_models, require
 from multimodal_zoo.config import compose
 from multimodal_zoo.registry import build
 
@@ -51,6 +51,11 @@ def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: i
         device: where the parameters are created; `meta` allocates nothing.
         seed: seeds the random weights; None keeps torch's generator as it is.
     """
+    weights = "random" if seed is None else f"random (seed {seed})"
+    return attach(_module(config, device=device, seed=seed), config, weights=weights)
+
+
+def _module(config: Mapping[str, Any], *, device: str | None = None, seed: int | None = 0) -> nn.Module:
     import torch
 
     arguments = {key: value for key, value in config.items() if key not in ("processor", "card")}
@@ -58,14 +63,14 @@ def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: i
         if seed is not None:
             torch.manual_seed(seed)
         with torch.device(device) if device else nullcontext():
-            model = build(arguments, path="model")
-    return attach(model, config, weights="random" if seed is None else f"random (seed {seed})")
+            return build(arguments, path="model")
 
 
 def attach(model: nn.Module, config: Mapping[str, Any], weights: str) -> nn.Module:
-    """Give a model what must travel with its weights: its processor, its card and its configuration."""
+    """Give a model what must travel with its weights: processor, card, configuration, and where they come from."""
     model.processor = build(config.get("processor"), path="model.processor")  # type: ignore[assignment]
     model.card = dict(config.get("card") or {})  # type: ignore[assignment]
+    model.variant = model.card.get("name")  # type: ignore[assignment, operator]
     model.config = dict(config)  # type: ignore[assignment]
     model.weights = weights  # type: ignore[assignment]
     return model
@@ -98,12 +103,12 @@ def create(
     config = declaration(variant, overrides, **values)
     if pretrained is None:
         return build_model(config, device=device, seed=seed)
-    from multimodal_zoo.checkpoints.store import load_weights
+    from multimodal_zoo.checkpoints.store import load_weights, recognise
 
-    source = _published(variant, config) if pretrained == "published" else str(pretrained)
+    place, sha256 = _published(variant, config) if pretrained == "published" else (str(pretrained), None)
     model = _receiver(config)
-    load_weights(model, source, device=device)
-    return attach(model, config, weights=source).to(device)
+    load_weights(model, recognise(place, config), device=device, sha256=sha256)
+    return attach(model, config, weights=place).to(device)
 
 
 def _receiver(config: Mapping[str, Any]) -> nn.Module:
@@ -111,17 +116,18 @@ def _receiver(config: Mapping[str, Any]) -> nn.Module:
     from multimodal_zoo.checkpoints.load import unsaved
 
     try:
-        model = build_model(config, device="meta")
+        model = _module(config, device="meta")
     except NotImplementedError:  # the backbone computes with its weights while it is built
-        return build_model(config)
-    return build_model(config) if unsaved(model) else model
+        return _module(config)
+    return _module(config) if unsaved(model) else model
 
 
-def _published(variant: str, config: Mapping[str, Any]) -> str:
+def _published(variant: str, config: Mapping[str, Any]) -> tuple[str, str | None]:
     published = (config.get("card") or {}).get("weights", {}).get("published") or []
     if not published:
         raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
-    return f"hf://{published[0]['hub']}/{published[0]['file']}"
+    first = published[0]
+    return f"hf://{first['hub']}/{first['file']}", first.get("sha256")
 
 
 def from_pretrained(
@@ -146,7 +152,9 @@ def from_pretrained(
     source = recognise(path, config)
     model = _receiver(source.config)
     load_weights(model, source, device=device)
-    return attach(model, source.config, weights=str(path)).to(device)
+    # weights that were random when they were saved stay so: evaluation goes on refusing them
+    untrained = source.weights is not None and source.weights.startswith("random")
+    return attach(model, source.config, weights=f"{source.weights}, saved" if untrained else str(path)).to(device)
 
 
 def describe(variant: str, overrides: Sequence[str] = ()) -> Card:
@@ -158,8 +166,3 @@ def describe(variant: str, overrides: Sequence[str] = ()) -> Card:
     from multimodal_zoo.card import Card
 
     return Card.of(variant, declaration(variant, overrides))
-
-
-def variants_of(system: str) -> list[str]:
-    """Names of the variants that belong to one system (the name's first words), for tables."""
-    return [name for name in list_group("model") if name.startswith(system)]

@@ -27,7 +27,7 @@ def saved_folder(path: Path) -> Source | None:
     node = facts.get("model")
     if not isinstance(node, Mapping) or "type" not in node:
         raise CorruptCheckpoint(f"{config}: no `model:` node with a `type`; was it written by save_model?")
-    return Source(OURS, folder / WEIGHTS, dict(node), facts.get("variant"))
+    return Source(OURS, folder / WEIGHTS, dict(node), facts.get("variant"), weights=facts.get("weights"))
 
 
 def training_run(path: Path) -> Source | None:

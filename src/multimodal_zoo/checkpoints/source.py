@@ -25,6 +25,7 @@ class Source:
         config: the complete model node that it needs; empty if the caller knows better.
         variant: the name of the variant with that configuration, if there is one.
         naming: the table from its names to ours; None if they are ours.
+        weights: what a folder of ours says of its weights' origin.
         average: whether it is a training checkpoint whose averaged weights are read; None if it is none.
     """
 
@@ -33,6 +34,7 @@ class Source:
     config: dict[str, Any]
     variant: str | None = None
     naming: Naming | None = None
+    weights: str | None = None
     average: bool | None = None
 
     @property

@@ -112,12 +112,12 @@ def set_threads(threads: int | None) -> None:
 
 def initial_model(recipe: Mapping[str, Any]) -> nn.Module:
     """The recipe's model with its processor, with random weights or with those of `initial_weights`."""
-    from multimodal_zoo.zoo import attach, build_model, from_pretrained
+    from multimodal_zoo.zoo import build_model, from_pretrained
 
     source = recipe.get("initial_weights")
     if source is None:
         return build_model(recipe["model"], seed=int(recipe["seed"]))
-    return attach(from_pretrained(source, config=recipe["model"]), recipe["model"], weights=str(source))
+    return from_pretrained(source, config=recipe["model"])
 
 
 def announce(module: ContrastiveModule, place: Path, checkpoint: Path | None) -> None:

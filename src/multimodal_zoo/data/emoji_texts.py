@@ -8,5 +8,5 @@ from multimodal_zoo.registry import DATASETS
 
 @DATASETS.register_module(name="emoji_texts")
 def emoji_texts() -> list[str]:
-    """English names, aliases and keywords of every emoji of every split, in the table's order."""
-    return [text for row in load_table() for text in (row.name, *row.aliases, *row.keywords)]
+    """Distinct English names, aliases and keywords of every emoji of every split, in the table's order."""
+    return list(dict.fromkeys(text for row in load_table() for text in (row.name, *row.aliases, *row.keywords)))

@@ -71,6 +71,77 @@ class Cut:
         return {"places": [list(place) for place in self.places], "turn": self.turn, "drop": self.used}
 
 
+#: Pixels and rows of one batch, and the streams' state behind it.
+CutBatch = tuple[Tensor, list[Row], dict[str, Any]]
+
+
+class BatchReader:
+    """Reads shards and cuts batches.
+
+    It is an object of its own so that the loader, which keeps a reading generator, is not part of a reference cycle: in
+    a cycle the worker processes' queues would be torn down before the workers are told to stop, which takes seconds.
+
+    Args:
+        reader: the shards.
+        collate: makes rows.
+        batch_size: pairs in a batch.
+        seed: of all randomness.
+        rank: this rank and the number of ranks.
+        streams: how many.
+        workers: processes, a divisor of `streams`.
+    """
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        collate: PairCollate,
+        batch_size: int,
+        seed: int,
+        rank: tuple[int, int],
+        streams: int,
+        workers: int,
+    ) -> None:
+        self.reader, self.collate = reader, collate
+        self.batch_size, self.seed, self.rank = batch_size, seed, rank
+        self.streams, self.workers = streams, workers
+
+    def __call__(self, start: dict[str, Any], endless: bool) -> Iterator[CutBatch]:
+        """Batches from a place on, each with the place behind it.
+
+        Raises:
+            NoUsableSamplesError: nothing was usable.
+            ValueError: less than a batch was, or the place belongs to another number of streams.
+        """
+        if len(start["places"]) != self.streams:
+            raise ValueError(
+                f"the checkpoint was reading {len(start['places'])} streams, data.train.streams gives {self.streams} "
+                "now: resume with the same shards, streams and number of ranks"
+            )
+        cut = Cut(start)
+        chunks = StreamChunks(self.reader, self.collate, self.seed, self.rank, cut.places, cut.turn, endless)
+        loader = DataLoader(chunks, batch_size=None, collate_fn=_same, num_workers=self.workers)
+        usable = empty = 0
+        fresh = not any(place.drawn for place in cut.places)
+        for chunk in loader:
+            if chunk is None:
+                continue
+            self.reader.skips.update(chunk.skips)
+            usable, empty = usable + len(chunk.rows), 0 if chunk.rows else empty + 1
+            if empty > 2 * self.streams:
+                break
+            cut.put(chunk)
+            while cut.held >= self.batch_size:
+                pixels, rows = cut.batch(self.batch_size)
+                yield pixels, rows, cut.state()
+        if fresh and not usable:
+            raise self.reader.skips.nothing_usable(type(self.reader).__name__, "data.train.sources")
+        if fresh and usable < self.batch_size:
+            raise ValueError(
+                f"data.batch_size is {self.batch_size}, but the shards hold {usable} usable pairs "
+                f"({self.reader.skips}); set data.batch_size to at most {usable}"
+            )
+
+
 class StreamLoader:
     """Batches of one rank, read from tar shards.
 
@@ -105,10 +176,10 @@ class StreamLoader:
         self.reader, self.collate = reader, collate
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
         self.position, self.counting = position, counting
-        self.streams = count_streams(len(reader.shards), reader.streams, rank[1])
-        self.workers = count_workers(workers, self.streams)
+        streams = count_streams(len(reader.shards), reader.streams, rank[1])
+        self.read = BatchReader(reader, collate, batch_size, seed, rank, streams, count_workers(workers, streams))
         self.length = self._length()
-        self._endless: Iterator[tuple[Tensor, list[Row], dict[str, Any]]] | None = None
+        self._endless: Iterator[CutBatch] | None = None
         self._at = (-1, -1)
 
     def _length(self) -> int | None:
@@ -149,7 +220,7 @@ class StreamLoader:
     def _pass(self, epoch: int, number: int) -> Iterator[ImageTextBatch]:
         self.position.length = None
         start = self.position.streams if number and self.position.streams else self._start(epoch)
-        for pixels, rows, state in self._batches(start, endless=False):
+        for pixels, rows, state in self.read(start, endless=False):
             number += 1
             yield self._give(epoch, number, pixels, rows, state)
         self.position.finish(number)
@@ -157,7 +228,7 @@ class StreamLoader:
     def _cut(self, epoch: int, number: int, count: int) -> Iterator[ImageTextBatch]:
         self.position.length = self.length
         if self._endless is None or self._at != (epoch, number):
-            self._endless = self._batches(self.position.streams or self._start(0), endless=True)
+            self._endless = self.read(self.position.streams or self._start(0), endless=True)
         for pixels, rows, state in islice(self._endless, count):
             number += 1
             batch = self._give(epoch, number, pixels, rows, state)
@@ -174,34 +245,4 @@ class StreamLoader:
         return self.collate.batch(pixels, rows, generator)
 
     def _start(self, turn: int) -> dict[str, Any]:
-        return {"places": [[turn, 0]] * self.streams, "turn": 0, "drop": 0}
-
-    def _batches(self, start: dict[str, Any], endless: bool) -> Iterator[tuple[Tensor, list[Row], dict[str, Any]]]:
-        if len(start["places"]) != self.streams:
-            raise ValueError(
-                f"the checkpoint was reading {len(start['places'])} streams, data.train.streams gives {self.streams} "
-                "now: resume with the same shards, streams and number of ranks"
-            )
-        cut = Cut(start)
-        chunks = StreamChunks(self.reader, self.collate, self.seed, self.rank, cut.places, cut.turn, endless)
-        loader = DataLoader(chunks, batch_size=None, collate_fn=_same, num_workers=self.workers)
-        usable = empty = 0
-        fresh = not any(place.drawn for place in cut.places)
-        for chunk in loader:
-            if chunk is None:
-                continue
-            self.reader.skips.update(chunk.skips)
-            usable, empty = usable + len(chunk.rows), 0 if chunk.rows else empty + 1
-            if empty > 2 * self.streams:
-                break
-            cut.put(chunk)
-            while cut.held >= self.batch_size:
-                pixels, rows = cut.batch(self.batch_size)
-                yield pixels, rows, cut.state()
-        if fresh and not usable:
-            raise self.reader.skips.nothing_usable(type(self.reader).__name__, "data.train.sources")
-        if fresh and usable < self.batch_size:
-            raise ValueError(
-                f"data.batch_size is {self.batch_size}, but the shards hold {usable} usable pairs "
-                f"({self.reader.skips}); set data.batch_size to at most {usable}"
-            )
+        return {"places": [[turn, 0]] * self.read.streams, "turn": 0, "drop": 0}

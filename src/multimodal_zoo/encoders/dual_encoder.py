@@ -139,6 +139,10 @@ class DualEncoder(nn.Module):
         self.image_projection, self.text_projection = image_projection, text_projection
         self.logit_scale = logit_scale
 
+    def extra_repr(self) -> str:
+        """Where the weights come from, so that nobody takes random ones for trained ones."""
+        return f"weights: {getattr(self, 'weights', 'random')}"
+
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""
         return F.normalize(self.image_projection(_pooled(self.image, images)), dim=-1)

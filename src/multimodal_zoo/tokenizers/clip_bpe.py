@@ -52,6 +52,7 @@ def read_merges(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((first, second) for first, second in (line.split() for line in lines))
 
 
+@lru_cache(1 << 16)
 def clean(text: str) -> str:
     """Repair broken Unicode, unescape HTML twice, strip, make runs of white space one blank, lower-case."""
     import ftfy

@@ -92,5 +92,5 @@ def _keys(word: str) -> list[str]:
     node = OmegaConf.select(compose("quickstart"), parent)
     if not isinstance(node, DictConfig):
         return []
-    names = [f"{parent}.{key}" + ("." if isinstance(node._get_node(key), DictConfig) else "=") for key in node]
+    names = [f"{parent}.{key!s}" + ("." if isinstance(node._get_node(key), DictConfig) else "=") for key in node]
     return _starting(names, word)

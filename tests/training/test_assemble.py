@@ -31,6 +31,13 @@ def test_a_misspelt_trainer_argument_names_its_path(tmp_path: Path) -> None:
         assemble.trainer({"trainer": {**TRAINER, "max_stepz": 3}}, tmp_path, [], [])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    node = {**compose(None, ["+trainer=gpu"]).trainer, "max_steps": 1}
+    with pytest.raises(ValueError, match=r"trainer \(accelerator=gpu, .*trainer=cpu runs everywhere"):
+        assemble.trainer({"trainer": node}, tmp_path, [], [])
+
+
 def test_an_optimiser_without_a_learning_rate(tiny) -> None:
     with pytest.raises(ValueError, match=r"optim\.lr is missing"):
         assemble.contrastive_module({"optim": {"_target_": "torch.optim.SGD"}}, tiny())

@@ -87,6 +87,20 @@ def test_only_the_newest_checkpoints_are_kept(fit, tmp_path: Path) -> None:
     assert type(saved["hyper_parameters"]["config"]) is dict
 
 
+def test_a_failure_says_how_to_go_on(fit, batches, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    class Stops:
+        def __len__(self) -> int:
+            return 8
+
+        def to(self, *args: object, **kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        fit(callbacks={"checkpoint": CHECKPOINTS}, batches=[*batches(8), Stops()])
+    told = capsys.readouterr().err
+    assert f"step_00000002.ckpt. Continue with the same command and run.dir={tmp_path / 'run'} resume=auto" in told
+
+
 def test_accumulation_averages_gradients_of_separate_batches(fit, tiny, batches) -> None:
     """Two batches of 8 accumulate to the mean of their gradients: their pairs are not each other's negatives."""
     sgd = {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.0, "fused": False}

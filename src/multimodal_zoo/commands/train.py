@@ -147,6 +147,7 @@ def finish(
         model = whole_model(module.model, primary=trainer.is_global_zero)  # every rank takes part in the gathering
         if model is None:
             return None
+        model.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         model.weights = f"trained: {place}, step {trainer.global_step}"  # type: ignore[assignment]
         results = _evaluate(recipe, model, place)
     return chosen_metric(recipe["optimized_metric"], trainer.callback_metrics, results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from multimodal_zoo.registry import build
@@ -84,18 +84,24 @@ def trainer(
     Raises:
         TypeError: an argument that the Trainer does not take, with the nearest.
         ImportError: a strategy whose package is absent.
+        ValueError: a device or a combination that this machine does not have.
     """
     node = dict(config["trainer"])
     require_optional(node.get("strategy"))
     checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    make = partial(build, {"_target_": "lightning.Trainer", **node}, path="trainer")
-    return make(
-        callbacks=list(callbacks),
-        logger=list(loggers),
-        default_root_dir=str(folder),
-        enable_progress_bar=False,
-        enable_checkpointing=checkpoints,
-    )
+    try:
+        return build(
+            {"_target_": "lightning.Trainer", **node},
+            path="trainer",
+            callbacks=list(callbacks),
+            logger=list(loggers),
+            default_root_dir=str(folder),
+            enable_progress_bar=False,
+            enable_checkpointing=checkpoints,
+        )
+    except MisconfigurationException as error:  # an accelerator that is not there, say
+        chosen = ", ".join(f"{key}={node.get(key)}" for key in ("accelerator", "devices", "strategy", "precision"))
+        raise ValueError(f"trainer ({chosen}): {error}; trainer=cpu runs everywhere") from None
 
 
 def require_optional(node: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the last step."""
         self.save(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Say how to go on after Ctrl-C or a failure."""
+        place = Path(trainer.default_root_dir)
+        last = place / "checkpoints" / LAST
+        if trainer.is_global_zero and last.exists():
+            print(
+                f"stopped at step {trainer.global_step}; newest checkpoint: {last.resolve().name}. "
+                f"Continue with the same command and run.dir={place} resume=auto",
+                file=sys.stderr,
+            )
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Save the current step unless it is saved; every rank must call it."""

@@ -82,6 +82,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
         extra += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
 
     def task(config: DictConfig) -> Any:
+        """One job: what a plain run does once and a sweep several times."""
         saved, environment = sys.argv, {key: os.environ.get(key) for key in RANK_VARIABLES}
         # Lightning's launcher re-runs sys.argv: give it the whole command again, without sweep flags
         sys.argv = [PROGRAM, command, *([subject] if subject else []), *HydraConfig.get().overrides.task]

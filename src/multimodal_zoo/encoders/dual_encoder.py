@@ -26,6 +26,7 @@ class _Ceiling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient below the maximum, and above it when descent lowers `x`."""
         (x,) = ctx.saved_tensors
         (gradient,) = gradients
         return torch.where((x <= ctx.maximum) | (gradient > 0), gradient, 0.0), None

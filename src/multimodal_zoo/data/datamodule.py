@@ -50,6 +50,7 @@ class ImageTextData(LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.position = Position()
+        self._streams: StreamLoader | None = None
 
     @property
     def rank(self) -> int:
@@ -75,7 +76,7 @@ class ImageTextData(LightningDataModule):
             ValueError: the data set cannot fill one batch, or has too few shards.
         """
         if hasattr(self.train, "shards"):
-            return StreamLoader(
+            self._streams = StreamLoader(
                 reader=self.train,
                 collate=self.collate,
                 batch_size=self.batch_size,
@@ -85,6 +86,7 @@ class ImageTextData(LightningDataModule):
                 counting=lambda: self.trainer is None,
                 workers=self.workers,
             )
+            return self._streams
         samples = len(self.order(self.train, torch.Generator()))
         check_size(samples, self.batch_size, self.ranks)
         return PlannedLoader(
@@ -111,6 +113,11 @@ class ImageTextData(LightningDataModule):
             counting=lambda: False,
             workers=0,
         )
+
+    def teardown(self, stage: str) -> None:
+        """Stop the processes that read shards."""
+        if self._streams is not None:
+            self._streams.close()
 
     def on_after_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
         """Count a training batch as taken: Lightning calls this right before the training step."""

@@ -12,3 +12,4 @@ from multimodal_zoo.data import image_text_data as image_text_data
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import transforms as transforms
+from multimodal_zoo.data import webdataset_pairs as webdataset_pairs

@@ -217,6 +217,12 @@ class StreamLoader:
             yield from self._cut(epoch, number, self.length - (number if self.counting() else 0))
         self.reader.skips.report("data.train")
 
+    def close(self) -> None:
+        """Stop the worker processes; the next iteration starts again at the position."""
+        if self._endless is not None:
+            self._endless.close()  # type: ignore[attr-defined]
+            self._endless = None
+
     def _pass(self, epoch: int, number: int) -> Iterator[ImageTextBatch]:
         self.position.length = None
         start = self.position.streams if number and self.position.streams else self._start(epoch)

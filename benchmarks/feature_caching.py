@@ -29,9 +29,8 @@ def print_step(batch: int, chunk: int | None) -> None:
     pairs = ImageTextBatch(torch.randn(batch, 3, 224, 224), ids, [str(i) for i in range(batch)])
     gradients = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
     losses: list[float] = []
-    ContrastiveObjective()(model, ImageTextBatch(pairs.images[:1], ids[:1], ["0"]))[
-        "loss"
-    ].backward()  # loads libraries
+    first = ImageTextBatch(pairs.images[:1], ids[:1], ["0"])
+    ContrastiveObjective()(model, first)["loss"].backward()  # loads what is loaded once
     model.zero_grad()
 
     def step() -> None:

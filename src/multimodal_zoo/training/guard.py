@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class FiniteGuard(Callback):
     def __init__(self, every_n_steps: int = 1) -> None:
         self.every_n_steps = every_n_steps
         self._batch: Any = None
-        self._random: Mapping[str, Any] = {}
+        self._random: tuple[Any, ...] = ()
         self._watching = False
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -48,7 +47,7 @@ class FiniteGuard(Callback):
         """Keep what the step starts from."""
         self._watching = trainer.global_step % self.every_n_steps == 0
         if self._watching:
-            self._batch, self._random = batch, rng.capture()
+            self._batch, self._random = batch, rng.snapshot()
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
@@ -93,7 +92,7 @@ class FiniteGuard(Callback):
                 "batch": content,
                 "model": model,
                 "objective": pl_module.objective.state_dict(),  # type: ignore[union-attr]
-                "random": self._random,
+                "random": rng.pack(self._random),
                 "config": dict(pl_module.hparams.get("config", {})),
             },
             path,

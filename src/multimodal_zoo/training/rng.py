@@ -15,21 +15,30 @@ from torch import distributed as dist
 from multimodal_zoo.objectives.gather import rank, world_size
 
 
-def capture() -> dict[str, Any]:
-    """The state of every generator, in types that `torch.load(weights_only=True)` reads."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    version, words, gauss = random.getstate()
-    words_of_numpy = torch.tensor(np.asarray(keys, dtype=np.int64))
+def snapshot() -> tuple[Any, ...]:
+    """The state of every generator as it comes, cheap enough for every step; `pack` makes it fit for a file."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(legacy=True), random.getstate()
+
+
+def pack(taken: tuple[Any, ...]) -> dict[str, Any]:
+    """A snapshot in types that `torch.load(weights_only=True)` reads."""
+    cpu, cuda, (kind, keys, *rest), (version, words, gauss) = taken
     return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch": cpu,
+        "cuda": cuda,
         "numpy": {
             "kind": str(kind),
-            "keys": words_of_numpy,
+            "keys": torch.tensor(np.asarray(keys, dtype=np.int64)),
             "rest": [float(x) for x in rest],
         },
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
     }
+
+
+def capture() -> dict[str, Any]:
+    """The state of every generator now."""
+    return pack(snapshot())
 
 
 def restore(state: Mapping[str, Any]) -> None:

@@ -80,6 +80,24 @@ def test_targets_outside_the_allowed_packages_are_refused() -> None:
             build({"_target_": target, "command": "true"})
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.os.system",
+        "torch.hub.load",
+        "torch.optim.optimizer.functools.partial",
+        "lightning.pytorch.trainer.trainer.os.system",
+        "multimodal_zoo.registry.import_module",
+        "multimodal_zoo.data.emoji_pictures.tempfile.NamedTemporaryFile",
+        "multimodal_zoo.checkpoints.scripted.pickle.Unpickler",
+        "torch.nn.init.normal_",
+    ],
+)
+def test_targets_that_lead_out_of_the_allowed_packages_are_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="is not allowed"):
+        build({"_target_": target}, path="model")
+
+
 def test_targets_of_torch_are_built() -> None:
     assert build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}).out_features == 3
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-#: Packages whose objects `_target_:` may name; parts of this library go by `type:` instead.
-EXTERNAL = ("torch.", "torchmetrics.", "lightning.", "timm.", "multimodal_zoo.")
+#: Packages whose classes `_target_:` may name; parts of this library go by `type:` instead.
+EXTERNAL = ("torch.nn.", "torch.optim.", "torchmetrics.", "lightning.", "timm.", "multimodal_zoo.")
 #: Keys of a part's configuration that are not constructor arguments.
 NOT_ARGUMENTS = ("type", "_target_", "card")
 
@@ -108,8 +108,8 @@ def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
     """Build what a configuration describes, children first.
 
     Args:
-        config: a mapping (or OmegaConf node) with `type:` (a part of the zoo) or `_target_:` (torch, torchmetrics,
-            lightning, timm); lists and mappings are walked; anything else is returned as it is.
+        config: a mapping (or OmegaConf node) with `type:` (a part of the zoo) or `_target_:` (a class below one of
+            `EXTERNAL`); lists and mappings are walked; anything else is returned as it is.
         path: the configuration path of `config`, used in errors.
         **runtime: arguments that only the caller knows (parameters of an optimiser, say).
 
@@ -139,12 +139,24 @@ def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
 
 
 def _external(target: str, path: str) -> Callable[..., Any]:
-    """Resolve `_target_` inside the allowed packages only, so that a YAML file cannot run arbitrary code."""
+    """Resolve `_target_` to a class of the allowed packages, so that a YAML file cannot run arbitrary code.
+
+    The name alone says too little: modules hold what they import (`torch.os.system`), and a class of another package
+    is not made harmless by being reached through an allowed one.
+
+    Raises:
+        ValueError: a name outside of the allowed packages, or one that leads out of them or to no class.
+    """
+    allowed = f"it must name a class below {', '.join(EXTERNAL)}"
     if not target.startswith(EXTERNAL):
-        raise ValueError(f"{path}._target_: {target!r} is not allowed; it must start with {', '.join(EXTERNAL)}")
+        raise ValueError(f"{path}._target_: {target!r} is not allowed; {allowed}")
     from hydra.utils import get_object
 
-    return get_object(target)
+    found = get_object(target)
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(EXTERNAL):
+        home = f"{getattr(found, '__module__', type(found).__name__)}.{getattr(found, '__qualname__', '')}"
+        raise ValueError(f"{path}._target_: {target!r} is not allowed: it is {home}; {allowed}")
+    return found
 
 
 def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]) -> Any:

@@ -58,6 +58,9 @@ class RMSNorm(nn.Module):
 class Identity(nn.Module):
     """Gives back what it gets: stands where a part is not wanted."""
 
+    def __init__(self) -> None:  # nn.Module's own takes anything
+        super().__init__()
+
     def forward(self, tokens: Tensor) -> Tensor:
         """The tokens, as they are."""
         return tokens

@@ -47,6 +47,10 @@ def test_an_unknown_command_names_the_nearest(capsys) -> None:
         (["eval", "clip_vit_b23"], "closest: clip_vit_b32"),
         (["describe", "clip_vit_b23"], "closest: clip_vit_b32"),
         (["eval"], "needs a run folder"),
+        (["train", "trainer.max_stepz=5"], "trainer.max_stepz: no key named 'max_stepz'; closest: max_steps"),
+        (["train", "model=clip_tinny"], "model: no option named 'clip_tinny'; closest: clip_tiny"),
+        (["train", "modle=clip_tiny"], "modle: no key named 'modle'; closest: model"),
+        (["train", "data=folder"], "data.train.table"),
     ],
 )
 def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> None:

@@ -47,9 +47,14 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_a
 def test_errors_name_the_nearest() -> None:
     with pytest.raises(KeyError, match="closest: clip_vit_b32"):
         zoo.create("clip_vit_b23")
-    with pytest.raises(Exception, match=r"depht"):
-        zoo.create("clip_tiny", overrides=["model.text.blocks.depht=2"])
-    with pytest.raises(Exception, match=r"embed_dimm"):
+    for override, expected in (
+        ("model.text.blocks.depht=2", "model.text.blocks.depht: no key named 'depht'; closest: depth"),
+        ("encoder@model.image=residual_tinny", "encoder: no option named 'residual_tinny'; closest: residual_tiny"),
+        ("encoderr@model.image=residual_tiny", "encoderr@model.image: no group named 'encoderr'; closest: encoder"),
+    ):
+        with pytest.raises(KeyError, match=expected):
+            zoo.create("clip_tiny", overrides=[override])
+    with pytest.raises(KeyError, match=r"model.embed_dimm: no key named 'embed_dimm'; closest: embed_dim"):
         zoo.create("clip_tiny", embed_dimm=3)
     with pytest.raises(ValueError, match="no published weights"):
         zoo.create("clip_tiny", pretrained="published")

@@ -52,6 +52,11 @@ def require(name: str, known: list[str], what: str, key: str) -> str:
     """
     if name in known:
         return name
+    raise unknown(name, known, what, key)
+
+
+def unknown(name: str, known: list[str], what: str, key: str) -> KeyError:
+    """The error for a name that is not known, with the nearest known names and the key (or argument) to change."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-    raise KeyError(f"{key}: no {what} named {name!r}; {hint}")
+    return KeyError(f"{key}: no {what} named {name!r}; {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import hydra
@@ -10,9 +11,13 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from multimodal_zoo.catalogue import list_groups, unknown
 
 SOURCES = ("pkg://multimodal_zoo.recipes", "pkg://multimodal_zoo.conf")
 
@@ -43,14 +48,34 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
         folder: a directory of the user's own YAML files, searched first.
 
     Raises:
-        hydra.errors.HydraException: an unknown recipe, group, option or key, with the valid ones.
+        KeyError: an unknown recipe, group, option or key, with the nearest names.
+        hydra.errors.HydraException: anything else that cannot be composed.
     """
     register()
     if hydra.version.getbase() is None:
         hydra.version.setbase("1.3")
     loader = ConfigLoaderImpl(create_config_search_path(folder))
-    config = loader.load_configuration(recipe, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
+    try:
+        config = loader.load_configuration(recipe, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
+    except HydraException as error:
+        raise nearest(error) or error from None
     with open_dict(config):
         config.pop("hydra", None)
     OmegaConf.set_struct(config, True)
     return config
+
+
+def nearest(error: BaseException) -> KeyError | None:
+    """What a key, group or option that Hydra or OmegaConf did not find is nearest to; None for any other error."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return unknown(name, list(error.options), "option", group or "recipe")
+    if found := re.search(r"Override (\S+?)=.* looks like a config group override", str(error)):
+        return unknown(found[1].lstrip("+~").partition("@")[0], list_groups(), "group", found[1])
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    parent = getattr(cause, "parent_node", None)
+    if isinstance(cause, OmegaConfBaseException) and isinstance(parent, DictConfig):
+        known = [str(key) for key in parent]
+        if str(cause.key) not in known:  # a key that is there may have other errors, a missing value say
+            return unknown(str(cause.key), known, "key", str(cause.full_key))
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.catalogue import list_models, require
-from multimodal_zoo.config import compose
+from multimodal_zoo.config import compose, nearest
 from multimodal_zoo.registry import build
 
 if TYPE_CHECKING:
@@ -29,15 +29,19 @@ def declaration(variant: str, overrides: Sequence[str] = (), **values: Any) -> d
         **values: top-level keys of the model node to replace (`embed_dim=64`).
 
     Raises:
-        KeyError: unknown variant, with the nearest names.
+        KeyError: unknown variant, key, group or option, with the nearest names.
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override or value that does not fit.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     require(variant, list_models(), "variant", "model")
     node = compose(None, [f"+model={variant}", *overrides]).model
     OmegaConf.set_struct(node, True)
-    node = OmegaConf.merge(node, values)
+    try:
+        node = OmegaConf.merge(node, values)
+    except OmegaConfBaseException as error:
+        raise nearest(error) or error from None
     plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -10,13 +10,15 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
-from multimodal_zoo.config import register
+from multimodal_zoo.config import nearest, register
 
 #: Hydra flags that take a value of their own.
 FLAGS_WITH_VALUE = (
@@ -73,7 +75,12 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
 
 
 def run_hydra(command: str, arguments: list[str]) -> int:
-    """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode."""
+    """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode.
+
+    Raises:
+        KeyError: an unknown recipe, variant, group, option or key, with the nearest names.
+        ValueError: anything else that cannot be composed.
+    """
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
     register()
@@ -103,8 +110,13 @@ def run_hydra(command: str, arguments: list[str]) -> int:
 
     saved = sys.argv
     sys.argv = [PROGRAM, *rest, *extra]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here, not to its own printing
     try:
         hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("MMZOO_TRACEBACK"):
+            raise
+        raise nearest(error) or ValueError(str(error)) from None
     finally:
         sys.argv = saved
     return 0

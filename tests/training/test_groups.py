@@ -88,6 +88,16 @@ def test_towers_override_weight_decay_and_pass_options() -> None:
     assert [(g["weight_decay"], g["betas"]) for g in optimizer.param_groups] == [(0.3, (0.5, 0.6)), (0.1, (0.9, 0.999))]
 
 
+def test_optional_patterns_may_match_nothing() -> None:
+    parameters = {name: nn.Parameter(torch.zeros(2, 3)) for name in ("image.stem", "image.block", "text.table")}
+    tower = {"patterns": ["text.*"], "optional": ["image.stem", "image.patches.*"], "weight_decay": 0.0}
+    groups = read_rules({"towers": {"x": tower}}).groups(parameters, lr=1e-3, weight_decay=0.1)
+    assert {group["weight_decay"]: group["names"] for group in groups} == {
+        0.0: ["image.stem", "text.table"],
+        0.1: ["image.block"],
+    }
+
+
 def test_freezing_stops_gradients_and_shows_in_the_table() -> None:
     parameters = {"image.weight": nn.Parameter(torch.zeros(2, 3)), "text.weight": nn.Parameter(torch.zeros(5))}
     rules = read_rules({"frozen": ["image.*"]})

@@ -86,7 +86,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     register()
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
         # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own
-        extra += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+        extra += ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
     def task(config: DictConfig) -> Any:
         """One job: what a plain run does once and a sweep several times."""

@@ -1,7 +1,8 @@
 """Which parameters train, at which learning rate and weight decay: rules from YAML, and the table of what they gave.
 
 Patterns are shell patterns over parameter names (`image.blocks.*`, `*norm*`). A pattern that matches nothing is an
-error, so that a renamed module never loses its learning rate, its decay or its freezing in silence.
+error, so that a renamed module never loses its learning rate, its decay or its freezing in silence; a tower's
+`optional` patterns, for names that only some encoders have, are the exception.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Tower:
         weight_decay: None takes the optimiser's.
         layer_decay: None gives every layer the same rate.
         options: further arguments of the optimiser for this group (`betas`, say).
+        optional: more patterns, which may match nothing: a recipe names the stems of several encoders here.
     """
 
     patterns: Sequence[str]
@@ -78,6 +80,7 @@ class Tower:
     weight_decay: float | None = None
     layer_decay: LayerDecay | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    optional: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,9 @@ class ParameterRules:
     def _towers(self, parameters: Named) -> dict[str, str]:
         owner: dict[str, str] = {}
         for key, tower in self.towers.items():
-            for name in matching(tower.patterns, parameters, f"optim.groups.towers.{key}.patterns"):
+            found = matching(tower.patterns, parameters, f"optim.groups.towers.{key}.patterns")
+            optional = {name for name in parameters for pattern in tower.optional if fnmatchcase(name, pattern)}
+            for name in found | optional:
                 if name in owner:
                     raise ValueError(f"optim.groups.towers: both {owner[name]!r} and {key!r} claim {name}")
                 owner[name] = key

@@ -55,6 +55,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> Non
         precision: Lightning's name; with `bf16-mixed` parameters travel in bfloat16 and gradients add up in float32.
     """
     whole = {parameter for parameter in model.parameters() if parameter.ndim == 0}
+    for parameter in model.parameters():  # channels-last convolutions: FSDP2 cuts contiguous tensors only
+        parameter.data = parameter.data.contiguous()
     policy = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

@@ -72,7 +72,7 @@ def test_folder_with_a_table(folder: Path, kind: str) -> None:
 
 def test_wrong_tables(folder: Path) -> None:
     (folder / "t.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"t.csv, row 1: no column 'title'; it has a, b"):
+    with pytest.raises(ValueError, match=r"t.csv: no column 'title'; it has a, b"):
         FolderPairs(str(folder / "t.csv"), str(folder), "a", "title")
     with pytest.raises(ValueError, match=r"must end in .csv, .tsv"):
         FolderPairs(str(folder / "t.txt"), str(folder), "a", "b")
@@ -81,6 +81,21 @@ def test_wrong_tables(folder: Path) -> None:
     (folder / "t.csv").write_text("a,b\n,2\n")
     with pytest.raises(NoUsableSamplesError, match=r"missing image path 1 \(row 1\)"):
         FolderPairs(str(folder / "t.csv"), str(folder), "a", "b")
+
+
+def test_damaged_rows_are_counted(folder: Path) -> None:
+    rows = [
+        {"image": "0.png", "text": "zero", "id": 3},
+        {"image": "1.png"},
+        {"image": "2.png", "text": "two", "id": "x"},
+    ]
+    lines = [*map(json.dumps, rows), "[1]", '{"image": "3.png", "te']
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    data = FolderPairs(str(folder / "t.jsonl"), str(folder), "image", "text", "id")
+    assert [document.meta["concept"] for document in data] == [3]
+    assert data.skips.counts == {"missing caption": 1, "concept that is no whole number": 1, "broken row": 2}
+    with pytest.raises(ValueError, match=r"t.jsonl: no column 'caption'; it has image, text, id"):
+        FolderPairs(str(folder / "t.jsonl"), str(folder), "image", "caption")
 
 
 def test_hugging_face_data_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

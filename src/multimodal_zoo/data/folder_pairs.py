@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ def _delimited(delimiter: str) -> Any:
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in lines if line.strip())
+    """Lines that are no JSON object, one cut off at the end say, become rows without any column."""
+    for line in lines:
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            yield row if isinstance(row, dict) else {}
 
 
 #: Readers of tables by file suffix.
@@ -38,7 +46,7 @@ TABLES = {
 class FolderPairs:
     """Pictures of a folder with the captions of a table.
 
-    Rows without path or caption are counted and left out at once; pictures are opened when they are asked for.
+    Rows without path, caption or concept are counted and left out at once; pictures are opened when they are asked for.
 
     Args:
         table: a .csv, .tsv (with a header) or .jsonl file.
@@ -49,7 +57,7 @@ class FolderPairs:
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: another kind of file, or a column that it does not have.
+        ValueError: another kind of file, or a column that no row has.
         NoUsableSamplesError: no row with a path and a caption.
     """
 
@@ -62,24 +70,29 @@ class FolderPairs:
         self.folder = Path(folder).expanduser().resolve()
         self.skips = Skips()
         self._rows: list[tuple[str, str, dict[str, Any]]] = []
-        wanted = [column for column in (image, text, concept) if column is not None]
+        seen: dict[str, None] = {}
         with path.open(encoding="utf-8-sig", newline="") as lines:
             for number, row in enumerate(TABLES[path.suffix.lower()](lines), start=1):
-                missing = [column for column in wanted if column not in row]
-                if missing:
-                    raise ValueError(f"{path.name}, row {number}: no column {missing[0]!r}; it has {', '.join(row)}")
-                self._add(str(row[image] or "").strip(), str(row[text] or "").strip(), row, concept, number)
+                seen.update(dict.fromkeys(row))
+                self._add(str(row.get(image) or "").strip(), str(row.get(text) or "").strip(), row, concept, number)
+        missing = [column for column in (image, text, concept) if column is not None and column not in seen]
+        if seen and missing:
+            raise ValueError(f"{path.name}: no column {missing[0]!r}; it has {', '.join(map(str, seen))}")
         if not self._rows:
             raise self.skips.nothing_usable("folder_pairs", "data.train.table")
         self.concepts = None if concept is None else [facts["concept"] for _, _, facts in self._rows]
 
     def _add(self, path: str, text: str, row: dict[str, Any], concept: str | None, number: int) -> None:
-        if not path:
+        if not row:
+            self.skips.add("broken row", f"row {number}")
+        elif not path:
             self.skips.add("missing image path", f"row {number}")
         elif not text:
             self.skips.add("missing caption", path)
         elif not (self.folder / path).resolve().is_relative_to(self.folder):
             self.skips.add("path outside the folder", path)
+        elif concept is not None and not re.fullmatch(r"-?\d+", str(row.get(concept)).strip()):
+            self.skips.add("concept that is no whole number", path)
         else:
             facts = {"concept": int(row[concept])} if concept is not None else {}
             self._rows.append((path, text, {**facts, "key": path}))

@@ -77,3 +77,23 @@ def test_what_has_no_gradient_is_left_alone() -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     assert Muon([weight], lr=1.0, weight_decay=1.0).step() is None
     assert torch.equal(weight, torch.ones(2, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_accelerator_steps_like_the_cpu_also_after_loading() -> None:
+    start = [torch.randn(4, 4), torch.randn(4)]
+    results = []
+    for device in ("cpu", "cuda"):
+        parameters = [torch.nn.Parameter(p.to(device, copy=True)) for p in start]
+        muon = Muon(parameters, lr=0.05)
+        for step in range(4):
+            if step == 2:
+                state = muon.state_dict()
+                muon = Muon(parameters, lr=0.05)
+                muon.load_state_dict(state)
+            for p, s in zip(parameters, start, strict=True):
+                p.grad = (s * (step + 1)).to(device)
+            muon.step()
+        results.append([p.detach().cpu() for p in parameters])
+    assert_close(*results, atol=1e-5, rtol=1e-4)

@@ -10,7 +10,7 @@ from multimodal_zoo.registry import build
 from multimodal_zoo.training.sharding import full_state, is_sharded
 
 #: What travels with a model's weights, as `zoo.attach` gives it.
-ATTACHED = ("processor", "card", "config", "weights")
+ATTACHED = ("processor", "card", "variant", "config", "weights")
 
 
 def whole_model(model: nn.Module, primary: bool) -> nn.Module | None:

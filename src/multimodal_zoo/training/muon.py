@@ -111,6 +111,8 @@ class Muon(torch.optim.Optimizer):
             if not self.state[parameter]:
                 zeros = torch.zeros_like(parameter)
                 self.state[parameter] = {"step": torch.tensor(0.0), "mean": zeros, "square": zeros.clone()}
+            # the fused kernel reads the counter where the parameter lies; loading a state puts it on the CPU
+            self.state[parameter]["step"] = self.state[parameter]["step"].to(parameter.device)
         states = [self.state[p] for p in parameters]
         adamw(
             list(parameters),

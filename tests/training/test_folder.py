@@ -7,9 +7,10 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from multimodal_zoo.training.checkpointing import point
-from multimodal_zoo.training.folder import check_run_folder, checkpoint_bytes, find_checkpoint
+from multimodal_zoo.training.folder import check_run_folder, checkpoint_bytes, find_checkpoint, run_bytes
 
 
 def test_a_folder_that_cannot_be_written_names_its_key(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_full_disk_is_found_before_training(tmp_path: Path, monkeypatch: pytes
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**30, 2**30, 3 * 2**20))
     check_run_folder(tmp_path, 2 * 2**20)
-    with pytest.raises(OSError, match=r"3 MiB free, but two checkpoints need 5 MiB; .*run.dir=PATH"):
+    with pytest.raises(OSError, match=r"3 MiB free, but the checkpoints and the model need 5 MiB; .*run.dir=PATH"):
         check_run_folder(tmp_path, 5 * 2**20)
 
 
@@ -36,6 +37,17 @@ def test_the_estimate_covers_a_real_checkpoint(fit, tmp_path: Path) -> None:
     tensors = checkpoint_bytes(module, averaged=True)
     assert 4 * 4 * sum(p.numel() for p in module.parameters()) == tensors
     assert tensors < size < tensors + 40_000  # pickle's own bytes, random state and names
+
+
+def test_every_kept_checkpoint_and_the_one_being_written_must_fit(tmp_path: Path) -> None:
+    model = nn.Linear(3, 5)
+    one, exported = checkpoint_bytes(model, averaged=False), 4 * 20
+    assert run_bytes(model, averaged=False, keep=2, folder=tmp_path) == 3 * one + exported
+    assert run_bytes(model, averaged=False, keep=0, folder=tmp_path) == exported
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"step_{step:08d}.ckpt").touch()
+    assert run_bytes(model, averaged=False, keep=2, folder=tmp_path) == one + exported
 
 
 def test_what_resume_means(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def run(config: DictConfig) -> float | None:
     callbacks = assemble.callbacks(recipe)
     if primary:
         averaged = any(type(callback).__name__ == "Ema" for callback in callbacks)
-        folder.check_run_folder(place, needed=folder.COPIES * folder.checkpoint_bytes(module, averaged))
+        keep = max((getattr(callback, "keep", 0) for callback in callbacks), default=0)
+        folder.check_run_folder(place, needed=folder.run_bytes(module, averaged, keep, place))
         if checkpoint is None:
             (place / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(recipe)), encoding="utf-8")
         announce(module, place, checkpoint)

@@ -8,8 +8,20 @@ from pathlib import Path
 
 from torch import nn
 
-#: How many checkpoints must fit: the one that is written beside the one it replaces.
-COPIES = 2
+
+def run_bytes(model: nn.Module, averaged: bool, keep: int, folder: Path) -> int:
+    """Estimated size of what a run has still to write: its checkpoints and the exported model.
+
+    Args:
+        model: everything that is saved.
+        averaged: whether a moving average is kept.
+        keep: checkpoints that are kept; while one is written it lies beside all of them. 0 writes none.
+        folder: the run folder, which may hold some already.
+    """
+    there = len(list(folder.glob("checkpoints/step_*.ckpt")))
+    copies = max(1, keep + 1 - there) if keep else 0
+    exported = sum(p.numel() * p.element_size() for p in model.parameters())
+    return copies * checkpoint_bytes(model, averaged) + exported
 
 
 def checkpoint_bytes(model: nn.Module, averaged: bool, moments: int = 2) -> int:
@@ -49,8 +61,8 @@ def check_run_folder(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"run folder {folder}: {free / 2**20:,.0f} MiB free, but two checkpoints need {needed / 2**20:,.0f} MiB; "
-            "free some space or choose another disk with run.dir=PATH"
+            f"run folder {folder}: {free / 2**20:,.0f} MiB free, but the checkpoints and the model need "
+            f"{needed / 2**20:,.0f} MiB; free some space or choose another disk with run.dir=PATH"
         )
 
 

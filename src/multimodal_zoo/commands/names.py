@@ -11,7 +11,7 @@ PROGRAM = sys.argv[0]
 COMMANDS = {
     "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
     "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
-    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FOLDER"),
+    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FILE"),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),

@@ -13,7 +13,7 @@ FIRST = ("loss", "R@1", "accuracy", "top1", "learning_rate", "lr", "logit_scale"
 
 
 def read_history(path: Path) -> dict[str, Line]:
-    """Column -> (steps, values) of a metrics.csv as Lightning's CSVLogger writes it (empty cells are left out).
+    """Column -> (steps, values) of a metrics.csv, ours or that of Lightning's CSVLogger (empty cells are left out).
 
     Raises:
         ValueError: a file without a `step` column.

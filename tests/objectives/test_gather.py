@@ -135,12 +135,19 @@ def unequal_weights(world: int) -> Tensor:
     return own.grad
 
 
+def partly_known(world: int) -> Tensor:
+    """Loss where process 0 knows no concept of its pairs and all others show one and the same thing."""
+    image, text, logarithm = golden_inputs(world)
+    concepts = None if rank() == 0 else torch.zeros(image.shape[1], dtype=torch.long)
+    return contrastive_loss(image[rank()], text[rank()], logarithm.exp(), concepts, block_size=2).loss
+
+
 def main(number: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(seconds=60))
     results: dict[str, object] = {"golden": golden_step(world), "gathering": gathering(), "uneven": uneven()}
-    results["unequal"] = unequal_weights(world)
+    results["unequal"], results["partly known"] = unequal_weights(world), partly_known(world)
     for chunk_size in CHUNKS:
         torch.manual_seed(number)  # DistributedDataParallel must hand out the weights of process 0
         results[f"step {chunk_size}"] = train_step(TinyPair(), tiny_batch(world), chunk_size)
@@ -221,6 +228,15 @@ def test_processes_may_weigh_their_losses(runs: list[dict]) -> None:
     (losses.reshape(world, -1).mean(1) * weights).sum().backward()
     assert text.grad is not None
     assert_close(torch.cat([run["unequal"] for run in runs]), text.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.multiprocess
+def test_one_process_may_know_no_concepts(runs: list[dict]) -> None:
+    image, text, logarithm = golden_inputs(len(runs))
+    concepts = torch.zeros(image.shape[:2], dtype=torch.long)
+    concepts[0] = -1
+    expected = contrastive_loss(image.flatten(0, 1), text.flatten(0, 1), logarithm.exp(), concepts.flatten()).loss
+    assert_close(torch.stack([run["partly known"] for run in runs]).mean(), expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.multiprocess

@@ -47,8 +47,21 @@ def info_nce(image: Tensor, texts: Tensor, scale: Tensor, concepts: Tensor | Non
         concepts: (batch,) ids of what the pairs show, or None.
         block_size: rows of the similarity matrix held at a time.
     """
-    everyones = None if concepts is None else gather(concepts)
+    concepts, everyones = _exchange(concepts, len(image), image.device)
     return InfoNCE(*_InfoNCE.apply(image, texts, scale, concepts, everyones, block_size))
+
+
+def _exchange(concepts: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """This process's concepts and everyone's, None where nobody knows any.
+
+    With several processes all of them gather, whatever they hold: one that knows no concept of its batch would
+    otherwise leave out a collective that the others wait in.
+    """
+    if world_size() == 1:
+        return concepts, concepts
+    own = torch.full((rows,), -1, device=device) if concepts is None else concepts.long()
+    everyones = gather(own)
+    return (None, None) if bool((everyones < 0).all()) else (own, everyones)
 
 
 class _Slab:

@@ -14,6 +14,8 @@ from multimodal_zoo.registry import TOKENIZERS
 
 #: Merges that CLIP uses of the published file (the file holds more).
 MERGES = 48894
+#: Words whose ids are remembered; captions from the web never run out of new ones.
+REMEMBERED = 1 << 17
 #: End of a word, glued to its last symbol.
 WORD_END = "</w>"
 
@@ -126,6 +128,8 @@ class ClipTokenizer:
             found = self._words.get(word)
             if found is None:
                 found = [self._special[word]] if word in self._special else [self._ids[p] for p in self.split(word)]
+                if len(self._words) >= REMEMBERED:
+                    self._words.clear()
                 self._words[word] = found
             ids += found
         return ids

@@ -115,3 +115,24 @@ def test_accumulation_averages_gradients_of_separate_batches(fit, tiny, batches)
     for name, parameter in model.named_parameters():
         expected = parameter.detach() - 0.1 * parameter.grad
         torch.testing.assert_close(module.model.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [(1, 0), (2, 1)])
+def test_batch_norm_on_several_ranks_is_said(tiny, caplog, monkeypatch, ranks: int, expected: int) -> None:
+    from types import SimpleNamespace
+
+    from multimodal_zoo.training.contrastive import ContrastiveModule
+
+    model = tiny()
+    model.image.append(torch.nn.BatchNorm1d(8))
+    trainer = SimpleNamespace(world_size=ranks, is_global_zero=True)
+    monkeypatch.setattr(ContrastiveModule, "trainer", trainer)
+    module = ContrastiveModule.__new__(ContrastiveModule)
+    torch.nn.Module.__init__(module)
+    module.model = model
+    ContrastiveModule.on_train_start(module)
+    assert [record.message.startswith("batch norm in model.image.4") for record in caplog.records] == [True] * expected
+    model.image[4].eval()
+    caplog.clear()
+    ContrastiveModule.on_train_start(module)
+    assert not caplog.records

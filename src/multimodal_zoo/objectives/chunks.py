@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -33,3 +34,11 @@ def encode_in_chunks(encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk: 
     if not torch.is_grad_enabled():
         return torch.cat([encode(part) for part in inputs.split(chunk)])
     return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in inputs.split(chunk)])
+
+
+def row_mixing_layer(model: nn.Module) -> str | None:
+    """Name of the first layer whose result for a row depends on the other rows (batch norm while it trains), or None.
+
+    With such a layer neither chunks nor several processes give exactly what one process gives on the whole batch.
+    """
+    return next((name for name, part in model.named_modules() if isinstance(part, _BatchNorm) and part.training), None)

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.blockwise import info_nce
-from multimodal_zoo.objectives.chunks import encode_in_chunks
+from multimodal_zoo.objectives.chunks import encode_in_chunks, row_mixing_layer
 from multimodal_zoo.objectives.gather import gather_with_gradient
 from multimodal_zoo.registry import OBJECTIVES
 
@@ -111,12 +110,11 @@ class ContrastiveObjective(nn.Module):
     def _encode(self, model: DualEncoder, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor]:
         if self.chunk_size is None or self.chunk_size >= len(batch):
             return model(batch.images, batch.ids)
-        for name, part in model.named_modules():
-            if isinstance(part, _BatchNorm) and part.training:
-                raise ValueError(
-                    f"objective.chunk_size={self.chunk_size} with batch norm in {name!r}: its statistics would be "
-                    "those of a chunk. Set objective.chunk_size=null, or put the layer in eval mode"
-                )
+        if (name := row_mixing_layer(model)) is not None:
+            raise ValueError(
+                f"objective.chunk_size={self.chunk_size} with batch norm in {name!r}: its statistics would be "
+                "those of a chunk. Set objective.chunk_size=null, or put the layer in eval mode"
+            )
         image = encode_in_chunks(model.encode_image, batch.images, self.chunk_size)
         return image, encode_in_chunks(model.encode_text, batch.ids, self.chunk_size), model.scale()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from multimodal_zoo.objectives.batch import ImageTextBatch
+from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.schedule import Schedule, scheduler
@@ -71,6 +72,17 @@ class ContrastiveModule(lightning.LightningModule):
     def forward(self, images: Tensor, ids: Tensor) -> Any:
         """The model's own forward: (batch, 3, height, width) and (batch, longest) to `Embeddings`."""
         return self.model(images, ids)
+
+    def on_train_start(self) -> None:
+        """Say where several processes do not train exactly what one trains."""
+        name = row_mixing_layer(self.model)
+        if name is not None and self.trainer.is_global_zero and self.trainer.world_size > 1:
+            log.warning(
+                "batch norm in model.%s takes the statistics of each process's own pairs: %d processes do not train "
+                "exactly what one trains on the whole batch; an image tower without batch norm does",
+                name,
+                self.trainer.world_size,
+            )
 
     def training_step(self, batch: ImageTextBatch, batch_index: int) -> Tensor:
         """One batch; returns the loss."""

@@ -1,0 +1,178 @@
+"""What the documentation names exists: commands, overrides, variants, imports, parts, files and recorded figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+import multimodal_zoo as zoo
+from multimodal_zoo.catalogue import list_group
+from multimodal_zoo.commands.app import split
+from multimodal_zoo.commands.names import COMMANDS, DEFAULT_RECIPE
+from multimodal_zoo.registry import find
+from multimodal_zoo.zoo import declaration
+
+ROOT = Path(__file__).parents[1]
+CLIP = ROOT / "docs" / "systems" / "clip.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+LAUNCHERS = find_spec("hydra_plugins.hydra_submitit_launcher") if find_spec("hydra_plugins") else None
+NAV = re.compile(r":\s*([\w/]+\.md)\s*$", re.MULTILINE)
+
+
+def fences(language: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for number, match in enumerate(FENCE.finditer(page.read_text(encoding="utf-8"))):
+            if match[2] == language:
+                indent = len(match[1])
+                yield f"{page.stem}-{number}", "\n".join(line[indent:] for line in match[3].splitlines())
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    found = []
+    for name, text in fences("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = [word for word in shlex.split(line, comments=True) if word != "..."]
+            while "&&" in words:
+                words = words[words.index("&&") + 1 :]
+            if "multimodal_zoo" in words and words[0] == "torchrun":
+                words = ["mmzoo", *words[words.index("multimodal_zoo") + 1 :]]
+            if words[:1] == ["mmzoo"]:
+                found.append((name, words[1:]))
+    return found
+
+
+@cache
+def own_recipes() -> dict[str, str]:
+    """YAML fences that are recipes of their own, by the file name in their first line."""
+    texts = [text for _, text in fences("yaml") if "@package _global_" in text]
+    return {text.split()[1].removesuffix(".yaml"): text for text in texts}
+
+
+def overrides_of(words: list[str]) -> list[str]:
+    """The overrides among words; of a sweep the first job."""
+    chosen = []
+    for word in words:
+        if word in ("-m", "--cfg", "job"):
+            continue
+        key, _, value = word.partition("=")
+        swept = "-m" in words and "," in value and not value.startswith("[")
+        chosen.append(f"{key}={value.split(',')[0]}" if swept else word)
+    return chosen
+
+
+@pytest.mark.parametrize("words", [pytest.param(w, id=f"{n}: {' '.join(w)}"[:90]) for n, w in commands()])
+def test_commands_compose(words: list[str], tmp_path: Path) -> None:
+    if words[0].startswith("-"):
+        return
+    assert words[0] in COMMANDS
+    subject, rest = split(words[1:])
+    overrides = overrides_of(rest)
+    if any(word.startswith("launcher=") for word in overrides) and LAUNCHERS is None:
+        pytest.skip("needs the extra slurm")
+    if words[0] == "train":
+        name = subject or DEFAULT_RECIPE["train"]
+        if name.endswith(".yaml"):
+            name = Path(name).stem
+            (tmp_path / f"{name}.yaml").write_text(own_recipes()[name])
+            zoo.compose(name, overrides, folder=str(tmp_path))
+        else:
+            assert name in zoo.list_recipes()
+            zoo.compose(name, overrides)
+    elif words[0] in ("eval", "embed"):
+        assert subject is not None
+        model = f"model={subject}" if subject in zoo.list_models() else f"source='{subject}'"
+        zoo.compose(f"base/{words[0]}", [model, *overrides])
+    elif words[0] in ("describe", "plan"):
+        from dataclasses import fields
+
+        from multimodal_zoo.analysis import Setting
+
+        options = {"text_length", "json", *(field.name for field in fields(Setting))}
+        assert subject is not None
+        declaration(subject, [word for word in overrides if word.split("=")[0] not in options])
+
+
+def test_commands_are_found() -> None:
+    assert {words[0] for _, words in commands()} >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("text", [pytest.param(t, id=n) for n, t in fences("python")])
+def test_python_names_exist(text: str) -> None:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            exec(compile(ast.Module([node], []), "fence", "exec"), {})  # submodules are no attributes yet
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "zoo":
+            assert hasattr(zoo, node.attr), node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "create":
+            given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+            values = {key: value for key, value in given.items() if key == "embed_dim"}
+            declaration(ast.literal_eval(node.args[0]), given.get("overrides", ()), **values)
+
+
+@pytest.mark.parametrize("text", [pytest.param(t, id=n) for n, t in fences("yaml")])
+def test_yaml_parses_and_names_parts_that_exist(text: str, tmp_path: Path) -> None:
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("type"), str):
+                find(node["type"])
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(yaml.safe_load(text))
+    if "@package _global_" in text:
+        (tmp_path / "own.yaml").write_text(text)
+        zoo.compose("own", folder=str(tmp_path))
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(NAV.findall((ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_and_options_named_in_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"(?:tests|benchmarks|notebooks|recipes|conf)/[\w/]+\.(?:py|yaml|ipynb)", text):
+        assert (ROOT / path).is_file(), path
+    for group, option in re.findall(r"`(benchmark|callbacks|data|logger|optim|schedule|trainer|launcher)=(\w+)`", text):
+        assert option in list_group(group), f"{group}={option}"
+
+
+def test_parameter_counts_are_those_of_the_models() -> None:
+    rows = re.findall(
+        r"^\| `(clip_\w+)` \|.*\| ([\d,]+) \|$", (ROOT / "docs/systems/clip.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, _ in rows} == set(zoo.list_models("clip*"))
+    for name, count in rows:
+        model = zoo.create(name, device="meta")
+        assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", "")), name
+
+
+def test_benchmark_figures_are_the_recorded_ones() -> None:
+    """Every number in the table stands in the results of its command, ratios too: none is computed from the others."""
+    rows = re.findall(r"^\|(.*)\| `python benchmarks/(\w+)\.py` \|$", CLIP.read_text(), re.MULTILINE)
+    assert rows
+    for cells, name in rows:
+        recorded = json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text())["rows"]
+        values = [v for row in recorded for v in row.values() if isinstance(v, (int, float))]
+        for shown in re.findall(r"(?<=\| )[\d.]+", "|" + cells.split("|", 1)[1]):
+            step = 10.0 ** -len(shown.partition(".")[2])
+            assert any(abs(value - float(shown)) <= 0.5001 * step for value in values), f"{name}: {shown} of {cells}"

@@ -100,3 +100,41 @@ def test_resuming_shards(
 ) -> None:
     paths = make_shards([9, 13, 11, 8])
     check(lambda workers: shards(processor, workers, paths, samples), tmp_path, 11)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_validation_in_shards(
+    processor: ImageTextProcessor, tmp_path: Path, make_shards: Callable[..., list[str]], make_tar: Callable[..., Path]
+) -> None:
+    paths = make_shards([5, 8])
+    broken = [("90000.png", b"no"), ("90000.txt", b"t"), ("90001.png", b"\x89PNG"), ("90001.txt", b"t")]
+    paths.insert(1, str(make_tar("broken.tar", broken)))
+    data = shards(processor, 0, paths, None)
+    data.validation = data.train
+    expected = [f"{number:05d}" for number in range(13)]
+    seen = []
+    data.on_after_batch_transfer = lambda batch, index: seen.append((data.trainer.state.stage, batch.keys)) or batch
+    Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    ).validate(Taker(), datamodule=data, verbose=False)
+    assert [keys for _, keys in seen] == [expected[:8], expected[8:]]
+    assert data.train.skips.counts == {"broken image": 2}
+    first = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(first.images[:1], processor.images([next(iter(data.train)).image]))
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([5, 8], [[4, 2], [4, 2]]), ([1], [[], []]), ([16], [[4, 4], [4, 4]])])
+def test_ranks_share_validation_in_shards(
+    processor: ImageTextProcessor, make_shards: Callable[..., list[str]], sizes: list[int], expected: list[list[int]]
+) -> None:
+    from multimodal_zoo.data.loaders import OrderedLoader
+
+    data = shards(processor, 0, make_shards(sizes), None)
+    ranks = [list(OrderedLoader(data.train, data.plain, 4, 0, (rank, 2), "data.validation")) for rank in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == expected
+    keys = sorted(key for batches in ranks for batch in batches for key in batch.keys)
+    assert keys == [f"{number:05d}" for number in range(sum(sizes) // 2 * 2)]

@@ -191,6 +191,23 @@ def test_nothing_usable(processor: ImageTextProcessor) -> None:
         list(usable(Numbers(2, (0, 1))))
 
 
+def test_giving_up_says_how_many_were_tried(processor: ImageTextProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multimodal_zoo.data.loaders.PATIENCE", 5)
+    data = numbers(processor, bad=tuple(range(30)))
+    with pytest.raises(
+        NoUsableSamplesError,
+        match=r"none of 5 samples in a row, from number \d+ of 40 on, .*broken image \d+ .*data.train",
+    ):
+        list(data.train_dataloader())
+
+
+def test_concepts_may_be_integers_of_numpy(processor: ImageTextProcessor) -> None:
+    collate = numbers(processor).plain
+    given = [np.int64(3), np.uint8(4), 5, "x", 2.0, 10**30, None]
+    documents = [pair(np.zeros((20, 20, 3), np.uint8), "t", {"key": "k", "concept": concept}) for concept in given]
+    assert [collate.text_row(document, None).concept for document in documents] == [3, 4, 5, -1, -1, -1, -1]
+
+
 def test_image_transform_is_needed_for_pictures_on_disk(processor: ImageTextProcessor) -> None:
     data = emoji(processor, train=None)
     data.train = Numbers(60)

@@ -98,6 +98,45 @@ def test_damaged_rows_are_counted(folder: Path) -> None:
         FolderPairs(str(folder / "t.jsonl"), str(folder), "image", "caption")
 
 
+def test_rows_that_the_csv_module_refuses_are_counted(folder: Path) -> None:
+    rows = ["image,text,id", "0.png,zero,1", f"1.png,{'x' * 200_000},1", "a\0b.png,nul,1", f"2.png,two,{10**30}"]
+    (folder / "t.csv").write_text("\n".join([*rows, "3.png,three,1"]))
+    data = FolderPairs(str(folder / "t.csv"), str(folder), "image", "text", "id")
+    assert [document.text for document in data] == ["zero", "three"]
+    assert len(data.skips) == 3
+    assert data.skips.counts["broken row"] >= 1
+    assert data.skips.counts["concept that is no whole number"] == 1
+    (folder / "t.csv").write_text("x" * 200_000 + "\n0.png,zero\n")
+    with pytest.raises(ValueError, match=r"header cannot be read: field larger .*check data.train.table"):
+        FolderPairs(str(folder / "t.csv"), str(folder), "image", "text")
+
+
+def test_a_path_with_a_nul_is_counted(folder: Path) -> None:
+    rows = [
+        {"image": "a\0b.png", "text": "nul"},
+        {"image": "\ud800.png", "text": "half"},
+        {"image": "0.png", "text": "0"},
+    ]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = FolderPairs(str(folder / "t.jsonl"), str(folder), "image", "text")
+    assert [document.key for document in data] == ["0.png"]
+    assert data.skips.counts == {"path that no file can have": 2}
+
+
+def test_a_gallery_opens_no_picture_to_choose(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodal_zoo.data import folder_pairs
+    from multimodal_zoo.evaluation.samples import Gallery
+
+    (folder / "t.csv").write_text("image,text\n" + "\n".join(f"{name}.png,{name}" for name in [*range(4), "broken"]))
+    data = FolderPairs(str(folder / "t.csv"), str(folder), "image", "text")
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_pairs, "open_picture", lambda *args, **kwargs: pytest.fail("opened a picture"))
+        gallery = Gallery(data, size=9)
+    assert len(gallery) == 5
+    assert [document.key for document in gallery] == ["0.png", "1.png", "2.png", "3.png"]
+    assert data.skips.counts == {"broken image": 1}
+
+
 def test_hugging_face_data_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
@@ -116,6 +155,7 @@ def test_hugging_face_data_sets(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (document.text, document.meta["texts"]) == ("zero", ["zero", "nought"])
         assert document.image.getpixel((0, 0)) == (0, 0, 0)
         assert data.skips.counts == {"broken image": 1, "missing caption": 1}
+        assert data.facts(0) == document.meta
     with pytest.raises(ValueError, match=r"no column 'caption'; it has image, text"):
         HuggingfacePairs(str(folder / "saved"), "test", "image", "caption")
     with pytest.raises(ValueError, match=r"data.train.split is 'train'; .* has test"):

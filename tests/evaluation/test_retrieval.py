@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.evaluation.retrieval import Retrieval
 from multimodal_zoo.evaluation.samples import Gallery, numbered
 from multimodal_zoo.registry import build, find
@@ -83,6 +84,19 @@ def test_gallery_errors(squares):
         Gallery(squares(), 0)
     with pytest.raises(ValueError, match="no 'sequence'"):
         Gallery(squares(), 2, by="sequence")
+
+
+def test_a_gallery_leaves_out_what_is_broken(squares):
+    class Broken(squares):
+        def __getitem__(self, number):
+            if number in (1, 5):
+                raise UnusableError("broken image", str(number))
+            return super().__getitem__(number)
+
+    source = Broken(shades=4)
+    gallery = Gallery(source, size=999)
+    assert len(gallery) == len(list(gallery)) == 30
+    assert source.skips.counts == {"broken image": 2}
 
 
 def test_parts_are_registered():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -95,7 +96,8 @@ class PairCollate:
         """The row of a document whose pixels come from elsewhere."""
         ids = self.processor.tokenizer.encode([self.captions(document, random)])[0]
         concept = document.meta.get("concept", -1)  # files from outside may say anything under this name
-        return Row(ids, document.key, concept if isinstance(concept, int) else -1)
+        known = isinstance(concept, Integral) and abs(int(concept)) < 2**63  # numpy's integers are Integral, not int
+        return Row(ids, document.key, int(concept) if known else -1)
 
     def batch(self, pixels: Tensor, rows: Sequence[Row], generator: torch.Generator) -> ImageTextBatch:
         """The batch of some rows.

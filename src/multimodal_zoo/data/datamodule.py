@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from multimodal_zoo.data.collate import PairCollate
-from multimodal_zoo.data.loaders import PlannedBatches, PlannedLoader
+from multimodal_zoo.data.loaders import OrderedLoader, PlannedBatches, PlannedLoader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.stream_loader import StreamLoader
@@ -20,7 +20,7 @@ class ImageTextData(LightningDataModule):
 
     Args:
         train: reader of training pairs.
-        validation: reader of pairs seen in order; or None.
+        validation: reader of pairs seen in order, numbered or streamed; or None.
         collate: makes training batches.
         plain: makes validation batches.
         order: order of the training samples.
@@ -100,10 +100,19 @@ class ImageTextData(LightningDataModule):
             workers=self.workers,
         )
 
-    def val_dataloader(self) -> PlannedLoader | list[Any]:
+    def val_dataloader(self) -> PlannedLoader | OrderedLoader | list[Any]:
         """Validation batches of this rank; none without a validation reader."""
         if self.validation is None:
             return []
+        if not hasattr(self.validation, "__len__"):
+            return OrderedLoader(
+                reader=self.validation,
+                collate=self.plain,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=(self.rank, self.ranks),
+                key="data.validation",
+            )
         plans = plan_once(len(self.validation), self.batch_size, self.rank, self.ranks)
         return PlannedLoader(
             batches=PlannedBatches(self.validation, self.plain, self.seed, "data.validation"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,22 @@ from multimodal_zoo.registry import DATASETS
 
 
 def _delimited(delimiter: str) -> Any:
+    """Rows that the csv module refuses, over-long cells say, become rows without any column."""
+
     def _read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-        return iter(csv.DictReader(lines, delimiter=delimiter))
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        try:
+            _ = reader.fieldnames
+        except csv.Error as error:
+            raise ValueError(f"the table's header cannot be read: {error}; check data.train.table") from error
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error:
+                row = {}
+            if row is None:
+                return
+            yield row
 
     return _read
 
@@ -89,13 +103,25 @@ class FolderPairs:
             self.skips.add("missing image path", f"row {number}")
         elif not text:
             self.skips.add("missing caption", path)
-        elif not (self.folder / path).resolve().is_relative_to(self.folder):
+        elif (place := self._resolved(path)) is None:
+            self.skips.add("path that no file can have", repr(path))
+        elif not place.is_relative_to(self.folder):
             self.skips.add("path outside the folder", path)
-        elif concept is not None and not re.fullmatch(r"-?\d+", str(row.get(concept)).strip()):
+        elif concept is not None and not re.fullmatch(r"-?\d{1,18}", str(row.get(concept)).strip()):
             self.skips.add("concept that is no whole number", path)
         else:
             facts = {"concept": int(row[concept])} if concept is not None else {}
             self._rows.append((path, text, {**facts, "key": path}))
+
+    def _resolved(self, path: str) -> Path | None:
+        try:
+            return (self.folder / path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a NUL, half a surrogate pair, links in a circle
+            return None
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """What `self[index].meta` is, without opening the picture."""
+        return dict(self._rows[index][2])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -106,8 +132,8 @@ class FolderPairs:
         Raises:
             UnusableError: the picture is missing or broken.
         """
-        path, text, facts = self._rows[index]
-        return pair(open_picture(self.folder / path, key=path), text, dict(facts))
+        path, text, _ = self._rows[index]
+        return pair(open_picture(self.folder / path, key=path), text, self.facts(index))
 
     def __iter__(self) -> Iterator[Document]:
         return usable(self)
@@ -152,11 +178,28 @@ class HuggingfacePairs:
         if isinstance(loaded.features[image], datasets.Image):  # we open pictures: errors are counted, not fatal
             loaded = loaded.cast_column(image, datasets.Image(decode=False))
         self.rows = loaded
+        self._facts = loaded.remove_columns([image]) if image != text else loaded
         self.image, self.text = image, text
         self.skips = Skips()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """What `self[index].meta` is, without reading the picture.
+
+        Raises:
+            UnusableError: no caption.
+        """
+        return self._meta(self._facts[index], index)
+
+    def _meta(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        key = str(row.get("__key__") or row.get("key") or index)
+        given = row[self.text] or ""
+        texts = [str(text).strip() for text in ([given] if isinstance(given, str) else given) if str(text).strip()]
+        if not texts:
+            raise UnusableError("missing caption", key)
+        return {"key": key, "texts": texts}
 
     def __getitem__(self, index: int) -> Document:
         """One pair.
@@ -165,17 +208,14 @@ class HuggingfacePairs:
             UnusableError: no caption, or no picture that can be read.
         """
         row = self.rows[index]
-        key = str(row.get("__key__") or row.get("key") or index)
-        given = row[self.text] or ""
-        texts = [str(text).strip() for text in ([given] if isinstance(given, str) else given) if str(text).strip()]
-        if not texts:
-            raise UnusableError("missing caption", key)
+        meta = self._meta(row, index)
+        key = meta["key"]
         picture = row[self.image]
         if isinstance(picture, dict):
             picture = picture.get("bytes") or picture.get("path")
         if not picture:
             raise UnusableError("missing image", key)
-        return pair(open_picture(picture, key=key), texts[0], {"key": key, "texts": texts})
+        return pair(open_picture(picture, key=key), meta["texts"][0], meta)
 
     def __iter__(self) -> Iterator[Document]:
         return usable(self)

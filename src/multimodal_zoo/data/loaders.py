@@ -1,8 +1,8 @@
-"""Loader of data sets with numbered samples: whole planned batches, read by any number of worker processes."""
+"""Loaders of data sets with numbered samples, in whole planned batches, and of others in their own order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from multimodal_zoo.data.collate import PairCollate, Row, stack
+from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.order import Plan
+from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.randomness import python_random, torch_random
-from multimodal_zoo.data.skips import MapReader, Skips, UnusableError
+from multimodal_zoo.data.skips import MapReader, NoUsableSamplesError, Skips, UnusableError
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
 #: Samples in a row that may be unusable before reading stops with an error.
@@ -56,12 +58,19 @@ class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
 
     def _read(self, index: int, random: Random, skips: Skips) -> tuple[Tensor, Row]:
         samples = len(self.reader)
-        for offset in range(min(samples, PATIENCE)):
+        tried = min(samples, PATIENCE)
+        for offset in range(tried):
             try:
                 return self.collate.row(self.reader[(index + offset) % samples], random)
             except UnusableError as error:
                 skips.add(error.reason, error.key)
-        raise skips.nothing_usable(type(self.reader).__name__, self.key)
+        name = type(self.reader).__name__
+        if tried == samples:
+            raise skips.nothing_usable(name, self.key)
+        raise NoUsableSamplesError(
+            f"{name}: none of {tried} samples in a row, from number {index} of {samples} on, is usable; {skips}; "
+            f"check {self.key}"
+        )
 
 
 def _same(batch: tuple[ImageTextBatch, Skips]) -> tuple[ImageTextBatch, Skips]:
@@ -122,3 +131,64 @@ class PlannedLoader:
                 self.position.take()
             yield batch
         self.batches.reader.skips.report(self.batches.key)
+
+
+class OrderedLoader:
+    """One pass over a reader that only yields documents, in its order: validation pairs in tar shards, say.
+
+    Rows go to the ranks in turn. Every rank reads all of them, since only reading tells which are usable and the ranks
+    must come out with batches of the same number and size; a rest that does not go round is dropped.
+
+    Args:
+        reader: yields usable documents and counts the others in its `skips`.
+        collate: rows and batches.
+        batch_size: pairs in a batch, for each rank.
+        seed: of texts and crops, where `collate` draws any.
+        rank: this rank and the number of ranks.
+        key: the configuration key of the data set, for errors.
+    """
+
+    def __init__(
+        self,
+        reader: Iterable[Document],
+        collate: PairCollate,
+        batch_size: int,
+        seed: int,
+        rank: tuple[int, int],
+        key: str,
+    ) -> None:
+        self.reader = reader
+        self.collate = collate
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.key = key
+
+    def __iter__(self) -> Iterator[ImageTextBatch]:
+        rank, ranks = self.rank
+        skips: Skips = getattr(self.reader, "skips", Skips())
+        held: list[tuple[Tensor, Row]] = []
+        total = number = 0
+        for document in self.reader:
+            try:
+                if total % ranks == rank:
+                    held.append(self.collate.row(document, python_random(self.seed, SAMPLE, 0, total)))
+                else:
+                    load(open_picture(document.image, document.key), document.key)
+            except UnusableError as error:
+                skips.add(error.reason, error.key)
+                continue
+            total += 1
+            if total % (self.batch_size * ranks) == 0:
+                yield self._batch(held, number)
+                held, number = [], number + 1
+        if not total:
+            raise skips.nothing_usable(type(self.reader).__name__, self.key)
+        rest = held[: total // ranks - number * self.batch_size]
+        if rest:
+            yield self._batch(rest, number)
+        skips.report(self.key)
+
+    def _batch(self, held: list[tuple[Tensor, Row]], number: int) -> ImageTextBatch:
+        generator = torch_random(self.seed, BATCH, 0, number)
+        return self.collate.batch(stack([pixels for pixels, _ in held]), [row for _, row in held], generator)

@@ -95,4 +95,4 @@ class WebdatasetPairs:
                 found = True
                 yield document
         if not found:
-            raise self.skips.nothing_usable("webdataset_pairs", "data.train.sources")
+            raise self.skips.nothing_usable("webdataset_pairs", "its sources")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document, Text
-from multimodal_zoo.data.skips import usable
+from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.evaluation.features import embed_images, embed_texts, pad_id_of
 from multimodal_zoo.registry import EVALUATORS
 
@@ -170,10 +170,12 @@ def skipped(dataset: Any) -> str:
 class Gallery:
     """A fixed part of a dataset: the documents whose hashed names come first, in the source's order.
 
-    Neither the order of the source nor the library's version changes the choice.
+    Neither the order of the source nor the library's version changes the choice. What turns out to be unusable is left
+    out and counted in `skips`; nothing takes its place.
 
     Args:
-        source: a dataset with numbered documents.
+        source: a dataset with numbered documents; one that has `facts(number)` is asked for the metadata alone, of
+            others every document is made once.
         size: documents to keep; all of them when the source has fewer.
         by: the metadata key that is hashed: `key`, or what several styles of one thing share, so that every style is
             asked for the same things.
@@ -186,18 +188,24 @@ class Gallery:
     def __init__(self, source: Any, size: int, by: str = "key", salt: str = "mmzoo-gallery-v1:") -> None:
         if size < 1:
             raise ValueError(f"size: a gallery needs at least 1 document, got {size}")
-        metas = [source[number].meta for number in range(len(source))]
-        missing = [number for number, meta in enumerate(metas) if meta.get(by) is None]
-        if missing:
-            raise ValueError(
-                f"by: document {missing[0]} has no {by!r} in its metadata; it has {sorted(metas[missing[0]])}"
-            )
-        hashes = [hashlib.sha256(f"{salt}{meta[by]}".encode()).hexdigest() for meta in metas]
         self.source = source
-        self.numbers = sorted(sorted(range(len(metas)), key=lambda number: hashes[number])[:size])
+        self.skips: Skips = getattr(source, "skips", Skips())
+        hashes: dict[int, str] = {}
+        for number, meta in self._metas():
+            if meta.get(by) is None:
+                raise ValueError(f"by: document {number} has no {by!r} in its metadata; it has {sorted(meta)}")
+            hashes[number] = hashlib.sha256(f"{salt}{meta[by]}".encode()).hexdigest()
+        self.numbers = sorted(sorted(hashes, key=lambda number: hashes[number])[:size])
         self.title = f"{len(self.numbers)} of {describe(source)}"
         self.attribution = attribution_of(source)
-        self.skips = getattr(source, "skips", None)
+
+    def _metas(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        facts = getattr(self.source, "facts", None)
+        for number in range(len(self.source)):
+            try:
+                yield number, self.source[number].meta if facts is None else facts(number)
+            except UnusableError as error:
+                self.skips.add(error.reason, error.key)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -206,4 +214,4 @@ class Gallery:
         return self.source[self.numbers[number]]
 
     def __iter__(self) -> Iterator[Document]:
-        return (self[number] for number in range(len(self)))
+        return usable(self)

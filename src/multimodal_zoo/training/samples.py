@@ -73,6 +73,7 @@ class SampleSheet(Callback):
     def _choose(self, trainer: lightning.Trainer) -> list[Pair]:
         """Pairs spread evenly over the validation data: the same in every run of a recipe."""
         if self._pairs is None:
+            from multimodal_zoo.data.skips import usable
             from multimodal_zoo.evaluation.samples import documents_of, size_of
 
             data = getattr(trainer, "datamodule", None)
@@ -84,7 +85,7 @@ class SampleSheet(Callback):
             total = size_of(dataset)
             if total and hasattr(dataset, "__getitem__"):
                 step = max(1, total // self.gallery)
-                documents = [dataset[number] for number in range(0, min(total, step * self.gallery), step)]
+                documents = list(usable(dataset, range(0, min(total, step * self.gallery), step)))
             else:
                 documents = list(islice(documents_of(dataset), self.gallery))
             self._pairs = [(document.image, document.text) for document in documents]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -58,6 +60,22 @@ def test_errors_name_the_nearest() -> None:
         zoo.create("clip_tiny", embed_dimm=3)
     with pytest.raises(ValueError, match="no published weights"):
         zoo.create("clip_tiny", pretrained="published")
+
+
+def test_published_weights_are_read_in_the_naming_that_the_card_gives(tmp_path, monkeypatch) -> None:
+    from multimodal_zoo.checkpoints import store
+    from multimodal_zoo.checkpoints.load import CheckpointMismatch
+
+    torch.save({"visual.proj": torch.zeros(1, 1)}, tmp_path / "weights.bin")  # a name of OpenAI's
+    monkeypatch.setattr(store, "resolve", lambda path: tmp_path / "weights.bin")
+    for naming, expected, message in (
+        ("openai_clip", CheckpointMismatch, r"image_projection.weight \[1, 1\]"),
+        ("hf_clip", CheckpointMismatch, r"no place in the model\).*visual\.proj"),
+        ("hf_clp", KeyError, "closest: hf_clip"),
+    ):
+        entry = f"model.card.weights.published=[{{hub: a/b, file: weights.bin, naming: {naming}}}]"
+        with pytest.raises(expected, match=re.compile(message, re.DOTALL)):
+            zoo.create("clip_vit_b32", pretrained="published", overrides=[entry])
 
 
 def test_a_card_prints_and_renders() -> None:

@@ -117,10 +117,7 @@ def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
         KeyError: an unknown name, with the nearest valid ones.
         TypeError: a missing or unexpected argument, with the path and the accepted arguments.
     """
-    if type(config).__module__.startswith("omegaconf"):
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    config = _plain(config)
     if isinstance(config, list):
         return [build(child, path=f"{path}[{i}]") for i, child in enumerate(config)]
     if not isinstance(config, dict):
@@ -136,6 +133,35 @@ def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
     if "type" in config:
         return _call(find(config["type"], path), config["type"], path, given, runtime)
     return given
+
+
+def _plain(config: Any) -> Any:
+    """An OmegaConf node as dicts and lists; anything else as it is."""
+    if not type(config).__module__.startswith("omegaconf"):
+        return config
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def self_contained(config: Any) -> Any:
+    """What rebuilds the parts of a configuration when the files of their initial weights are gone.
+
+    A part that reads initial weights while it is built (and only such a part) has a static method
+    `self_contained(node) -> node`: the same part with nothing left to read. It is called with the part's own plain
+    node, while the files are still there; everything else is copied as it is.
+
+    Args:
+        config: mappings and lists, as `build` takes them.
+    """
+    config = _plain(config)
+    if isinstance(config, list):
+        return [self_contained(child) for child in config]
+    if not isinstance(config, dict):
+        return config
+    node = {key: child if key in NOT_ARGUMENTS else self_contained(child) for key, child in config.items()}
+    settle = getattr(find(node["type"]), "self_contained", None) if "type" in node else None
+    return node if settle is None else settle(node)
 
 
 def _external(target: str, path: str) -> Callable[..., Any]:

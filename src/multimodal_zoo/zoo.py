@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.catalogue import list_models, require
 from multimodal_zoo.config import compose, nearest
-from multimodal_zoo.registry import build
+from multimodal_zoo.registry import build, self_contained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,11 +72,14 @@ def _module(config: Mapping[str, Any], *, device: str | None = None, seed: int |
 
 
 def attach(model: nn.Module, config: Mapping[str, Any], weights: str) -> nn.Module:
-    """Give a model what must travel with its weights: processor, card, configuration, and where they come from."""
+    """Give a model what must travel with its weights: processor, card, configuration, and where they come from.
+
+    The configuration no longer names the files of initial weights: whoever saves the model saves the weights too.
+    """
     model.processor = build(config.get("processor"), path="model.processor")  # type: ignore[assignment]
     model.card = dict(config.get("card") or {})  # type: ignore[assignment]
     model.variant = model.card.get("name")  # type: ignore[assignment, operator]
-    model.config = dict(config)  # type: ignore[assignment]
+    model.config = self_contained(config)  # type: ignore[assignment]
     model.weights = weights  # type: ignore[assignment]
     return model
 
@@ -101,17 +105,23 @@ def create(
         **values: top-level keys of the model node to replace.
 
     Raises:
-        KeyError: unknown variant or component, with the nearest names.
+        KeyError: unknown variant or component, or a naming of the card that no table has, with the nearest names.
         multimodal_zoo.checkpoints.load.CheckpointMismatch: keys of the file that do not fit, all listed.
     """
     config = declaration(variant, overrides, **values)
     if pretrained is None:
         return build_model(config, device=device, seed=seed)
     from multimodal_zoo.checkpoints.store import load_weights, recognise
+    from multimodal_zoo.checkpoints.tables import find_naming
 
-    place, sha256 = _published(variant, config) if pretrained == "published" else (str(pretrained), None)
+    published = _published(variant, config) if pretrained == "published" else {}
+    place = f"hf://{published['hub']}/{published['file']}" if published else str(pretrained)
+    naming = find_naming(published["naming"]) if "naming" in published else None
+    source = recognise(place, config)
+    if naming is not None:
+        source = replace(source, naming=naming)
     model = _receiver(config)
-    load_weights(model, recognise(place, config), device=device, sha256=sha256)
+    load_weights(model, source, device=device, sha256=published.get("sha256"))
     return attach(model, config, weights=place).to(device)
 
 
@@ -119,6 +129,7 @@ def _receiver(config: Mapping[str, Any]) -> nn.Module:
     """A model whose weights will come from a file: on `meta`, unless a borrowed backbone cannot be built there."""
     from multimodal_zoo.checkpoints.load import unsaved
 
+    config = self_contained(config)
     try:
         model = _module(config, device="meta")
     except NotImplementedError:  # the backbone computes with its weights while it is built
@@ -126,12 +137,12 @@ def _receiver(config: Mapping[str, Any]) -> nn.Module:
     return _module(config) if unsaved(model) else model
 
 
-def _published(variant: str, config: Mapping[str, Any]) -> tuple[str, str | None]:
+def _published(variant: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The card's entry of the first published weights: `hub`, `file`, and perhaps `naming` and `sha256`."""
     published = (config.get("card") or {}).get("weights", {}).get("published") or []
     if not published:
         raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
-    first = published[0]
-    return f"hf://{first['hub']}/{first['file']}", first.get("sha256")
+    return published[0]
 
 
 def from_pretrained(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from multimodal_zoo import zoo
+from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.config import compose
 from multimodal_zoo.encoders.adapters import OpenClipTower, TimmBackbone, TransformersVision
 from multimodal_zoo.registry import build
@@ -74,6 +78,57 @@ def test_transformers_weights_from_a_local_folder(tmp_path: Path) -> None:
     loaded = TransformersVision("dinov2", width=32, image_size=28, pretrained_folder=str(tmp_path)).eval()
     images = torch.randn(1, 3, 28, 28)
     assert torch.equal(loaded(images).pooled, source(images).pooled)
+
+
+def saved_without_its_source(node: dict, source: Path, folder: Path) -> None:
+    """Build, save, lose the initial weights, read back: the same features."""
+    model = zoo.build_model(node)
+    images = torch.randn(1, 3, node["image"]["image_size"], node["image"]["image_size"])
+    expected = model.eval().encode_image(images)
+    save_model(model, folder)
+    shutil.rmtree(source) if source.is_dir() else source.unlink()
+    again = zoo.from_pretrained(folder).eval()
+    assert_close(again.encode_image(images), expected)
+    assert str(source) not in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("encoder", ["timm_vit", "open_clip_vit"])
+def test_a_saved_model_does_not_need_its_initial_file(encoder: str, tmp_path: Path) -> None:
+    overrides, file = [f"encoder@model.image={encoder}", *TEXT, *SLOTS[encoder][0]], tmp_path / "weights.pth"
+    node = zoo.declaration("clip_vit_b32", overrides)
+    weights = build(node["image"], path="image").model.state_dict()
+    if encoder == "open_clip_vit":
+        import open_clip
+
+        weights = open_clip.create_model(node["image"]["name"], force_image_size=48).state_dict()
+    torch.save(weights, file)
+    saved_without_its_source(
+        zoo.declaration("clip_vit_b32", [*overrides, f"model.image.pretrained_file={file}"]), file, tmp_path / "saved"
+    )
+
+
+def test_a_saved_model_keeps_the_architecture_of_its_initial_folder(tmp_path: Path) -> None:
+    options = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 7}
+    TransformersVision("dinov2", width=32, image_size=28, options=options).model.save_pretrained(tmp_path / "source")
+    node = zoo.declaration("clip_vit_b32", ["encoder@model.image=transformers_dinov2", *TEXT])
+    folder = str(tmp_path / "source")
+    node["image"] |= {"width": 32, "image_size": 28, "options": {}, "pretrained_folder": folder}
+    node["image_projection"]["width"] = 32
+    saved_without_its_source(node, tmp_path / "source", tmp_path / "saved")
+
+
+def test_a_folder_of_another_family_is_refused_and_its_code_never_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked agrees
+    config = {"model_type": "mine", "hidden_size": 32, "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise RuntimeError('ran the code of a folder')")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        TransformersVision("mine", width=32, image_size=28, pretrained_folder=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ValueError, match=r"image\.family is 'dinov2', but .* holds a 'vit'"):
+        TransformersVision("dinov2", width=32, image_size=28, pretrained_folder=str(tmp_path))
 
 
 @pytest.mark.parametrize("encoder", ["timm_vit", "open_clip_vit", "transformers_dinov2"])

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from multimodal_zoo.encoders.outputs import ImageFeatures
 from multimodal_zoo.registry import ENCODERS
 
+#: Entries of a folder's configuration that say nothing about the architecture, or are arguments of the adapter.
+NOT_ARCHITECTURE = ("model_type", "image_size", "architectures", "dtype", "transformers_version", "_name_or_path")
+
 
 def check_width(name: str, found: int, width: int) -> int:
     """Return the width if the backbone has it.
@@ -84,6 +87,11 @@ class TimmBackbone(nn.Module):
             )
         self.width, self.image_size, self.name = check_width(name, pooled, width), image_size, name
 
+    @staticmethod
+    def self_contained(node: Mapping[str, Any]) -> dict[str, Any]:
+        """The node without `pretrained_file`, for weights that are saved with the whole model."""
+        return {**node, "pretrained_file": None}
+
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`."""
         features = self.model.forward_features(images)
@@ -131,11 +139,27 @@ class OpenClipTower(nn.Module):
         self.width = check_width(name, tower.ln_post.normalized_shape[0], width)
         self.image_size = image_size
 
+    @staticmethod
+    def self_contained(node: Mapping[str, Any]) -> dict[str, Any]:
+        """The node without `pretrained_file`, for weights that are saved with the whole model."""
+        return {**node, "pretrained_file": None}
+
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`; tokens as open_clip gives them."""
         pooled, tokens = self.model(images)
         rows, columns = self.model.grid_size
         return ImageFeatures(pooled, tokens, (rows, columns))
+
+
+def _vision_config(folder: str, family: str) -> Any:
+    """The configuration of the image model in a local folder of transformers."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = getattr(config, "vision_config", config)
+    if config.model_type != family:
+        raise ValueError(f"image.family is {family!r}, but {folder} holds a {config.model_type!r}; set image.family")
+    return config
 
 
 @ENCODERS.register_module(name="transformers_vision")
@@ -145,12 +169,15 @@ class TransformersVision(nn.Module):
     Pooled is the model's own pooled output, or its first token if it has none.
 
     Args:
-        family: the `model_type` of its configuration.
+        family: the `model_type` of its configuration; of its vision part where it has one.
         width: its `hidden_size`.
         image_size: side of the images, in pixels.
         options: further fields of its configuration (`patch_size`, `num_hidden_layers`, ...).
         pretrained_folder: local folder with config.json and weights, or None for random ones; `options` then override
-            its configuration.
+            its configuration. Code that a folder brings along is never run.
+
+    Raises:
+        ValueError: a width or family that is not the folder's, with what to set.
     """
 
     def __init__(
@@ -167,15 +194,26 @@ class TransformersVision(nn.Module):
         fields = {**(options or {}), "image_size": image_size}
         if pretrained_folder is None:
             config = AutoConfig.for_model(family, **fields)
-            self.model = AutoModel.from_config(config)
+            self.model = AutoModel.from_config(config, trust_remote_code=False)
         else:
-            config = AutoConfig.from_pretrained(pretrained_folder, local_files_only=True)
-            config = getattr(config, "vision_config", config)
+            config = _vision_config(pretrained_folder, family)
             config.update(fields)
-            self.model = AutoModel.from_pretrained(pretrained_folder, config=config, local_files_only=True)
+            self.model = AutoModel.from_pretrained(
+                pretrained_folder, config=config, local_files_only=True, trust_remote_code=False
+            )
         sizes = getattr(config, "hidden_sizes", None)
         found = sizes[-1] if sizes else config.hidden_size
         self.width, self.image_size, self.family = check_width(family, found, width), image_size, family
+
+    @staticmethod
+    def self_contained(node: Mapping[str, Any]) -> dict[str, Any]:
+        """The node without `pretrained_folder`; the architecture that the folder declares moves into `options`."""
+        folder = node.get("pretrained_folder")
+        if folder is None:
+            return dict(node)
+        declared = _vision_config(folder, node["family"]).to_diff_dict()
+        kept = {key: value for key, value in declared.items() if key not in NOT_ARCHITECTURE}
+        return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`."""

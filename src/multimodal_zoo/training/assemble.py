@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from multimodal_zoo.registry import build
+from multimodal_zoo.registry import build, self_contained
 from multimodal_zoo.training.contrastive import ContrastiveModule
 from multimodal_zoo.training.ema import Ema
 from multimodal_zoo.training.groups import read_rules
@@ -49,7 +49,7 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
         lr=float(optim["lr"]),
         weight_decay=float(optim.get("weight_decay", 0.0)),
         schedule=build(config["schedule"], path="schedule"),
-        config=config,
+        config={**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
     )
 
 

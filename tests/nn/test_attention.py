@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from multimodal_zoo.nn.attention import CrossAttention, SelfAttention, attend
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.kernels import KERNELS, usable_kernels
-from multimodal_zoo.nn.masks import Bias, Causal, Document, Mask, Padding
+from multimodal_zoo.nn.masks import At, Bias, Causal, Document, Mask, Padding
 from multimodal_zoo.nn.projections import KeylessBiasProjection, PackedProjection, SeparateProjection
 from multimodal_zoo.nn.rotary import Rotary1d
 
@@ -157,7 +157,8 @@ def test_an_absent_kernel_says_how_to_get_it(kernel: str) -> None:
     assert kernel not in usable_kernels()
 
 
-def test_flash_gets_what_it_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stand_in_for_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     def flash_attn_func(
         q: Tensor, k: Tensor, v: Tensor, dropout_p: float, softmax_scale: float, causal: bool
     ) -> Tensor:
@@ -170,6 +171,10 @@ def test_flash_gets_what_it_understands(monkeypatch: pytest.MonkeyPatch) -> None
     module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", module)
     monkeypatch.setitem(KERNELS, "flash", KERNELS["flash"]._replace(missing=lambda: ""))
+
+
+@pytest.mark.usefixtures("stand_in_for_flash")
+def test_flash_gets_what_it_understands() -> None:
     query, key, value = (t.detach().half() for t in draw())
     for mask, asked in ((None, query), (Causal(), query), (Causal(offset=TOKENS - 2), query[:, :, -2:])):
         found = attend(asked, key, value, mask=mask, kernel="flash")
@@ -178,6 +183,23 @@ def test_flash_gets_what_it_understands(monkeypatch: pytest.MonkeyPatch) -> None
         attend(query, key, value, mask=Padding(torch.tensor([1, 2])), kernel="flash")
     with pytest.raises(ValueError, match="float16 or bfloat16"):
         attend(query.float(), key.float(), value.float(), kernel="flash")
+
+
+@pytest.mark.usefixtures("stand_in_for_flash")
+def test_flash_computes_one_place_of_each_row() -> None:
+    mask = At(Causal(), torch.tensor([[1], [TOKENS - 1]]))  # as the last block of a CLIP text tower
+    start, grads = draw(), []
+    for kernel in ("flash", "math"):
+        query, key, value = (t.detach().half().requires_grad_() for t in start)
+        found = attend(query[:, :, :1], key, value, mask=mask, kernel=kernel)
+        found.float().square().sum().backward()
+        grads.append((found.detach(), query.grad, key.grad, value.grad))
+    for ours, exact in zip(*grads, strict=True):
+        assert_close(ours, exact, atol=4e-3, rtol=4e-3)
+    query, key, value = (t.detach().half() for t in draw())
+    for refused in (At(Causal(), torch.tensor([[0, 1], [1, 2]])), At(Padding(torch.tensor([1, 2])), mask.places)):
+        with pytest.raises(ValueError, match="use 'sdpa'"):
+            attend(query[:, :, : refused.places.shape[1]], key, value, mask=refused, kernel="flash")
 
 
 def test_xformers_gets_an_aligned_bias(monkeypatch: pytest.MonkeyPatch) -> None:

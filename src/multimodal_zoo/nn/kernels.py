@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_zoo.nn.masks import Causal, Dense, Mask, dense
+from multimodal_zoo.nn.masks import At, Causal, Dense, Mask, dense
 
 #: `(query, key, value, mask, scale, dropout) -> result`, all `(batch, heads, tokens, head_dim)`.
 Run = Callable[[Tensor, Tensor, Tensor, "Mask | None", float, float], Tensor]
@@ -73,9 +73,15 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: 
     """flash-attn; its causal triangle is aligned to the last key, which is what a KV cache needs."""
     from flash_attn import flash_attn_func
 
+    if isinstance(mask, At) and query.shape[2] == 1:  # it knows no mask a row: ask at every place, keep the one
+        everywhere = _flash(query.repeat(1, 1, key.shape[2], 1), key, value, mask.mask, scale, dropout)
+        places = mask.places[:, None, :, None].expand(-1, query.shape[1], -1, value.shape[3])
+        return everywhere.gather(2, places)
     triangle = isinstance(mask, Causal) and mask.offset == key.shape[2] - query.shape[2]
     if mask is not None and not triangle:
-        raise ValueError(f"kernel 'flash' takes no mask or Causal aligned to the last key, got {mask}; use 'sdpa'")
+        raise ValueError(
+            f"kernel 'flash' takes no mask, Causal aligned to the last key, or a place of these, not {mask}; use 'sdpa'"
+        )
     if query.dtype not in (torch.float16, torch.bfloat16):
         raise ValueError(f"kernel 'flash' takes float16 or bfloat16, got {query.dtype}; use 'sdpa' or lower precision")
     rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]

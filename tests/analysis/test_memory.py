@@ -12,8 +12,10 @@ from torch import nn
 from multimodal_zoo.analysis import Setting, plan
 from multimodal_zoo.analysis.activations import activations, kept_by
 from multimodal_zoo.analysis.memory import inference_bytes, parts_of, training_bytes
+from multimodal_zoo.catalogue import list_group
 from multimodal_zoo.checkpoints.guess import variant_on_meta
 from multimodal_zoo.checkpoints.tables.clip_config import sizes_from_open_clip
+from multimodal_zoo.config import compose
 from multimodal_zoo.registry import build
 
 SMALL = {
@@ -133,7 +135,13 @@ def test_weights_by_format():
 
 @pytest.mark.parametrize(
     ("strategy", "devices", "share", "communication"),
-    [("single", 1, 1, 0), ("ddp", 4, 1, 4 * 300), ("fsdp", 4, 4, 2 * 4 * 110)],
+    [
+        ("single", 1, 1, 0),
+        ("ddp", 4, 1, 4 * 300),
+        ("fsdp", 4, 4, 2 * 4 * 110),
+        ("fsdp", 1, 1, 0),
+        ("deepspeed", 4, 4, 2 * 4 * 110),
+    ],
 )
 def test_strategies_share_what_they_share(strategy, devices, share, communication):
     blocks = nn.ModuleList(nn.Linear(10, 10) for _ in range(2))
@@ -144,10 +152,28 @@ def test_strategies_share_what_they_share(strategy, devices, share, communicatio
     assert found.total == 4800 // share + communication + 5
 
 
+@pytest.mark.parametrize(("stage", "gradients"), [(1, 1200), (2, 300)])
+def test_the_lower_stages_of_deepspeed_keep_the_weights_whole(stage, gradients):
+    found = training_bytes(nn.Linear(29, 10), 0, Setting(devices=4, strategy=f"deepspeed_stage_{stage}"))
+    assert (found.weights, found.gradients, found.optimizer, found.communication) == (1200, gradients, 600, 1200)
+
+
+@pytest.mark.parametrize("name", list_group("optim"))
+def test_states_are_those_that_the_optimisers_of_the_zoo_keep(name):
+    config = {k: v for k, v in compose(None, [f"+optim={name}"]).optim.items() if k not in ("groups", "fused")}
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
+    optimizer = build(config, path="optim", params=list(model.parameters()))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = [s for state in optimizer.state.values() for s in state.values() if torch.is_tensor(s) and s.ndim]
+    assert training_bytes(model, 0, Setting(optimizer=name)).optimizer == sum(s.numel() * 4 for s in states)
+
+
 def test_frozen_weights_cost_no_gradients():
     model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
     model[0].requires_grad_(False)
-    found = training_bytes(model, 0, Setting(precision="bf16-true", optimizer="momentum"))
+    found = training_bytes(model, 0, Setting(precision="bf16-true", optimizer="sgd"))
     assert (found.weights, found.gradients, found.optimizer) == (2 * 220, 2 * 110, 2 * 110)
     assert [(part.parameters, part.trainable) for part in parts_of(model)] == [(110, 0), (110, 110)]
 

@@ -18,9 +18,18 @@ PRECISIONS: dict[str, tuple[int, torch.dtype | None]] = {
     "16-true": (2, None),
     "bf16-true": (2, None),
 }
-#: States that an optimiser keeps for each trainable weight.
-OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "lion": 1, "adam": 2, "adamw": 2, "lamb": 2}
-STRATEGIES = ("single", "ddp", "fsdp")
+#: States that an optimiser keeps for each trainable weight: of a matrix or convolution, of anything smaller. `sgd` has
+#: momentum, as in `optim=sgd`; what groups with `fallback: true` keep more under `muon` is not counted.
+OPTIMIZER_STATES = {"sgd": (1, 1), "muon": (1, 2), "lion": (1, 1), "adam": (2, 2), "adamw": (2, 2), "lamb": (2, 2)}
+#: What the devices share out among themselves instead of each holding all of it. `deepspeed` is ZeRO stage 3.
+STRATEGIES: dict[str, frozenset[str]] = {
+    "single": frozenset(),
+    "ddp": frozenset(),
+    "fsdp": frozenset({"weights", "gradients", "optimizer"}),
+    "deepspeed": frozenset({"weights", "gradients", "optimizer"}),
+    "deepspeed_stage_1": frozenset({"optimizer"}),
+    "deepspeed_stage_2": frozenset({"gradients", "optimizer"}),
+}
 CHECKPOINTS = ("none", "block")
 
 
@@ -92,7 +101,7 @@ class TrainingMemory:
         weights: the device's share of the weights, buffers included.
         gradients: its share of the gradients.
         optimizer: its share of the optimiser's states.
-        communication: gradient buckets of ddp; under fsdp, the blocks that are whole at one time.
+        communication: gradient buckets; where weights are shared out, the blocks that are whole at one time instead.
         activations: kept for the backward pass at the batch size per device; the gradients of the layer at work come
             on top.
     """
@@ -116,7 +125,7 @@ class Setting:
     Args:
         batch_size: samples per device and step.
         devices: how many devices share the work.
-        strategy: one of `STRATEGIES`.
+        strategy: one of `STRATEGIES`; `deepspeed_stage_1` is what `trainer=deepspeed` runs as it is.
         precision: one of `PRECISIONS`, as in `trainer.precision`.
         checkpoint: one of `CHECKPOINTS`, as in a stack's `checkpoint`.
         optimizer: one of `OPTIMIZER_STATES`.
@@ -144,7 +153,7 @@ class Setting:
         if self.batch_size < 1 or self.devices < 1:
             raise ValueError(f"batch_size={self.batch_size}, devices={self.devices}: both must be at least 1")
         if self.strategy == "single" and self.devices > 1:
-            raise ValueError(f"devices={self.devices} under strategy='single': it takes 1; choose ddp or fsdp")
+            raise ValueError(f"devices={self.devices} under strategy='single': it takes 1; try ddp or fsdp")
 
 
 def training_bytes(model: nn.Module, activations: int, setting: Setting) -> TrainingMemory:
@@ -157,22 +166,29 @@ def training_bytes(model: nn.Module, activations: int, setting: Setting) -> Trai
     """
     size, devices = PRECISIONS[setting.precision][0], setting.devices
     weights = sum(p.numel() for p in model.parameters()) * size
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad) * size
-    share = devices if setting.strategy == "fsdp" else 1
-    communication = trainable if setting.strategy == "ddp" and devices > 1 else 0
-    if share > 1:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(p.numel() for p in trainable) * size
+    of_matrix, of_rest = OPTIMIZER_STATES[setting.optimizer]
+    states = sum(p.numel() * (of_matrix if p.ndim > 1 else of_rest) for p in trainable) * size
+    shared = STRATEGIES[setting.strategy]
+    if devices == 1:
+        communication = 0
+    elif "weights" in shared:
         communication = 2 * _largest_unit(model) * size  # the unit at work and the one fetched ahead
+    else:
+        communication = gradients
     return TrainingMemory(
-        weights=_share(weights, share) + sum(_floating(b, size) for b in model.buffers()),
-        gradients=_share(trainable, share),
-        optimizer=_share(trainable * OPTIMIZER_STATES[setting.optimizer], share),
+        weights=_share(weights, devices if "weights" in shared else 1)
+        + sum(_floating(b, size) for b in model.buffers()),
+        gradients=_share(gradients, devices if "gradients" in shared else 1),
+        optimizer=_share(states, devices if "optimizer" in shared else 1),
         communication=communication,
         activations=activations,
     )
 
 
 def _largest_unit(model: nn.Module) -> int:
-    """Weights of the largest unit that fsdp gathers: a block, or everything that is in no block."""
+    """Weights of the largest unit that is gathered at once: a block, or everything that is in no block."""
     sizes = [sum(p.numel() for p in block.parameters()) for _, block in blocks_of(model)]
     return max([*sizes, sum(p.numel() for p in model.parameters()) - sum(sizes)])
 

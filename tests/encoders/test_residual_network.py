@@ -38,6 +38,19 @@ def test_a_block_is_the_sum_of_its_input_and_its_branch() -> None:
     assert torch.equal(block(maps), maps)
 
 
+def test_resetting_a_block_draws_it_anew_from_the_same_distribution() -> None:
+    block, fresh = ResidualBlock(16), ResidualBlock(16)
+    block(torch.randn(2, 16, 4, 4))  # moves the running statistics
+    for _ in range(3):
+        block.reset_parameters()
+    bound = 1 / (16 * 9) ** 0.5  # PyTorch's, uniform
+    for convolution, scale in ((block.convolution_1, 1.0), (block.convolution_2, 0.3)):
+        assert_close(convolution.weight.std(), torch.tensor(scale * bound / 3**0.5), rtol=0.05, atol=0.0)
+        assert convolution.weight.abs().max() <= scale * bound
+    assert not torch.equal(block.convolution_1.weight, fresh.convolution_1.weight)
+    assert torch.equal(block.norm_1.running_mean, torch.zeros(16))
+
+
 def test_gradients_reach_every_parameter_and_one_image_is_enough_in_evaluation() -> None:
     network = tiny()
     network(torch.randn(4, 3, 32, 32)).pooled.square().sum().backward()

@@ -34,7 +34,9 @@ class ResidualBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Shrink the branch; everything else keeps PyTorch's initialisation."""
+        """Draw everything anew as PyTorch does, then shrink the branch."""
+        for part in (self.norm_1, self.convolution_1, self.norm_2, self.convolution_2):
+            part.reset_parameters()
         with torch.no_grad():
             self.convolution_2.weight.mul_(self.residual_scale)
 

@@ -79,6 +79,20 @@ def test_what_has_no_gradient_is_left_alone() -> None:
     assert torch.equal(weight, torch.ones(2, 2))
 
 
+def test_sharded_parameters_are_refused_with_the_way_out(tmp_path) -> None:
+    from torch import distributed as dist
+    from torch.distributed.tensor import distribute_tensor
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        mesh = dist.init_device_mesh("cpu", (1,))
+        weight = torch.nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh))
+        with pytest.raises(ValueError, match=r"optim: .*\(4, 3\).*optim=adamw, or trainer=ddp"):
+            Muon([torch.nn.Parameter(torch.ones(2, 2)), weight], lr=0.1)
+    finally:
+        dist.destroy_process_group()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_accelerator_steps_like_the_cpu_also_after_loading() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
 #: Coefficients of the quintic Newton-Schulz step: steepest at zero, not exact (Jordan, 2024).
@@ -53,6 +54,9 @@ class Muon(torch.optim.Optimizer):
         betas: AdamW's.
         eps: AdamW's.
         steps: Newton-Schulz iterations.
+
+    Raises:
+        ValueError: parameters that FSDP2 has sharded, with the way out.
     """
 
     def __init__(
@@ -77,6 +81,20 @@ class Muon(torch.optim.Optimizer):
             "fallback": False,
         }
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; the constructor comes through here too.
+
+        Raises:
+            ValueError: parameters sharded over ranks: none of them holds the whole matrix to orthogonalise.
+        """
+        super().add_param_group(param_group)
+        sharded = [tuple(p.shape) for p in self.param_groups[-1]["params"] if isinstance(p, DTensor)]
+        if sharded:
+            raise ValueError(
+                f"optim: Muon takes whole matrices, and {len(sharded)} parameters are sharded over ranks (the first of "
+                f"shape {sharded[0]}); choose optim=adamw, or trainer=ddp, which keeps parameters whole"
+            )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -10,6 +10,7 @@ import pytest
 from multimodal_zoo import cli
 from multimodal_zoo.commands.app import primary_config, split
 from multimodal_zoo.commands.complete import candidates, script
+from multimodal_zoo.config import compose
 
 HEAVY = ("torch", "hydra", "omegaconf", "mmengine", "numpy", "lightning")
 
@@ -80,6 +81,16 @@ def test_a_users_own_yaml_is_a_recipe(tmp_path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("seed: 1\n")
     assert primary_config("train", str(mine)) == (str(tmp_path), "mine", [])
+
+
+@pytest.mark.parametrize("name", ["a b", "lr=0.1,seed=1", "it's", 'say "so"', "a\\'b\\", "${run.dir}"])
+def test_a_source_may_have_any_name(name, tmp_path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    subject, rest = split([str(folder), "weights=null"])
+    assert (subject, rest) == (str(folder), ["weights=null"])
+    _, _, overrides = primary_config("eval", subject)
+    assert compose("base/eval", [*overrides, "benchmark=emoji"]).source == str(folder)
 
 
 def test_completion_answers_from_file_names() -> None:

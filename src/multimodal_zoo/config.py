@@ -9,6 +9,7 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
@@ -63,6 +64,11 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
         config.pop("hydra", None)
     OmegaConf.set_struct(config, True)
     return config
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever it holds: quotes, spaces, `=`, `${`."""
+    return QuotedString(text.replace("${", "\\${"), Quote.single).with_quotes()
 
 
 def nearest(error: BaseException) -> KeyError | None:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
-from multimodal_zoo.config import nearest, register
+from multimodal_zoo.config import nearest, quoted, register
 
 #: Hydra flags that take a value of their own.
 FLAGS_WITH_VALUE = (
@@ -36,11 +36,15 @@ FLAGS_WITH_VALUE = (
 
 
 def split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Separate the first positional word (recipe, variant or source) from overrides and Hydra's flags."""
+    """Separate the first positional word (recipe, variant or source) from overrides and Hydra's flags.
+
+    A word with `=` is an override unless it is a path, with a slash, to something that exists.
+    """
     rest, subject, skip = [], None, False
     for word in arguments:
         is_value, skip = skip, word in FLAGS_WITH_VALUE
-        if subject is None and not is_value and not word.startswith(("-", "+", "~")) and "=" not in word:
+        is_override = "=" in word and not ("/" in word and Path(word).exists())
+        if subject is None and not is_value and not word.startswith(("-", "+", "~")) and not is_override:
             subject = word
         else:
             rest.append(word)
@@ -70,7 +74,7 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
         raise ValueError(f"mmzoo {command} needs a run folder, a checkpoint or one of {', '.join(list_models())}")
     if Path(subject).exists() or "://" in subject:
         source = subject if "://" in subject else str(Path(subject).resolve())
-        return packaged, f"base/{command}", [f"source='{source}'"]
+        return packaged, f"base/{command}", [f"source={quoted(source)}"]
     return packaged, f"base/{command}", [f"model={require(subject, list_models(), 'variant or path', 'source')}"]
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from multimodal_zoo.config import quoted
+
 if TYPE_CHECKING:
     import lightning
     from torch import nn
@@ -82,7 +84,7 @@ def settle_run_folder(config: DictConfig) -> Path:
     place = place.resolve()
     OmegaConf.update(config, "run.dir", str(place))
     if HydraConfig.initialized():
-        sys.argv.append(f'run.dir="{place}"')
+        sys.argv.append(f"run.dir={quoted(str(place))}")
     return place
 
 

@@ -92,12 +92,6 @@ class Skips:
         return NoUsableSamplesError(f"{name} has no usable sample; {what}; check {key}")
 
 
-class Reader(Protocol):
-    """Whatever yields documents once through."""
-
-    def __iter__(self) -> Iterator[Document]: ...
-
-
 class MapReader(Protocol):
     """A reader whose samples can be asked for by number; an unusable one raises `UnusableError`."""
 

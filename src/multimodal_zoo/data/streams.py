@@ -54,7 +54,6 @@ class Chunk(NamedTuple):
 
     Attributes:
         stream: number of the stream.
-        before: its place at the chunk's start.
         after: its place behind the chunk.
         pixels: uint8 (rows, 3, height, width), None without rows.
         rows: one for each picture.
@@ -62,7 +61,6 @@ class Chunk(NamedTuple):
     """
 
     stream: int
-    before: Place
     after: Place
     pixels: Tensor | None
     rows: list[Row]
@@ -151,7 +149,6 @@ class StreamChunks(IterableDataset):  # type: ignore[type-arg]
         """Chunks of one pass from sample `skip` on; a last one without rows says that the pass is over."""
         read: list[tuple[Tensor, Row]] = []
         skips = Skips()
-        before = Place(turn, skip)
         drawn = 0
         for sample in self._shuffled(stream, turn, skips):
             drawn += 1
@@ -164,9 +161,9 @@ class StreamChunks(IterableDataset):  # type: ignore[type-arg]
             except UnusableError as error:
                 skips.add(error.reason, error.key)
             if len(read) == CHUNK:
-                yield _pack(stream, before, Place(turn, drawn), read, skips.take())
-                before, read = Place(turn, drawn), []
-        yield _pack(stream, before, Place(turn + 1, 0) if self.endless else Place(turn, drawn), read, skips.take())
+                yield _pack(stream, Place(turn, drawn), read, skips.take())
+                read = []
+        yield _pack(stream, Place(turn + 1, 0) if self.endless else Place(turn, drawn), read, skips.take())
 
     def _shuffled(self, stream: int, turn: int, skips: Skips) -> Iterator[RawSample]:
         random = python_random(self.seed, BUFFER, turn, self.rank[0], stream)
@@ -183,9 +180,9 @@ class StreamChunks(IterableDataset):  # type: ignore[type-arg]
         yield from held
 
 
-def _pack(stream: int, before: Place, after: Place, read: list[tuple[Tensor, Row]], skips: Skips) -> Chunk:
+def _pack(stream: int, after: Place, read: list[tuple[Tensor, Row]], skips: Skips) -> Chunk:
     pixels = stack([one for one, _ in read]) if read else None
-    return Chunk(stream, before, after, pixels, [row for _, row in read], skips)
+    return Chunk(stream, after, pixels, [row for _, row in read], skips)
 
 
 def batch_seed(seed: int, epoch: int, number: int, rank: int) -> int:

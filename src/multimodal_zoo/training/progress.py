@@ -29,7 +29,7 @@ class Throughput(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log where Lightning logs."""
-        self._samples += size_of(batch)
+        self._samples += samples_in(batch)
         now = time.monotonic()
         self.rate = self._samples * trainer.world_size / max(now - self._since, 1e-9)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -127,6 +127,6 @@ def steps_of(trainer: lightning.Trainer) -> int:
     return int(trainer.estimated_stepping_batches)
 
 
-def size_of(batch: Any) -> int:
+def samples_in(batch: Any) -> int:
     """Samples in a batch: a batch with `images`, or a tensor."""
     return len(getattr(batch, "images", batch))

@@ -138,14 +138,14 @@ class ContrastiveModule(lightning.LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if scaled and getattr(optimizer, "_step_supports_amp_scaling", False) and gradient_clip_val:
             raise ValueError("trainer.precision=16-mixed clips unscaled gradients: set optim.fused=false")
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
+        by_value = gradient_clip_algorithm == "value"
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = clip_gradients(parameters, gradient_clip_val or None)
+        norm = clip_gradients(parameters, None if by_value else gradient_clip_val or None)
         for watch in self.gradient_watchers:
             watch(norm)
         self.log("train/gradient_norm", norm)
+        if by_value:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def train(self, mode: bool = True) -> ContrastiveModule:
         """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""

@@ -14,6 +14,9 @@ from torch import Tensor
 from multimodal_zoo.training import rng
 from multimodal_zoo.training.sharding import full_state
 
+#: What a replay can do for one rank of several.
+OWN_PART = "this rank's pairs among themselves: the other ranks' features, negatives in the run's loss, are not saved"
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss or the gradient became NaN or infinite; the message has the step, the batch and the saved state."""
@@ -22,17 +25,28 @@ class NonFiniteLoss(RuntimeError):
 class FiniteGuard(Callback):
     """Raises `NonFiniteLoss` at the first step whose loss or gradient norm is not finite, before the weights change.
 
-    The file it saves (`failure/step_<n>_rank_<r>.pt` in the run folder) holds the batch, the model, the objective and
-    the random state of just before that step: `replay(path)` computes the same loss again.
+    The file it saves (`failure/step_<n>_rank_<r>.pt` in the run folder) holds the batches of that step (several with
+    `trainer.accumulate_grad_batches`) with the random state before each, the model and the objective: `replay(path)`
+    computes the same losses and gradient again. In a run of several ranks each saves its own part, which does not have
+    the other ranks' features: see `replay`.
 
     Args:
-        every_n_steps: looks at every n-th optimiser step; looking makes an accelerator wait for the loss.
+        every_n_steps: looks at every n-th optimiser step; looking makes an accelerator wait for the loss, and keeps the
+            step's accumulated batches in its memory.
+
+    Raises:
+        ValueError: fewer than one step.
     """
 
     def __init__(self, every_n_steps: int = 1) -> None:
+        if every_n_steps < 1:
+            raise ValueError(
+                f"callbacks.guard.every_n_steps is {every_n_steps}; it must be at least 1 (callbacks.guard=null trains "
+                "without a guard)"
+            )
         self.every_n_steps = every_n_steps
-        self._batch: Any = None
-        self._random: tuple[Any, ...] = ()
+        self._batches: list[tuple[Any, tuple[Any, ...]]] = []
+        self._step = -1
         self._watching = False
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -45,20 +59,23 @@ class FiniteGuard(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep what the step starts from."""
-        self._watching = trainer.global_step % self.every_n_steps == 0
+        if trainer.global_step != self._step:  # else one more batch of the same optimiser step
+            self._step = trainer.global_step
+            self._batches = []
+            self._watching = self._step % self.every_n_steps == 0
         if self._watching:
-            self._batch, self._random = batch, rng.snapshot()
+            self._batches.append((batch, rng.snapshot()))
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        """Look at the loss."""
+        """Look at the loss; Lightning gives it divided by the accumulated batches and, in float16, scaled."""
         if self._watching:
             self._check(trainer, pl_module, "loss", loss)
 
     def check_gradient(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, norm: Tensor) -> None:
         """Look at the gradient's norm; float16 scaling handles infinite gradients itself and is left alone."""
-        if self._watching and getattr(trainer.precision_plugin, "scaler", None) is None:
+        if self._watching and _scaler(trainer) is None:
             self._check(trainer, pl_module, "gradient norm", norm)
 
     def _check(
@@ -71,36 +88,53 @@ class FiniteGuard(Callback):
         step, rank = trainer.global_step, trainer.global_rank
         root = trainer.strategy.broadcast(trainer.default_root_dir)  # under torchrun each rank resolved its own
         path = Path(root) / "failure" / f"step_{step:08d}_rank_{rank}.pt"
-        self._save(pl_module, path, step)
-        keys = [str(key) for key in getattr(self._batch, "keys", None) or ()]
+        self._save(trainer, pl_module, path)
+        keys = [str(key) for batch, _ in self._batches for key in getattr(batch, "keys", None) or ()]
+        number = float(value.detach())
+        if what == "loss":
+            scaler = _scaler(trainer)
+            number *= trainer.accumulate_grad_batches / (scaler.get_scale() if scaler is not None else 1)
+        batches = f"batch of {len(keys)}" if len(self._batches) == 1 else f"{len(self._batches)} batches of {len(keys)}"
         shown = ", ".join(keys[:8]) + (" ..." if len(keys) > 8 else "")
         where = f" of rank {rank}" if trainer.world_size > 1 else ""
         raise NonFiniteLoss(
-            f"step {step}: {what}{where} is {float(value.detach()):g}; batch of {len(keys)}: {shown}\n"
-            f"state of just before it: {path}; multimodal_zoo.training.guard.replay(path) computes it again. "
+            f"step {step}: {what}{where} is {number:g}; {batches}: {shown}\n"
+            f"state of just before it: {path}; multimodal_zoo.training.guard.replay(path) computes "
+            f"{'it again' if trainer.world_size == 1 else OWN_PART}. "
             "Usual ways out: a lower optim.lr, a longer schedule.warmup, trainer.gradient_clip_val"
         )
 
-    def _save(self, pl_module: lightning.LightningModule, path: Path, step: int) -> None:
+    def _save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, path: Path) -> None:
         model = full_state(pl_module.model)  # type: ignore[arg-type]
         path.parent.mkdir(parents=True, exist_ok=True)
-        batch = self._batch
-        content = {f.name: getattr(batch, f.name) for f in fields(batch)} if is_dataclass(batch) else batch
-        torch.save(
-            {
-                "step": step,
-                "batch": content,
-                "model": model,
-                "objective": pl_module.objective.state_dict(),  # type: ignore[union-attr]
-                "random": rng.pack(self._random),
-                "config": dict(pl_module.hparams.get("config", {})),
-            },
-            path,
-        )
+        content = {
+            "step": trainer.global_step,
+            "ranks": trainer.world_size,
+            "note": f"replay computes {'the step again' if trainer.world_size == 1 else OWN_PART}",
+            "accumulate": trainer.accumulate_grad_batches,
+            "batches": [_plain(batch) for batch, _ in self._batches],
+            "random": [rng.pack(state) for _, state in self._batches],
+            "model": model,
+            "objective": pl_module.objective.state_dict(),  # type: ignore[union-attr]
+            "config": dict(pl_module.hparams.get("config", {})),
+        }
+        torch.save(content, path)
+
+
+def _plain(batch: Any) -> Any:
+    return {f.name: getattr(batch, f.name) for f in fields(batch)} if is_dataclass(batch) else batch
+
+
+def _scaler(trainer: lightning.Trainer) -> Any:
+    """What scales the loss under float16; None elsewhere."""
+    return getattr(trainer.precision_plugin, "scaler", None)
 
 
 def replay(path: str | Path, model: torch.nn.Module | None = None, objective: torch.nn.Module | None = None) -> Any:
-    """Compute a failed step again, forward and backward.
+    """Compute a failed step again, forward and backward: every batch that it accumulated.
+
+    What a rank of several saved has its own pairs only. The other ranks' features, which were negatives in the loss,
+    are not there, so that the loss differs from the run's and can be finite where the run's was not.
 
     Args:
         path: what `FiniteGuard` saved.
@@ -108,7 +142,7 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
         objective: None builds the recipe's.
 
     Returns:
-        what the objective gave; the model's gradients are left in its parameters.
+        what the objective gave for the last of the batches; the step's gradients are left in the parameters.
     """
     from multimodal_zoo.objectives.batch import ImageTextBatch
     from multimodal_zoo.registry import build
@@ -121,7 +155,9 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
         objective = build(saved["config"]["objective"], path="objective")
     model.load_state_dict(saved["model"])
     objective.load_state_dict(saved["objective"])
-    rng.restore(saved["random"])
-    outputs = objective.train()(model.train(), ImageTextBatch(**saved["batch"]))
-    outputs["loss"].backward()
+    outputs: Any = None
+    for batch, random in zip(saved["batches"], saved["random"], strict=True):
+        rng.restore(random)
+        outputs = objective.train()(model.train(), ImageTextBatch(**batch))
+        (outputs["loss"] / saved["accumulate"]).backward()
     return outputs

@@ -88,7 +88,7 @@ def test_targets_outside_the_allowed_packages_are_refused() -> None:
         "torch.optim.optimizer.functools.partial",
         "lightning.pytorch.trainer.trainer.os.system",
         "multimodal_zoo.registry.import_module",
-        "multimodal_zoo.data.emoji_pictures.tempfile.NamedTemporaryFile",
+        "multimodal_zoo.data.export.tarfile.TarFile",
         "multimodal_zoo.checkpoints.scripted.pickle.Unpickler",
         "torch.nn.init.normal_",
     ],

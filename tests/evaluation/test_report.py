@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint, record_run
-from multimodal_zoo.evaluation.history import panels, read_history
+from multimodal_zoo.evaluation.history import panels, read_history, read_metrics
 from multimodal_zoo.evaluation.report import write_report
 from multimodal_zoo.evaluation.result import Picture, Result, Table, show
 from multimodal_zoo.evaluation.retrieval import Retrieval
@@ -171,6 +171,9 @@ def test_history(tmp_path):
     path.write_text("epoch,step,train/loss,validation/loss,note\n0,1,2.0,,\n0,2,1.0,3.0,x\n")
     history = read_history(path)
     assert history == {"train/loss": ([1.0, 2.0], [2.0, 1.0]), "validation/loss": ([2.0], [3.0])}
+    assert read_metrics(path)[1] == {"epoch": 0, "step": 2, "train/loss": 1.0, "validation/loss": 3.0}
+    path.write_text(path.read_text() + "0,3,0.")  # cut by a kill
+    assert read_history(path) == history
     assert panels(history) == {"loss": {"train": history["train/loss"], "validation": history["validation/loss"]}}
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no column 'step'"):

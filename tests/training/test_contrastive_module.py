@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from multimodal_zoo.training.logs import read_metrics
+from multimodal_zoo.evaluation.history import read_metrics
 
 EMA = {"_target_": "multimodal_zoo.training.ema.Ema", "decay": 0.9}
 CHECKPOINTS = {"_target_": "multimodal_zoo.training.checkpointing.Checkpoints", "every_n_steps": 2, "keep": 2}

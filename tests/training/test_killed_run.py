@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from multimodal_zoo.config import compose
-from multimodal_zoo.training.logs import read_metrics
+from multimodal_zoo.evaluation.history import read_metrics
 
 STEPS, EVERY = 24, 6
 RECIPE = """# @package _global_

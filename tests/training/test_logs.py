@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multimodal_zoo.training.logs import MetricsCsv, read_metrics
+from multimodal_zoo.evaluation.history import read_metrics
+from multimodal_zoo.training.logs import MetricsCsv
 
 
 def test_rows_merge_by_step_and_columns_grow(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from multimodal_zoo.config import compose
-from multimodal_zoo.training.logs import read_metrics
+from multimodal_zoo.evaluation.history import read_metrics
 
 RECIPE = """# @package _global_
 defaults:

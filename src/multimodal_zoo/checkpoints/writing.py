@@ -1,15 +1,16 @@
-"""Writing files and folders so that a reader sees the old content or the new, never a half."""
+"""Writing checkpoints, files or folders, so that a reader sees the old content or the new, never a half."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from multimodal_zoo.files import atomic_file, beside, flush
 
 
 def write_file(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -22,24 +23,9 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> Path:
     Raises:
         OSError: a full disk or an unwritable folder; the temporary file is gone and `path` is as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with atomic_file(path) as temporary:
         write(temporary)
-        _settle(temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return target
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file in one step."""
-    return write_file(path, lambda temporary: temporary.write_text(text))
+    return Path(path)
 
 
 def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -50,14 +36,14 @@ def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = beside(target)
     retired = temporary.with_name(temporary.name + ".old")
     try:
+        temporary.mkdir()
         write(temporary)
         for file in temporary.rglob("*"):
             if file.is_file():
-                _settle(file)
-        temporary.chmod(_new_folder_mode())
+                flush(file)
         if target.exists():
             os.replace(target, retired)
         try:
@@ -86,16 +72,3 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: M
         seen.add(storage.data_ptr())
         owned[name] = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
     return write_file(path, lambda temporary: save_file(owned, temporary, {"format": "pt", **(metadata or {})}))
-
-
-def _settle(file: Path) -> None:
-    """Force the file to disk and give it the permissions of any new file (temporary ones are private)."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-    file.chmod(_new_folder_mode() & 0o666)
-
-
-def _new_folder_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o777 & ~mask

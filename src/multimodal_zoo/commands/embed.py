@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from multimodal_zoo.files import atomic_file, write_text
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -137,10 +139,8 @@ class Shards:
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add to the manifest."""
-        from multimodal_zoo.evaluation.result import write_atomically
-
         before = json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
-        write_atomically(self.manifest, json.dumps({**before, **facts}, indent=1, default=str).encode())
+        write_text(self.manifest, json.dumps({**before, **facts}, indent=1, default=str))
 
     def finish(self, documents: int, skipped: str) -> None:
         """Mark the set of shards as complete.
@@ -159,9 +159,8 @@ class Shards:
     def write(self, number: int, columns: Columns) -> None:
         """Write one shard; it appears under its name only when it is complete."""
         path = self.path(number)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        WRITERS[path.suffix](partial, columns)
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            WRITERS[path.suffix](partial, columns)
 
 
 def embed(

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multimodal_zoo.catalogue import list_group, require
+from multimodal_zoo.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run(config: DictConfig) -> float | None:
     model = load_model(config, "eval").to(device)
     folder = Path(config.run.dir) / slug(config)
     record_run(folder, model)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     results = run_suite(model, model.processor, config.benchmark, folder, device)
     report = write_report(folder, title=None if config.get("source") is None else Path(config.source).name)
     print_overview(results)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from multimodal_zoo.config import quoted
+from multimodal_zoo.files import write_text
 
 if TYPE_CHECKING:
     import lightning
@@ -62,7 +63,7 @@ def run(config: DictConfig) -> float | None:
         keep = max((getattr(callback, "keep", 0) for callback in callbacks), default=0)
         folder.check_run_folder(place, needed=folder.run_bytes(module, averaged, keep, place))
         if checkpoint is None:
-            (place / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(recipe)), encoding="utf-8")
+            write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
         announce(module, place, checkpoint)
     data = _data(recipe, model)
     trainer = assemble.trainer(recipe, place, callbacks, assemble.loggers(recipe, place))

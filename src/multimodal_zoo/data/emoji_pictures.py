@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from multimodal_zoo.data.emoji_table import normal_key
+from multimodal_zoo.files import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -180,12 +180,5 @@ def _render_all(style: Style, sequences: Sequence[str], size: int) -> np.ndarray
 
 def _save(path: Path, pictures: np.ndarray) -> None:
     """Write beside the target and rename, so that a reader never sees half a file and two writers do not mix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, pictures)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, pictures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.pictures import open_picture, to_rgb
+from multimodal_zoo.files import atomic_file, write_text
 from multimodal_zoo.registry import DATASETS
 
 #: PIL's options by suffix; WebP and PNG keep every pixel.
@@ -69,13 +69,12 @@ class WebdatasetExport:
         sizes = {path.name: self.shard_size for path in paths[:-1]}
         if paths:
             sizes[paths[-1].name] = len(pending) or self.shard_size
-        (self.folder / "sizes.json").write_text(json.dumps(sizes, indent=1))
+        write_text(self.folder / "sizes.json", json.dumps(sizes, indent=1))
         return paths
 
     def _write(self, documents: list[Document], number: int, first: int) -> Path:
         path = self.folder / f"{number:05d}.tar"
-        partial = path.with_suffix(".tar.part")
-        with tarfile.open(partial, "w") as tar:
+        with atomic_file(path) as partial, tarfile.open(partial, "w") as tar:
             for i, document in enumerate(documents):
                 name = f"{number:05d}{first + i:07d}"
                 meta = {key: value for key, value in document.meta.items() if _plain(value)}
@@ -83,7 +82,6 @@ class WebdatasetExport:
                 _add(tar, f"{name}.{self.suffix}", encode(open_picture(document.image), self.suffix))
                 _add(tar, f"{name}.txt", document.text.encode())
                 _add(tar, f"{name}.json", json.dumps(facts, ensure_ascii=False).encode())
-        os.replace(partial, path)
         return path
 
 

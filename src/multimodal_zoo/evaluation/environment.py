@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import multimodal_zoo
-from multimodal_zoo.evaluation.result import write_atomically
+from multimodal_zoo.files import write_text
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "open_clip_torch", "transformers", "numpy", "pillow")
 #: Values of each tensor that enter a fingerprint.
@@ -64,7 +64,7 @@ def record_run(folder: Path, model: nn.Module, command: str | None = None) -> Pa
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    return write_atomically(folder / "run.json", json.dumps(content, indent=1, default=str).encode())
+    return write_text(folder / "run.json", json.dumps(content, indent=1, default=str))
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -20,15 +20,21 @@ TOKENISED_AT_ONCE = 8192
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards each module has its own former mode back.
+    """Evaluation mode and no gradients inside, for models that are whole: sharded ones refuse `inference_mode`."""
+    with evaluation_mode(model), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards each module has its own former mode back.
 
     `model.train()` would be no way back: it switches on the dropout of parts that were frozen in evaluation mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode

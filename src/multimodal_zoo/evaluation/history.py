@@ -12,29 +12,41 @@ PANELS = 9
 FIRST = ("loss", "R@1", "accuracy", "top1", "learning_rate", "lr", "logit_scale", "samples_per_second")
 
 
-def read_history(path: Path) -> dict[str, Line]:
-    """Column -> (steps, values) of a metrics.csv, ours or that of Lightning's CSVLogger (empty cells are left out).
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv, ours or that of Lightning's CSVLogger, each with its `step`.
+
+    Cells that are empty or no numbers are left out, and so is a last line cut by a kill.
 
     Raises:
         ValueError: a file without a `step` column.
     """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        complete = [line for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
+    reader = csv.DictReader(complete)
+    if "step" not in (reader.fieldnames or ()):
+        raise ValueError(f"{path} has no column 'step'; it has {', '.join(reader.fieldnames or ())}")
+    rows = [{key: float(cell) for key, cell in row.items() if _is_number(cell)} for row in reader]
+    return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def read_history(path: str | Path) -> dict[str, Line]:
+    """Column -> (steps, values), from the rows of `read_metrics`."""
     lines: dict[str, Line] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if "step" not in (reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column 'step'; it has {', '.join(reader.fieldnames or ())}")
-        for row in reader:
-            for name, cell in row.items():
-                if name in ("step", "epoch") or not cell or not row["step"]:
-                    continue
+    for row in read_metrics(path):
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
                 steps, values = lines.setdefault(name, ([], []))
-                try:
-                    value = float(cell)
-                except ValueError:
-                    continue
-                steps.append(float(row["step"]))
+                steps.append(row["step"])
                 values.append(value)
-    return {name: line for name, line in lines.items() if line[0]}
+    return lines
 
 
 def panels(history: dict[str, Line]) -> dict[str, dict[str, Line]]:

@@ -11,9 +11,10 @@ from typing import Any
 from multimodal_zoo.card import Card
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.history import panels, read_history
-from multimodal_zoo.evaluation.result import Picture, Result, show, write_atomically
+from multimodal_zoo.evaluation.result import Picture, Result, show
 from multimodal_zoo.evaluation.style import CSS
 from multimodal_zoo.evaluation.suite import headlines, load_results
+from multimodal_zoo.files import write_text
 
 #: Sample pictures shown, the last ones of the run.
 SAMPLES = 4
@@ -50,9 +51,9 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         "Configuration": _configuration(folder),
         "How it was made": _provenance(run),
     }
-    write_atomically(folder / "report.md", _markdown(title, run, results).encode())
-    write_atomically(folder / "report.json", _summary(title, run, results).encode())
-    return write_atomically(folder / "report.html", page(title, _subtitle(run), sections).encode())
+    write_text(folder / "report.md", _markdown(title, run, results))
+    write_text(folder / "report.json", _summary(title, run, results))
+    return write_text(folder / "report.html", page(title, _subtitle(run), sections))
 
 
 def page(title: str, subtitle: str, sections: Mapping[str, str]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from multimodal_zoo.files import write_bytes, write_text
 
 Cell = str | float | int
 
@@ -158,9 +159,9 @@ class Result:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for key, picture in self.figures.items():
-            write_atomically(folder / f"{self.name}_{key}.png", picture.png)
-        write_atomically(folder / f"{self.name}.md", self.markdown().encode())
-        return write_atomically(folder / f"{self.name}.json", self.json().encode())
+            write_bytes(folder / f"{self.name}_{key}.png", picture.png)
+        write_text(folder / f"{self.name}.md", self.markdown())
+        return write_text(folder / f"{self.name}.json", self.json())
 
     @classmethod
     def load(cls, path: Path) -> Result:
@@ -184,14 +185,3 @@ class Result:
             raise ValueError(
                 f"{path}: not a saved evaluation result ({error!r}); delete it to evaluate again"
             ) from None
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that a reader, or a kill, never meets half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

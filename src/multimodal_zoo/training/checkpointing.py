@@ -11,6 +11,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
+from multimodal_zoo.files import flush
+
 LAST = "last.ckpt"
 
 
@@ -69,13 +71,14 @@ class Checkpoints(Checkpoint):
         self._saved_step = step
         folder = Path(trainer.default_root_dir) / "checkpoints"
         final = folder / f"step_{step:08d}.ckpt"
-        partial = folder / f".{final.name}.partial"
+        partial = folder / f".{final.name}.partial"  # not `atomic_file`: all ranks write to this one name
         if trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             _remove(partial)
         trainer.save_checkpoint(partial)  # collective: sharded strategies gather here
         if trainer.is_global_zero:
-            _flush(partial)
+            if partial.is_file():
+                flush(partial)
             _remove(final)
             os.replace(partial, final)
             point(folder / LAST, final.name)
@@ -95,13 +98,6 @@ def point(link: Path, target: str) -> None:
         shutil.copytree(source, partial) if source.is_dir() else shutil.copyfile(source, partial)
         _remove(link)
     os.replace(partial, link)
-
-
-def _flush(path: Path) -> None:
-    """Force a file to the disk: a rename may otherwise reach it before the content does."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

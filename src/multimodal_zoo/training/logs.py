@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from multimodal_zoo.evaluation.history import read_metrics
+from multimodal_zoo.files import atomic_file
 
 #: Warnings of Lightning and torch that ask for nothing, by how they begin: (message, category).
 KNOWN_WARNINGS: Sequence[tuple[str, type[Warning]]] = (
@@ -111,19 +113,7 @@ class MetricsCsv(Logger):
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _rewrite(self, rows: Sequence[Mapping[str, float]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(partial, self.path)
-
-
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv`, without their empty cells; a last line cut by a kill is left out."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        lines = file.read().splitlines(keepends=True)
-    complete = [line for line in lines if line.endswith("\n")]
-    rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(complete)]
-    return [{**row, "step": int(row["step"])} for row in rows]

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 
+from multimodal_zoo.files import write_bytes
 from multimodal_zoo.training.ema import find_ema
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,7 @@ class SampleSheet(Callback):
         grades = [["hit" if t == own else "miss" for t in row] for (_, own), row in zip(shown, found, strict=True)]
         png = image_queries([image for image, _ in shown], found, grades)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png)
+        write_bytes(path, png)
         for logger in trainer.loggers:
             _send(logger, png, step)
 
@@ -122,16 +122,13 @@ def similarities(
     model: nn.Module, processor: Any, pairs: Sequence[Pair], pictures: int, device: torch.device
 ) -> Tensor:
     """Cosine similarity of a sheet's pictures with the distinct captions: (pictures, captions), on the CPU."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    from multimodal_zoo.evaluation.features import evaluation_mode
+
+    with evaluation_mode(model):
         images = processor.images([image for image, _ in spread(pairs, pictures)]).to(device)
         ids = processor.texts(captions_of(pairs)).to(device)
         image, text = model.encode_image(images), model.encode_text(ids)  # type: ignore[operator]
         return (image @ text.T).float().cpu()
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _send(logger: Any, png: bytes, step: int) -> None:

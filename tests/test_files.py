@@ -1,0 +1,51 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multimodal_zoo.files import atomic_file, write_bytes, write_text
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.npy"
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".npy"
+    assert path.read_text() == "new"
+    assert names(path.parent) == {"a.npy"}
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "old, ä")
+
+    def _stop() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _stop()
+    assert path.read_text(encoding="utf-8") == "old, ä"
+    assert names(tmp_path) == {"a.txt"}
+    with pytest.raises(OSError, match=r"a\.txt"):
+        write_bytes(path / "below a file", b"x")
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic_file(path) as one, atomic_file(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+    assert names(tmp_path) == {"a"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,25 @@ def test_the_package_list_is_complete() -> None:
     source = ROOT / "src"
     found = {".".join(p.parent.relative_to(source).parts) for p in source.rglob("__init__.py")}
     assert declared_packages() == found | {"multimodal_zoo.conf", "multimodal_zoo.recipes"}
+
+
+def test_every_imported_package_is_declared() -> None:
+    """Extras count as well: one part of a module may need them."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {re.split(r"[<>=\[ ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in lines}
+    imported: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                imported.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    for name in sorted(imported - sys.stdlib_module_names - {"multimodal_zoo"}):
+        homes = {home.lower().replace("-", "_") for home in distributions.get(name, [name])}
+        assert homes & declared, f"{name} ({homes}) is imported and not declared"
 
 
 @pytest.mark.slow

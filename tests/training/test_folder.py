@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from multimodal_zoo.config import compose
 from multimodal_zoo.training.checkpointing import point
 from multimodal_zoo.training.folder import check_run_folder, checkpoint_bytes, find_checkpoint, run_bytes
 
@@ -17,6 +18,19 @@ def test_a_folder_that_cannot_be_written_names_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match=r"run folder .*file/run cannot be written: .*run.dir=PATH"):
         check_run_folder(tmp_path / "file" / "run", 0)
+
+
+def test_the_command_refuses_such_a_folder_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodal_zoo.commands import train
+    from multimodal_zoo.commands.errors import is_ours, message
+
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(train, "initial_model", lambda recipe: pytest.fail("went on"))
+    config = compose("quickstart", [f"run.dir={tmp_path / 'file' / 'run'}"])
+    with pytest.raises(OSError, match=r"run folder .*file/run cannot be written: .*run.dir=PATH") as caught:
+        train.run(config)
+    assert is_ours(caught.value)
+    assert message(caught.value).startswith("mmzoo: run folder ")
 
 
 def test_a_full_disk_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

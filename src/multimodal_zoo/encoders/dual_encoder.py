@@ -106,6 +106,16 @@ def _pooled(encoder: nn.Module, inputs: Tensor) -> Tensor:
     return alone(inputs) if callable(alone) else encoder(inputs).pooled
 
 
+def normed_patches(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Patch tokens `(batch, patches, width)` behind the final norm of any image encoder, and their grid.
+
+    An encoder that gives its patches without the final norm has `norm_patches`.
+    """
+    features = encoder(images)
+    norm = getattr(encoder, "norm_patches", None)
+    return norm(features.tokens) if callable(norm) else features.tokens, features.grid
+
+
 @ENCODERS.register_module(name="dual_encoder")
 class DualEncoder(nn.Module):
     """An image tower and a text tower whose projections meet in one space (CLIP, arXiv 2103.00020).
@@ -147,6 +157,16 @@ class DualEncoder(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""
         return F.normalize(self.image_projection(_pooled(self.image, images)), dim=-1)
+
+    def encode_patches(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Every patch in the common space, `(batch, patches, embed_dim)`: final norm and projection on each token.
+
+        Args:
+            images: `(batch, 3, height, width)`.
+            normalize: whether each token is L2-normalised; a teacher's are not.
+        """
+        tokens = self.image_projection(normed_patches(self.image, images)[0])
+        return F.normalize(tokens, dim=-1) if normalize else tokens
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of token ids `(batch, tokens)`."""

@@ -63,6 +63,14 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor) -> tuple[Tensor, Rotation | None, tuple[int, int]]:
         """What the first block gets: tokens `(batch, prefix + patches, width)`, rotary tables or None, and the grid."""
         tokens, grid = self.patches(images)
+        return *self.arrange(tokens, grid), grid
+
+    def arrange(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Rotation | None]:
+        """Patches `(batch, patches, width)` made ready for the first block, with the rotary tables or None.
+
+        They get the tokens before them, positions, patch dropout and the norm in front of the blocks.
+        """
+        device = tokens.device
         if self.prefix is not None:
             tokens = self.prefix(tokens)
         if self.positions is not None:
@@ -70,8 +78,12 @@ class VisionTransformer(nn.Module):
         keep = None
         if self.patch_dropout is not None:
             tokens, keep = self.patch_dropout(tokens, self.prefix_length)
-        rotation = self.rotary(grid, self.prefix_length, images.device, keep) if self.rotary is not None else None
-        return self.norm_in(tokens), rotation, grid
+        rotation = self.rotary(grid, self.prefix_length, device, keep) if self.rotary is not None else None
+        return self.norm_in(tokens), rotation
+
+    def norm_patches(self, tokens: Tensor) -> Tensor:
+        """Patch tokens of `forward`, `(batch, patches, width)`, through the final norm, which it spares them."""
+        return self.pool.norm(tokens)
 
     def stream(self, images: Tensor) -> Tensor:
         """The residual stream after the last block, class token first, no final norm: `(batch, tokens, width)`."""

@@ -56,7 +56,7 @@ def _math(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
     """The scaled_dot_product_attention of torch, which picks its own implementation per device."""
     queries, keys = query.shape[2], key.shape[2]
-    triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
+    triangle = bool(isinstance(mask, Causal) and mask.offset == 0 and queries == keys)  # exporters have no plain ints
     if mask is None or triangle:
         grouped = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(

@@ -61,6 +61,18 @@ def test_kept_patches_carry_their_own_angles() -> None:
     assert_close(rotary((4, 4), 1, x.device, keep)(x.gather(2, index)), whole.gather(2, index))
 
 
+def test_complex_tables_turn_as_the_real_ones() -> None:
+    places = torch.tensor([[0, 7], [16, 3]])
+    keep = torch.rand(2, 16).argsort(dim=1)
+    for rotation in (Rotary2d(8)((4, 4), 1, places.device), Rotary2d(8)((4, 4), 1, places.device, keep)):
+        for tables, tokens in ((rotation, 17), (rotation.at(places), 2)):
+            x = torch.randn(2, 3, tokens, 8, requires_grad=True)
+            found, expected = tables(x), tables._replace(spin=None)(x)
+            weights = torch.randn_like(found)
+            assert_close(found, expected)
+            assert_close(*(torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)))
+
+
 def test_half_precision_comes_back_in_half_precision() -> None:
     x = torch.randn(1, 1, 4, 8)
     rotation = Rotary1d(8)(torch.arange(4))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.norms import Identity
+from multimodal_zoo.nn.recompute import recompute
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -73,7 +74,10 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From `(..., width)` to `(..., width)`."""
-        return self.dropout(self.fc2(self.inner_norm(self.act(self.fc1(tokens)))))
+        return self.dropout(recompute(self._second, self.fc1(tokens)))
+
+    def _second(self, hidden: Tensor) -> Tensor:
+        return self.fc2(self.inner_norm(self.act(hidden)))
 
 
 @ENCODERS.register_module(name="swiglu")
@@ -101,4 +105,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From `(..., width)` to `(..., width)`."""
-        return self.dropout(self.down(self.inner_norm(F.silu(self.gate(tokens)) * self.up(tokens))))
+        return self.dropout(recompute(self._second, self.gate(tokens), self.up(tokens)))
+
+    def _second(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.down(self.inner_norm(F.silu(gate) * up))

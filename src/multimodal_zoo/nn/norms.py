@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.recompute import recompute
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -45,6 +46,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalise the last axis; the result has the dtype of the weight."""
+        return recompute(self._normalise, tokens)
+
+    def _normalise(self, tokens: Tensor) -> Tensor:
         exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         scaled = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
         return scaled.to(self.weight.dtype) * self.weight

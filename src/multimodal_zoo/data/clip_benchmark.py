@@ -1,21 +1,19 @@
 """Evaluation sets in CLIP_benchmark's webdataset layout, from a folder or over http.
 
-Layout: `test/nshards.txt`, `test/0.tar` and on with `jpg|png|webp` + `cls` (classification) or + `txt` of one caption a
-line (retrieval); `classnames.txt` and `zeroshot_classification_templates.txt`, one a line, with `{c}` for the class.
+Layout: `test/nshards.txt`, `test/0.tar` and on with `jpg|png|webp` (or `mp4`) + `cls` (classification) or + `txt` of one
+caption a line (retrieval); `classnames.txt` and `zeroshot_classification_templates.txt`, one a line, with `{c}` for the
+class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multimodal_zoo.data.documents import Document, pair
-from multimodal_zoo.data.pictures import load, open_picture
+from multimodal_zoo.data.documents import Document, Text
+from multimodal_zoo.data.media import Media, StillPictures
 from multimodal_zoo.data.shards import REMOTE, RawSample, decode_text, find_image, read_shard, read_text
 from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.registry import DATASETS
-
-#: Suffixes of pictures in these sets.
-SUFFIXES = ("webp", "jpg", "jpeg", "png")
 
 
 @DATASETS.register_module(name="clip_benchmark")
@@ -28,34 +26,41 @@ class ClipBenchmark:
     Args:
         root: folder or http(s) address of one data set.
         split: folder of the shards.
+        media: how a sample's file is read; None for still pictures.
 
     Raises:
         FileNotFoundError: no `nshards.txt` there.
+        ValueError: one that holds no number, an empty line among the class names, or a set of several labels a picture.
     """
 
-    def __init__(self, root: str, split: str = "test") -> None:
+    def __init__(self, root: str, split: str = "test", media: Media | None = None) -> None:
         self.root = root.rstrip("/")
+        self.media = media or StillPictures()
         count = read_text(f"{self.root}/{split}/nshards.txt").strip()
         if not count.isdigit():
             raise ValueError(f"{self.root}/{split}/nshards.txt says {count!r}; expected the number of shards")
         self.shards = [f"{self.root}/{split}/{number}.tar" for number in range(int(count))]
         self.classnames = self._lines("classnames.txt")
         self.templates = [line.replace("{c}", "{}") for line in self._lines("zeroshot_classification_templates.txt")]
+        if self._lines("dataset_type.txt") == ["multilabel"]:
+            raise ValueError(f"{self.root} has several labels a picture; zero-shot classification needs one each")
         self.skips = Skips()
 
     def _lines(self, name: str) -> list[str]:
         try:
-            return [line for line in read_text(f"{self.root}/{name}").splitlines() if line.strip()]
+            lines = [line.strip() for line in read_text(f"{self.root}/{name}").strip().splitlines()]
         except FileNotFoundError:
             return []
+        if not all(lines):  # left out, it would shift the number of every later class
+            raise ValueError(f"{self.root}/{name}: line {lines.index('') + 1} is empty")
+        return lines
 
     def _decode(self, sample: RawSample) -> Document:
         key = sample["__key__"]
-        encoded = find_image(sample, SUFFIXES)
+        encoded = find_image(sample, self.media.suffixes)
         if encoded is None:
             raise UnusableError("missing image", key)
-        # Pictures are not turned by EXIF here: published figures were measured without.
-        image = load(open_picture(encoded, key, turn=False), key)
+        segment = self.media.read(encoded, key)
         if "cls" in sample:
             written = decode_text(sample["cls"])
             if not written.isdigit():
@@ -64,11 +69,11 @@ class ClipBenchmark:
             if self.classnames and label >= len(self.classnames):
                 raise UnusableError("class beyond classnames.txt", key)
             name = self.classnames[label] if self.classnames else written
-            return pair(image, name, {"key": key, "label": label})
+            return Document([segment, Text(name)], {"key": key, "label": label})
         texts = [line.strip() for line in decode_text(sample.get("txt", b"")).splitlines() if line.strip()]
         if not texts:
             raise UnusableError("neither class nor caption", key)
-        return pair(image, texts[0], {"key": key, "texts": texts})
+        return Document([segment, Text(texts[0])], {"key": key, "texts": texts})
 
     def __iter__(self) -> Iterator[Document]:
         """Every usable picture once.
@@ -76,6 +81,7 @@ class ClipBenchmark:
         Raises:
             NoUsableSamplesError: there is none.
         """
+        self.skips.take()  # counts of an earlier pass
         found = False
         for shard in self.shards:
             for sample in read_shard(shard, self.skips):

@@ -1,0 +1,110 @@
+"""How the files of a labelled set are read: as still pictures, or as frames of videos."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Protocol
+
+from multimodal_zoo.data.documents import Image, Picture, Segment, Video
+from multimodal_zoo.data.pictures import load, open_picture
+from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.registry import DATASETS
+
+
+class Media(Protocol):
+    """A kind of file."""
+
+    suffixes: tuple[str, ...]
+
+    def read(self, source: bytes | Path, key: str) -> Segment:
+        """The content of one file.
+
+        Raises:
+            UnusableError: it cannot be read.
+        """
+        ...
+
+
+@DATASETS.register_module(name="still_pictures")
+class StillPictures:
+    """Picture files as they are: published figures were measured without turning them by EXIF."""
+
+    suffixes = ("webp", "jpg", "jpeg", "png")
+
+    def read(self, source: bytes | Path, key: str) -> Image:
+        """One decoded picture; raises `UnusableError` for a broken one."""
+        return Image(load(open_picture(source, key, turn=False), key))
+
+
+def frame_numbers(total: int, count: int) -> list[int]:
+    """Frames to take from a video: the middle frame of each of `count` equal parts; one alone is the centre frame.
+
+    Shorter videos than `count` frames give some frames twice, so that every video has as many.
+
+    Raises:
+        ValueError: no frame in the video, or none asked for.
+    """
+    if total < 1 or count < 1:
+        raise ValueError(f"frames: need at least one of at least one, got {count} of {total}")
+    return [(2 * place + 1) * total // (2 * count) for place in range(count)]
+
+
+@DATASETS.register_module(name="video_frames")
+class VideoFrames:
+    """A few frames of each video file, evenly spread over its length (`frame_numbers`), decoded with PyAV.
+
+    Args:
+        count: frames per video.
+    """
+
+    suffixes = ("mp4", "avi", "webm", "mkv", "mov")
+
+    def __init__(self, count: int = 1) -> None:
+        if count < 1:
+            raise ValueError(f"media.count: a video needs at least one frame, got {count}")
+        self.count = count
+
+    def read(self, source: bytes | Path, key: str) -> Video:
+        """The frames of one video; raises `UnusableError` for a broken one and `ImportError` without PyAV."""
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError("videos are decoded with PyAV: pip install av") from error
+        try:
+            total, rate = self._length(av, source)
+            frames, decoded = self._frames(av, source, total)
+            if frames is None:  # the file promises more than it holds
+                frames, _ = self._frames(av, source, decoded)
+        except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+            raise UnusableError("broken video", key) from error
+        if frames is None:
+            raise UnusableError("broken video", key)
+        return Video(frames, rate)
+
+    @staticmethod
+    def _open(av: Any, source: bytes | Path) -> Any:
+        return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+
+    def _length(self, av: Any, source: bytes | Path) -> tuple[int, float]:
+        with self._open(av, source) as container:
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or 0)
+            # Some containers do not say how many frames they hold; counting packets decodes nothing.
+            return stream.frames or sum(1 for packet in container.demux(stream) if packet.size), rate
+
+    def _frames(self, av: Any, source: bytes | Path, total: int) -> tuple[list[Picture] | None, int]:
+        """The wanted frames (None if the video ended before the last of them), and how many were decoded."""
+        wanted = frame_numbers(total, self.count)
+        found: dict[int, Picture] = {}
+        decoded = 0
+        with self._open(av, source) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                decoded = number + 1
+                if number in wanted:
+                    found[number] = frame.to_image()
+                    if number == wanted[-1]:
+                        return [found[place] for place in wanted], decoded
+        return None, decoded

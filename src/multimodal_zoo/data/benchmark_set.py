@@ -82,9 +82,7 @@ class BenchmarkSet:
         self.templates = list(beside_templates or known.templates or templates)
         where = f"benchmark set {name!r} in {self.reader.root}"
         if not self.classnames:
-            raise ValueError(
-                f"{where}: no class names; put classnames.txt there, one name a line, in order of the labels"
-            )
+            raise ValueError(f"{where}: no class names; put classnames.txt there, one name a line, by label")
         if not self.templates:
             file = "zeroshot_classification_templates.txt"
             raise ValueError(f"{where}: no templates; put {file} there, one sentence with {{c}} a line")
@@ -113,11 +111,12 @@ def check_root(root: str | None) -> str:
     """
     if root is None:
         raise ValueError(f"{KEY}: where are the data sets? Give {KEY}=FOLDER or an http(s) address")
-    if not REMOTE.match(root) and not Path(root.partition("{}")[0] or ".").expanduser().parent.is_dir():
+    if REMOTE.match(root):
+        return root.rstrip("/")
+    path = Path(root).expanduser()
+    if not (path.parent if "{}" in path.name else path).is_dir():
         raise FileNotFoundError(f"{KEY}: no folder {root}")
-    if not REMOTE.match(root) and "{}" not in root and not Path(root).expanduser().is_dir():
-        raise FileNotFoundError(f"{KEY}: no folder {root}")
-    return root.rstrip("/") if REMOTE.match(root) else str(Path(root).expanduser())
+    return str(path)
 
 
 def find_set(root: str, folders: Sequence[str], split: str, media: Media | None) -> ClipBenchmark | ClassFolders:

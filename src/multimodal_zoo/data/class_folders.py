@@ -68,10 +68,9 @@ class ClassFolders:
     def _from_csv(self, path: Path) -> list[tuple[Path, int | str]]:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
+            has = ", ".join(reader.fieldnames or ())
             if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise ValueError(
-                    f"{path} needs the columns path and label; it has {', '.join(reader.fieldnames or ())}"
-                )
+                raise ValueError(f"{path} needs the columns path and label; it has {has}")
             rows = [(self.root / row["path"], row["label"].strip()) for row in reader]
         if not self.classnames:
             labels = {label for _, label in rows}

@@ -1,8 +1,8 @@
 """Evaluation sets in CLIP_benchmark's webdataset layout, from a folder or over http.
 
-Layout: `test/nshards.txt`, `test/0.tar` and on with `jpg|png|webp` (or `mp4`) + `cls` (classification) or + `txt` of one
-caption a line (retrieval); `classnames.txt` and `zeroshot_classification_templates.txt`, one a line, with `{c}` for the
-class.
+Layout: `test/nshards.txt`, `test/0.tar` and on with `jpg|png|webp` (or `mp4`) + `cls` (classification) or + `txt` of
+one caption a line (retrieval); `classnames.txt` and `zeroshot_classification_templates.txt`, one a line, with `{c}` for
+the class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Opening pictures of every mode and bringing them to 8-bit RGB.
 
-Alpha is composited on white before it is dropped: `convert("RGB")` alone shows the hidden colour of transparent pixels
-as black or coloured fringes.
+Alpha is composited on a background before it is dropped: `convert("RGB")` alone shows the hidden colour of transparent
+pixels as black or coloured fringes. Published models were nevertheless trained and scored with it alone, hence the
+background None.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +20,9 @@ from multimodal_zoo.data.documents import Picture
 from multimodal_zoo.data.skips import UnusableError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+#: Red, green and blue (0 to 255) behind transparent pixels; None drops alpha as it stands.
+Background: TypeAlias = "Sequence[int] | None"
+WHITE = (255, 255, 255)
 #: The EXIF tag that says which side is up.
 ORIENTATION = 0x0112
 #: What PIL raises at files that are not what they seem.
@@ -30,25 +35,40 @@ def from_array(array: np.ndarray) -> Image.Image:
     """A PIL image of a uint8 array (height, width[, 3 or 4]).
 
     Raises:
-        ValueError: another dtype or shape.
+        ValueError: another dtype or shape, or no pixels.
     """
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+    usual = array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
+    if not usual or not array.size:
         raise ValueError(f"expected uint8 of shape (height, width[, 3 or 4]), got {array.dtype} {array.shape}")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Bring palette, bilevel and 16-bit images to L, RGB or RGBA, where bicubic resizing means something.
+    """Bring images of more than eight bits a channel to L; all others stay.
 
     Sixteen bits are scaled to eight; floats are taken as 0 to 1, integers above 255 as 16 bits.
     """
-    if image.mode in DEEP:
-        values = np.asarray(image, dtype=np.float32)
-        largest = values.max(initial=0)
-        top = 65535.0 if largest > 255 or image.mode.startswith("I;16") else 1.0 if largest <= 1 else 255.0
-        return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
-    if image.mode == "P" or image.mode == "PA":
-        return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    if image.mode not in DEEP:
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    largest = values.max(initial=0)
+    top = 65535.0 if largest > 255 or image.mode.startswith("I;16") else 1.0 if largest <= 1 else 255.0
+    return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
+
+
+def ready_to_resize(image: Image.Image, background: Background = WHITE) -> Image.Image:
+    """Bring an image to a mode in which resizing means something.
+
+    Deep and palette-with-alpha images always change mode. Other palette images, bilevel ones and those with a
+    transparent colour do so unless `background` is None: published transforms resize these as they are.
+    """
+    image = to_eight_bits(image)
+    if image.mode == "PA":
+        return image.convert("RGBA")
+    if background is None:
+        return image
+    if image.mode == "P":
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("L", "RGB") and "transparency" in image.info:
@@ -56,14 +76,14 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: alpha composited on white, grey and CMYK converted."""
-    image = to_eight_bits(image)
-    if image.mode in ("RGBA", "LA", "La", "RGBa"):
+def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
+    """8-bit RGB: alpha composited on `background` or, where that is None, dropped; grey and CMYK converted."""
+    image = ready_to_resize(image, background)
+    if background is not None and image.mode in ("RGBA", "LA", "La", "RGBa"):
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] == 255:  # opaque: compositing would change nothing
             return image.convert("RGB")
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        ground = Image.new("RGBA", image.size, (*background, 255))
         return Image.alpha_composite(ground, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -99,10 +119,13 @@ def load(image: Image.Image, key: str = "") -> Image.Image:
     """The image with its pixels decoded.
 
     Raises:
-        UnusableError: they cannot be, the file is cut off for instance.
+        UnusableError: they cannot be, the file is cut off for instance, or there are none.
     """
+    name = key or str(getattr(image, "filename", "") or image)
+    if 0 in image.size:
+        raise UnusableError("empty image", f"{name} of {image.width} x {image.height} pixels")
     try:
         image.load()
     except BROKEN as error:
-        raise UnusableError("broken image", key or str(getattr(image, "filename", "") or image)) from error
+        raise UnusableError("broken image", name) from error
     return image

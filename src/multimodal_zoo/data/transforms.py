@@ -12,7 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from multimodal_zoo.data.documents import Picture
-from multimodal_zoo.data.pictures import PathLike, load, open_picture, to_eight_bits, to_rgb
+from multimodal_zoo.data.pictures import (
+    WHITE,
+    Background,
+    PathLike,
+    load,
+    open_picture,
+    ready_to_resize,
+    to_rgb,
+)
 from multimodal_zoo.registry import DATASETS
 
 INTERPOLATIONS = {
@@ -23,39 +31,54 @@ INTERPOLATIONS = {
 }
 Filter = Image.Resampling
 Box = tuple[float, float, float, float]
+#: From this aspect ratio on only the centre is resized: the whole of a hair's breadth would not fit into memory.
+EXTREME = 16
 
 
-def shorter_crop(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
+def shorter_crop(image: Image.Image, size: int, interpolation: Filter, background: Background) -> Image.Image:
     """Resize the shorter side to `size`, then crop the centre; conversion to RGB comes last, as CLIP does it."""
-    width, height = image.size
-    short = min(width, height)
-    if short != size:
-        image = image.resize((max(size, size * width // short), max(size, size * height // short)), interpolation)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return to_rgb(image.crop((left, top, left + size, top + size)))
+    short = min(image.size)
+    wide, high = (max(size, size * side // short) for side in image.size)
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    box = (left, top, left + size, top + size)
+    if short == size:
+        image = image.crop(box)
+    elif max(wide, high) > EXTREME * size:
+        across, down = image.width / wide, image.height / high
+        part = (left * across, top * down, (left + size) * across, (top + size) * down)
+        image = image.resize((size, size), interpolation, box=part)
+    else:
+        image = image.resize((wide, high), interpolation).crop(box)
+    return to_rgb(image, background)
 
 
-def squash(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
+def squash(image: Image.Image, size: int, interpolation: Filter, background: Background) -> Image.Image:
     """Resize both sides to `size`, whatever the aspect: what EVA-CLIP's paper evaluates retrieval with."""
-    return to_rgb(image if image.size == (size, size) else image.resize((size, size), interpolation))
+    return to_rgb(image if image.size == (size, size) else image.resize((size, size), interpolation), background)
 
 
-def pad(image: Image.Image, size: int, interpolation: Filter) -> Image.Image:
-    """Resize the longer side to `size` and fill the rest with zeros around the centre."""
-    width, height = image.size
-    if max(width, height) != size:
-        scale = size / max(width, height)
-        image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), interpolation)
-    canvas = Image.new("RGB", (size, size))
-    canvas.paste(to_rgb(image), ((size - image.width) // 2, (size - image.height) // 2))
-    return canvas
+def pad(image: Image.Image, size: int, interpolation: Filter, background: Background) -> Image.Image:
+    """Resize the longer side to `size` and fill the rest with zeros around the centre.
+
+    Zeros are black; with background None they are zeros of the image's own mode, which is black but for CMYK (white)
+    and palettes (their first colour).
+    """
+    longest = max(image.size)
+    if longest != size:
+        scale = size / longest
+        wide, high = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((wide, high), interpolation)
+    if background is not None:
+        image = to_rgb(image, background)
+    canvas = Image.new(image.mode, (size, size))
+    if image.mode == "P":
+        canvas.putpalette(image.getpalette() or [])
+    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return to_rgb(canvas, background)
 
 
-RESIZES: dict[str, Callable[[Image.Image, int, Filter], Image.Image]] = {
-    "shorter_crop": shorter_crop,
-    "squash": squash,
-    "pad": pad,
-}
+Resize = Callable[[Image.Image, int, Filter, Background], Image.Image]
+RESIZES: dict[str, Resize] = {"shorter_crop": shorter_crop, "squash": squash, "pad": pad}
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -74,6 +97,20 @@ def choose(name: str, table: dict[str, object], key: str) -> None:
         raise ValueError(f"{key} is {name!r}; it must be one of {', '.join(table)}")
 
 
+def colour(background: Background, key: str) -> Background:
+    """Check a background.
+
+    Raises:
+        ValueError: with the value and the configuration key.
+    """
+    if background is None:
+        return None
+    values = tuple(background)
+    if len(values) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
+        raise ValueError(f"{key} is {list(values)}; it must be red, green and blue from 0 to 255, or null")
+    return values
+
+
 @DATASETS.register_module(name="image_transform")
 class ImageTransform:
     """The evaluation transform: resize on the 8-bit image, RGB, then (x / 255 - mean) / std.
@@ -84,6 +121,8 @@ class ImageTransform:
         std: of red, green and blue.
         resize: `shorter_crop`, `squash` or `pad`.
         interpolation: `bicubic`, `bilinear`, `lanczos` or `nearest`, always antialiased as PIL does it.
+        background: red, green and blue (0 to 255) behind transparent pixels; None drops alpha as it stands and turns
+            to RGB after resizing, which is what published models were trained and scored with.
     """
 
     def __init__(
@@ -93,9 +132,11 @@ class ImageTransform:
         std: Sequence[float],
         resize: str = "shorter_crop",
         interpolation: str = "bicubic",
+        background: Background = WHITE,
     ) -> None:
         choose(resize, dict(RESIZES), "images.resize")
         choose(interpolation, dict(INTERPOLATIONS), "images.interpolation")
+        self.background = colour(background, "images.background")
         self.size = size
         self.mean = torch.tensor(list(mean), dtype=torch.float32)
         self.std = torch.tensor(list(std), dtype=torch.float32)
@@ -104,10 +145,8 @@ class ImageTransform:
 
     def pixels(self, image: Picture | PathLike | bytes) -> Tensor:
         """One picture as uint8 (3, size, size), before normalisation."""
-        resized = RESIZES[self.resize](
-            to_eight_bits(load(open_picture(image))), self.size, INTERPOLATIONS[self.interpolation]
-        )
-        return to_tensor(resized)
+        opened = ready_to_resize(load(open_picture(image)), self.background)
+        return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation], self.background))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float (batch, 3, height, width) from uint8 of the same shape."""
@@ -118,7 +157,7 @@ class ImageTransform:
         """Pictures, paths or encoded bytes as float (batch, 3, size, size).
 
         Raises:
-            UnusableError: a file that cannot be read.
+            UnusableError: a file that cannot be read, or a picture without pixels.
         """
         return self.normalise(torch.stack([self.pixels(image) for image in images]))
 
@@ -131,9 +170,17 @@ class FixedCrop:
         size: side of the square result, pixels.
         resize: `shorter_crop`, `squash` or `pad`.
         interpolation: as in `ImageTransform`.
+        background: as in `ImageTransform`.
     """
 
-    def __init__(self, size: int, resize: str = "shorter_crop", interpolation: str = "bicubic") -> None:
+    def __init__(
+        self,
+        size: int,
+        resize: str = "shorter_crop",
+        interpolation: str = "bicubic",
+        background: Background = WHITE,
+    ) -> None:
+        self.background = colour(background, "data.image_transform.background")
         choose(resize, dict(RESIZES), "data.image_transform.resize")
         choose(interpolation, dict(INTERPOLATIONS), "data.image_transform.interpolation")
         self.size = size
@@ -142,8 +189,8 @@ class FixedCrop:
 
     def __call__(self, image: Picture, random: Random) -> Tensor:
         """uint8 (3, size, size); `random` is not used."""
-        opened = to_eight_bits(load(open_picture(image)))
-        return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation]))
+        opened = ready_to_resize(load(open_picture(image)), self.background)
+        return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation], self.background))
 
 
 @DATASETS.register_module(name="random_resized_crop")
@@ -158,6 +205,7 @@ class RandomResizedCrop:
         scale: smallest and largest share of the area.
         ratio: smallest and largest width over height, drawn evenly in the logarithm.
         interpolation: as in `ImageTransform`.
+        background: as in `ImageTransform`.
     """
 
     def __init__(
@@ -166,7 +214,9 @@ class RandomResizedCrop:
         scale: Sequence[float] = (0.9, 1.0),
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         interpolation: str = "bicubic",
+        background: Background = WHITE,
     ) -> None:
+        self.background = colour(background, "data.image_transform.background")
         choose(interpolation, dict(INTERPOLATIONS), "data.image_transform.interpolation")
         self.size = size
         self.scale = tuple(scale)
@@ -194,12 +244,13 @@ class RandomResizedCrop:
         """uint8 (3, size, size)."""
         opened = open_picture(image)
         opened, box = self._draft(opened, self.box(opened.width, opened.height, random))
-        opened = to_eight_bits(load(opened))
+        opened = ready_to_resize(load(opened), self.background)
         # Crop first: a resize with a box would blend in pixels from outside of it.
         left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
         part = opened.crop((left, top, min(right, opened.width), min(bottom, opened.height)))
         inside = (box[0] - left, box[1] - top, min(box[2] - left, part.width), min(box[3] - top, part.height))
-        return to_tensor(to_rgb(part.resize((self.size, self.size), INTERPOLATIONS[self.interpolation], box=inside)))
+        resized = part.resize((self.size, self.size), INTERPOLATIONS[self.interpolation], box=inside)
+        return to_tensor(to_rgb(resized, self.background))
 
     def _draft(self, image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
         if getattr(image, "format", None) != "JPEG" or not hasattr(image, "draft"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.documents import Document, Picture
 from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
 from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
 #: uint8 (3 or 4, height, width) from one picture; the same size for every picture.
@@ -25,6 +26,24 @@ class BatchTransform(Protocol):
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The changed batch."""
+        ...
+
+
+class Collate(Protocol):
+    """Documents to rows, rows to a batch: what loaders ask of `PairCollate` and `MaskedImageCollate`."""
+
+    image_transform: PictureTransform | None
+
+    def row(self, document: Document, random: Random) -> tuple[Tensor, Any]:
+        """Pixels of one document, uint8 (3, height, width), and everything else about it."""
+        ...
+
+    def text_row(self, document: Document, random: Random) -> Any:
+        """Everything else about a document whose pixels come from elsewhere."""
+        ...
+
+    def batch(self, pixels: Tensor, rows: Sequence[Any], generator: torch.Generator) -> Any:
+        """The batch of some rows."""
         ...
 
 
@@ -56,6 +75,43 @@ def stack(pixels: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(pixels))
 
 
+def transformed(image_transform: PictureTransform | None, document: Document, random: Random) -> Tensor:
+    """Pixels of a document, uint8 (3, height, width).
+
+    Raises:
+        UnusableError: the picture cannot be decoded.
+        ValueError: there is no image transform.
+    """
+    if image_transform is None:
+        raise ValueError("data.image_transform is null, which needs a data set that holds its pixels in memory")
+    try:
+        return image_transform(document.image, random)
+    except UnusableError as error:  # the transform cannot know the sample's name
+        raise UnusableError(error.reason, document.key) from error
+
+
+def finished(
+    pixels: Tensor, augment: Sequence[BatchTransform], transform: ImageTransform, generator: torch.Generator
+) -> Tensor:
+    """Normalised float (batch, 3, height, width): augmented, what is left of alpha on white.
+
+    Args:
+        pixels: uint8 (batch, 3 or 4, height, width).
+        augment: transforms of the whole batch, in order.
+        transform: gives the normalisation.
+        generator: randomness of the augmentation.
+    """
+    if not augment and pixels.shape[1] == 3:
+        return transform.normalise(pixels)
+    images = premultiplied(pixels)
+    for part in augment:
+        images = part(images, generator)
+    if images.shape[1] == 4:
+        images = images[:, :3] + (1 - images[:, 3:])
+    mean, std = transform.mean.view(3, 1, 1), transform.std.view(3, 1, 1)
+    return images.clamp(0, 1).sub_(mean).div_(std)
+
+
 class PairCollate:
     """Turns documents into rows and rows into a batch.
 
@@ -84,12 +140,7 @@ class PairCollate:
         Raises:
             UnusableError: the picture cannot be decoded.
         """
-        if self.image_transform is None:
-            raise ValueError("data.image_transform is null, which needs a data set that holds its pixels in memory")
-        try:
-            pixels = self.image_transform(document.image, random)
-        except UnusableError as error:  # the transform cannot know the sample's name
-            raise UnusableError(error.reason, document.key) from error
+        pixels = transformed(self.image_transform, document, random)
         return pixels, self.text_row(document, random)
 
     def text_row(self, document: Document, random: Random) -> Row:
@@ -117,13 +168,4 @@ class PairCollate:
 
     def finish(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Normalised float (batch, 3, height, width): augmented, what is left of alpha on white."""
-        transform = self.processor.transform
-        if not self.augment and pixels.shape[1] == 3:
-            return transform.normalise(pixels)
-        images = premultiplied(pixels)
-        for part in self.augment:
-            images = part(images, generator)
-        if images.shape[1] == 4:
-            images = images[:, :3] + (1 - images[:, 3:])
-        mean, std = transform.mean.view(3, 1, 1), transform.std.view(3, 1, 1)
-        return images.clamp(0, 1).sub_(mean).div_(std)
+        return finished(pixels, self.augment, self.processor.transform, generator)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from multimodal_zoo.data.collate import PairCollate
+from multimodal_zoo.data.collate import Collate
 from multimodal_zoo.data.loaders import OrderedLoader, PlannedBatches, PlannedLoader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
@@ -16,7 +16,7 @@ from multimodal_zoo.objectives.batch import ImageTextBatch
 
 
 class ImageTextData(LightningDataModule):
-    """Batches of image-text pairs; `image_text_data` makes one from a configuration.
+    """Batches of image-text pairs (`image_text_data`) or of images with masked patches (`masked_image_data`).
 
     Args:
         train: reader of training pairs.
@@ -33,8 +33,8 @@ class ImageTextData(LightningDataModule):
         self,
         train: Any,
         validation: Any,
-        collate: PairCollate,
-        plain: PairCollate,
+        collate: Collate,
+        plain: Collate,
         order: Order,
         batch_size: int,
         workers: int,

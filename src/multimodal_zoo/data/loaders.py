@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multimodal_zoo.data.collate import PairCollate, Row, stack
+from multimodal_zoo.data.collate import Collate, Row, stack
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.order import Plan
 from multimodal_zoo.data.pictures import load, open_picture
@@ -34,7 +34,7 @@ class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
         key: the configuration key of the data set, for errors.
     """
 
-    def __init__(self, reader: MapReader, collate: PairCollate, seed: int, key: str) -> None:
+    def __init__(self, reader: MapReader, collate: Collate, seed: int, key: str) -> None:
         self.reader = reader
         self.collate = collate
         self.seed = seed
@@ -151,7 +151,7 @@ class OrderedLoader:
     def __init__(
         self,
         reader: Iterable[Document],
-        collate: PairCollate,
+        collate: Collate,
         batch_size: int,
         seed: int,
         rank: tuple[int, int],

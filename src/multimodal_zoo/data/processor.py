@@ -33,8 +33,24 @@ def pad_ids(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
     return ids
 
 
+@DATASETS.register_module(name="image_processor")
+class ImageProcessor:
+    """Turns pictures into the tensors that a model without texts was trained on.
+
+    Args:
+        images: the image transform.
+    """
+
+    def __init__(self, images: ImageTransform) -> None:
+        self.transform = images
+
+    def images(self, images: Sequence[Picture | PathLike | bytes]) -> Tensor:
+        """Float (batch, 3, size, size) of PIL images, uint8 arrays, paths or encoded bytes."""
+        return self.transform(images)
+
+
 @DATASETS.register_module(name="image_text_processor")
-class ImageTextProcessor:
+class ImageTextProcessor(ImageProcessor):
     """Turns pictures and texts into the tensors that a model was trained on.
 
     Args:
@@ -43,12 +59,8 @@ class ImageTextProcessor:
     """
 
     def __init__(self, images: ImageTransform, texts: Tokenizer) -> None:
-        self.transform = images
+        super().__init__(images)
         self.tokenizer = texts
-
-    def images(self, images: Sequence[Picture | PathLike | bytes]) -> Tensor:
-        """Float (batch, 3, size, size) of PIL images, uint8 arrays, paths or encoded bytes."""
-        return self.transform(images)
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
         """Long (batch, longest): ids, trimmed to the longest text of the batch."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from multimodal_zoo.data.collate import PairCollate, Row
+from multimodal_zoo.data.collate import Collate, Row
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.streams import (
     Chunk,
@@ -94,7 +94,7 @@ class BatchReader:
     def __init__(
         self,
         reader: StreamReader,
-        collate: PairCollate,
+        collate: Collate,
         batch_size: int,
         seed: int,
         rank: tuple[int, int],
@@ -165,7 +165,7 @@ class StreamLoader:
     def __init__(
         self,
         reader: StreamReader,
-        collate: PairCollate,
+        collate: Collate,
         batch_size: int,
         seed: int,
         rank: tuple[int, int],

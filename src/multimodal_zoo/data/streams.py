@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from multimodal_zoo.data.collate import PairCollate, Row, stack
+from multimodal_zoo.data.collate import Collate, Row, stack
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.randomness import derive, python_random
 from multimodal_zoo.data.shards import RawSample
@@ -109,7 +109,7 @@ class StreamChunks(IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self,
         reader: StreamReader,
-        collate: PairCollate,
+        collate: Collate,
         seed: int,
         rank: tuple[int, int],
         places: Sequence[Place],

@@ -2,6 +2,8 @@
 
 from multimodal_zoo.encoders import adapters as adapters
 from multimodal_zoo.encoders import dual_encoder as dual_encoder
+from multimodal_zoo.encoders import masked_student as masked_student
+from multimodal_zoo.encoders import patch_teacher as patch_teacher
 from multimodal_zoo.encoders import pooling as pooling
 from multimodal_zoo.encoders import residual_network as residual_network
 from multimodal_zoo.encoders import text_transformer as text_transformer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from multimodal_zoo.nn.transformer import Transformer
@@ -58,3 +60,23 @@ class ScaledInit:
             last = layer.mlp.fc2 if hasattr(layer.mlp, "fc2") else layer.mlp.down
             for output in (layer.attention.out, last):
                 output.weight.data.div_((2 * number) ** 0.5)
+
+
+@ENCODERS.register_module(name="sub_ln_init")
+class SubLnInit:
+    """The rule of EVA-02's masked image modelling: Xavier normal matrices, zero biases (MAGNETO, arXiv 2210.06423).
+
+    Values, the output layer of attention and every layer of the MLP are multiplied by `sqrt(log(2 depth))`. Blocks hold
+    a `separate_qkv`.
+    """
+
+    def __call__(self, stack: Transformer) -> None:
+        """Draw the weights of all blocks."""
+        gain = math.sqrt(math.log(2 * stack.depth))
+        for layer in stack.layers:
+            qkv = layer.attention.qkv
+            scaled = [qkv.value, layer.attention.out, *(p for p in layer.mlp.modules() if isinstance(p, nn.Linear))]
+            for part in (qkv.query, qkv.key, *scaled):
+                nn.init.xavier_normal_(part.weight, gain=gain if any(part is other for other in scaled) else 1.0)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)

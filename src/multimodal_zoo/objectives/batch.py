@@ -1,4 +1,4 @@
-"""The batch that every image-text objective takes."""
+"""The batches that objectives take: image-text pairs, and images with masked patches."""
 
 from __future__ import annotations
 
@@ -49,3 +49,40 @@ class ImageTextBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
         concepts = None if self.concepts is None else self.concepts.pin_memory()
         return ImageTextBatch(self.images.pin_memory(), self.ids.pin_memory(), self.keys, concepts)
+
+
+@dataclass
+class MaskedImageBatch:
+    """Images as tensors with the patches that a student must not see; row i of every field belongs to image i.
+
+    Attributes:
+        images: (batch, 3, height, width), float, normalised as the model's image transform says.
+        mask: (batch, patches), bool, row by row of the grid; True where the student must not look.
+        keys: name of each image in its data set, for error messages and reports.
+
+    Raises:
+        ValueError: the fields do not have the same number of rows, or the mask is not boolean.
+    """
+
+    images: Tensor
+    mask: Tensor
+    keys: list[str]
+
+    def __post_init__(self) -> None:
+        rows = {"images": len(self.images), "mask": len(self.mask), "keys": len(self.keys)}
+        if len(set(rows.values())) != 1:
+            raise ValueError(f"MaskedImageBatch needs as many rows in every field, not {rows}")
+        if self.mask.dtype != torch.bool or self.mask.ndim != 2:
+            raise ValueError(f"mask must be bool (batch, patches), not {self.mask.dtype} {tuple(self.mask.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedImageBatch:
+        """The same batch with its tensors on `device`."""
+        images = self.images.to(device, non_blocking=non_blocking)
+        return MaskedImageBatch(images, self.mask.to(device, non_blocking=non_blocking), self.keys)
+
+    def pin_memory(self) -> MaskedImageBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return MaskedImageBatch(self.images.pin_memory(), self.mask.pin_memory(), self.keys)

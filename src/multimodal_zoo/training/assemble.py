@@ -20,6 +20,7 @@ from multimodal_zoo.training.groups import read_rules
 from multimodal_zoo.training.logs import MetricsCsv
 from multimodal_zoo.training.progress import Throughput
 from multimodal_zoo.training.rng import RandomState
+from multimodal_zoo.training.teacher import patch_teacher
 
 #: (start of a configuration's `_target_`, module that it needs, what to install)
 OPTIONAL = (
@@ -32,7 +33,7 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
     """The LightningModule of a recipe.
 
     Args:
-        config: the resolved recipe; its nodes `objective`, `optim` and `schedule` are built here.
+        config: the resolved recipe; its nodes `objective`, `optim`, `schedule` and `teacher` are built here.
         model: what trains.
 
     Raises:
@@ -43,7 +44,7 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
         raise ValueError("optim.lr is missing: give the learning rate")
     return ContrastiveModule(
         model,
-        build(config["objective"], path="objective"),
+        build(config["objective"], path="objective", **learnt_from(config)),
         rules=read_rules(config["optim"].get("groups")),
         optimizer=lambda groups: build(optim, path="optim", params=groups),
         lr=float(optim["lr"]),
@@ -51,6 +52,12 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
         schedule=build(config["schedule"], path="schedule"),
         config={**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
     )
+
+
+def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The objective's `teacher`, where the recipe has one."""
+    node = config.get("teacher")
+    return {"teacher": patch_teacher(node, config["model"])} if node else {}
 
 
 def callbacks(config: Mapping[str, Any]) -> list[Callback]:

@@ -1,4 +1,8 @@
-"""The image-text contrastive paradigm as a LightningModule: it calls the objective and logs what it returns."""
+"""Training with one objective as a LightningModule: it calls the objective and logs what it returns.
+
+The contrastive paradigm needs no more, and masked image modelling neither: there the model is a masked student, and the
+objective holds the teacher.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import lightning
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from multimodal_zoo.objectives.batch import ImageTextBatch
+from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch
 from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
@@ -24,13 +28,13 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
 class ContrastiveModule(lightning.LightningModule):
-    """Trains a dual encoder with any contrastive objective.
+    """Trains a model with any objective of one batch: a dual encoder on pairs, a masked student on images.
 
     With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches whose pairs do not see each
     other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
 
     Args:
-        model: a dual encoder.
+        model: what trains, a dual encoder or a masked student.
         objective: called as `objective(model, batch)`; its entry `loss` is back-propagated, all entries are logged.
         rules: which parameters train, and how.
         optimizer: makes the optimiser from parameter groups.
@@ -69,9 +73,9 @@ class ContrastiveModule(lightning.LightningModule):
         ours = {f"objective.{name}": parameter for name, parameter in self.objective.named_parameters()}
         return {**dict(self.model.named_parameters()), **ours}
 
-    def forward(self, images: Tensor, ids: Tensor) -> Any:
-        """The model's own forward: (batch, 3, height, width) and (batch, longest) to `Embeddings`."""
-        return self.model(images, ids)
+    def forward(self, images: Tensor, beside: Tensor) -> Any:
+        """The model's own forward: images (batch, 3, height, width), and token ids or a mask."""
+        return self.model(images, beside)
 
     def on_train_start(self) -> None:
         """Say where several processes do not train exactly what one trains."""
@@ -84,7 +88,7 @@ class ContrastiveModule(lightning.LightningModule):
                 self.trainer.world_size,
             )
 
-    def training_step(self, batch: ImageTextBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: ImageTextBatch | MaskedImageBatch, batch_index: int) -> Tensor:
         """One batch; returns the loss."""
         outputs = self.objective(self.model, batch)
         self._log("train", outputs, len(batch.images))
@@ -92,8 +96,8 @@ class ContrastiveModule(lightning.LightningModule):
         self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
         return outputs["loss"]
 
-    def validation_step(self, batch: ImageTextBatch, batch_index: int) -> None:
-        """One batch of the validation pairs."""
+    def validation_step(self, batch: ImageTextBatch | MaskedImageBatch, batch_index: int) -> None:
+        """One batch of the validation data."""
         self._log("validation", self.objective(self.model, batch), len(batch.images))
 
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:

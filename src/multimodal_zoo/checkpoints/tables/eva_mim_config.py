@@ -1,0 +1,85 @@
+"""Nodes of masked image modelling, made from the fields of EVA-02's pretraining configurations.
+
+    student_node(config["student"])   # a complete model node, type masked_student
+    teacher_node(config["teacher"])   # a patch_teacher node, with encoder and projection
+
+`zoo.build_model` builds the first, `registry.build` the second; `tables.eva_mim.STUDENT` and `.TEACHER` are the tables
+of their tensors, and `objectives.masked_image.MaskedImageObjective(teacher)` the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
+from multimodal_zoo.checkpoints.tables.eva_clip_config import image_nodes
+
+Node = dict[str, Any]
+#: Share of the gradient that reaches the patch embedding under `stop_grad_conv1`.
+STEM_GRADIENT = 0.1
+#: Normalisation of every EVA-CLIP, which teacher and student share.
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+#: Fields named as in EVA-CLIP's own `vision_cfg`.
+_SAME = ("mlp_ratio", "patch_size", "qkv_bias", "rope", "naiveswiglu", "subln", "drop_path_rate", "postnorm")
+#: Fields that choose a kernel, or what the nodes say elsewhere.
+_ELSEWHERE = ("img_size", "embed_dim", "depth", "num_heads", "xattn", "stop_grad_conv1", "predict_feature_dim")
+
+
+def _vision(config: Mapping[str, Any]) -> Node:
+    """EVA-CLIP's `vision_cfg` of EVA-02's fields.
+
+    Raises:
+        UnknownCheckpoint: a field without meaning here, or a required one that is missing.
+    """
+    known = (*_SAME, *_ELSEWHERE, "num_classes")
+    if strange := [f"{key}={value!r}" for key, value in config.items() if key not in known and value]:
+        raise UnknownCheckpoint(f"masked image modelling configuration: {', '.join(strange)}: not understood")
+    needed = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+    if missing := [key for key in needed if key not in config]:
+        raise UnknownCheckpoint(f"masked image modelling configuration: no {', '.join(missing)}")
+    return {
+        **{key: config[key] for key in _SAME if key in config},
+        "image_size": config["img_size"],
+        "layers": config["depth"],
+        "width": config["embed_dim"],
+        "head_width": config["embed_dim"] // config["num_heads"],
+        "pt_hw_seq_len": config["img_size"] // config["patch_size"],  # the rotary table is for the student's own grid
+    }
+
+
+def student_node(config: Mapping[str, Any]) -> Node:
+    """The model node of a student: `masked_student` around an image tower without inner norms.
+
+    Raises:
+        UnknownCheckpoint: fields that no part expresses, or none for the teacher's width.
+    """
+    if "predict_feature_dim" not in config:
+        raise UnknownCheckpoint("masked image modelling configuration: no predict_feature_dim, the teacher's width")
+    width = config["predict_feature_dim"]
+    image = image_nodes({"embed_dim": width, "vision_cfg": _vision(config)})[0]
+    image["blocks"]["block"]["attention"].pop("inner_norm", None)
+    image["patch_dropout"] = None
+    return {
+        "type": "masked_student",
+        "image": image,
+        "target_width": width,
+        "stem_gradient": STEM_GRADIENT if config.get("stop_grad_conv1") else 1.0,
+        "processor": {
+            "type": "image_processor",
+            "images": {"type": "image_transform", "size": config["img_size"], "mean": list(MEAN), "std": list(STD)},
+        },
+        "card": {"system": "EVA-02", "summary": "sizes read from the publisher's own configuration"},
+    }
+
+
+def teacher_node(config: Mapping[str, Any]) -> Node:
+    """The node of a teacher: `patch_teacher` with an EVA-CLIP image tower and its projection.
+
+    Raises:
+        UnknownCheckpoint: fields that no part expresses, or no width of the projection (`num_classes`).
+    """
+    if "num_classes" not in config:
+        raise UnknownCheckpoint("masked image modelling configuration: no num_classes, the projection's width")
+    encoder, projection = image_nodes({"embed_dim": config["num_classes"], "vision_cfg": _vision(config)})
+    return {"type": "patch_teacher", "encoder": encoder, "projection": projection}

@@ -19,7 +19,7 @@ from multimodal_zoo.nn.mlp import Mlp, SwiGLU
 from multimodal_zoo.nn.norms import LayerNorm, RMSNorm
 from multimodal_zoo.nn.patches import PatchEmbedding
 from multimodal_zoo.nn.positions import ClassToken, LearnedPositions
-from multimodal_zoo.nn.projections import KeylessBiasProjection, PackedProjection, SeparateProjection
+from multimodal_zoo.nn.projections import KeylessBiasProjection, PackedProjection, SeparateKeylessProjection
 from multimodal_zoo.nn.regularize import LayerScale
 from multimodal_zoo.nn.rotary import Rotary2d
 from multimodal_zoo.nn.transformer import PostNormBlock, PreNormBlock, Transformer
@@ -39,7 +39,8 @@ RENAMED = (
     (r"^visual\.pos_embed$", "positions.weight"),
     (r"^visual\.patch_embed\.proj\.", "patches."),
     (r"^visual\.blocks\.", "blocks.layers."),
-    (r"^visual\.(fc_)?norm\.", "pool.norm."),
+    (r"^visual\.norm\.", "pool.norm."),
+    (r"^visual\.fc_norm\.", "pool.mean_norm."),
     (r"\.norm([12])\.", r".norm_\1."),
     (r"gamma_([12])$", r"scale_\1.weight"),
     (r"attn\.qkv\.", "attention.qkv."),
@@ -67,7 +68,7 @@ def tower(config: dict[str, Any]) -> VisionTransformer:
     if get("qkv_bias", True):
         qkv = KeylessBiasProjection(width, heads, head_dim)
     if get("subln"):
-        qkv = SeparateProjection(width, heads, head_dim, heads, ["query", "value"])
+        qkv = SeparateKeylessProjection(width, heads, head_dim)
     attention = SelfAttention(width, qkv, inner_norm=norm(width) if get("subln") else None)
     plain = Mlp(width, hidden, "gelu")
     mlp = SwiGLU(width, hidden, bias=True, inner_norm=norm(hidden)) if get("naiveswiglu") else plain
@@ -85,15 +86,13 @@ def tower(config: dict[str, Any]) -> VisionTransformer:
     )
 
 
-def load(model: nn.Module, state: dict[str, Tensor], separate: bool) -> None:
+def load(model: nn.Module, state: dict[str, Tensor]) -> None:
     named = {}
     for key, value in state.items():
         if not key.startswith("visual.head."):
             for pattern, name in RENAMED:
                 key = re.sub(pattern, name, key)
-            for short, long in (("q", "query"), ("v", "value")):
-                bias = f"attention.qkv.{long}.bias" if separate else f"attention.qkv.{short}_bias"
-                key = key.replace(f"attn.{short}_bias", bias)
+            key = re.sub(r"attn\.([qv])_bias", r"attention.qkv.\1_bias", key)
             named[key] = value[0] if key in ("prefix.weight", "positions.weight") else value
     model.load_state_dict(named)
 
@@ -103,7 +102,7 @@ def test_a_tower_gives_the_published_numbers(name: str, golden: Callable[[str], 
     case = golden(f"eva_clip/{name}")
     config, io = case.config["vision_cfg"], case.tensors
     model = tower(config).eval()
-    load(model, case.state, bool(config.get("subln")))
+    load(model, case.state)
     features = model(io["image"])
     assert_close(features.pooled, io["pooled"], **CLOSE)
     assert_close(model.pooled(io["image"]), io["pooled"], **CLOSE)
@@ -135,7 +134,7 @@ def test_patch_dropout_carries_its_rotary_positions(golden: Callable[[str], Any]
     case = golden("eva_clip/vision_patch_dropout_rope")
     config, io = case.config["vision_cfg"], case.tensors
     model = tower(config)
-    load(model, case.state, bool(config.get("subln")))
+    load(model, case.state)
     model.patch_dropout = Keep(io["patch_indices_keep"])
     head = case.state["visual.head.weight"], case.state["visual.head.bias"]
     found = nn.functional.linear(model(io["image"]).pooled, *head)

@@ -64,16 +64,18 @@ class LinearProjection(nn.Linear):
     Args:
         width: width of the tower.
         embed_dim: width of the common space.
-        bias: whether there is a bias (DeCLIP's text tower); CLIP has none.
+        bias: whether there is a bias (DeCLIP's text tower, most of EVA-CLIP); CLIP has none.
+        std: deviation of the first weights; None stands for `width ** -0.5`.
     """
 
-    def __init__(self, width: int, embed_dim: int, bias: bool = False) -> None:
+    def __init__(self, width: int, embed_dim: int, bias: bool = False, std: float | None = None) -> None:
+        self.std = width**-0.5 if std is None else std
         super().__init__(width, embed_dim, bias)
         self.width, self.embed_dim = width, embed_dim
 
     def reset_parameters(self) -> None:
-        """Normal with a deviation of `width ** -0.5`, zero bias."""
-        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        """Normal with a deviation of `std`, zero bias."""
+        nn.init.normal_(self.weight, std=self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

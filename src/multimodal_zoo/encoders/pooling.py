@@ -39,8 +39,14 @@ class MeanPool(nn.Module):
 
     def __init__(self, norm: nn.Module, first: int) -> None:
         super().__init__()
-        self.norm, self.first = norm, first
+        # not `norm`: publishers name the norm behind the mean apart from the one in front of a class token
+        self.mean_norm, self.first = norm, first
+
+    @property
+    def norm(self) -> nn.Module:
+        """The last norm of the tower, under the name that every pool has for it."""
+        return self.mean_norm
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From `(batch, tokens, width)` to `(batch, width)`."""
-        return self.norm(tokens[:, self.first :].mean(dim=1))
+        return self.mean_norm(tokens[:, self.first :].mean(dim=1))

@@ -149,3 +149,43 @@ class SeparateProjection(nn.Module):
             for layer, source in ((self.query, pick(tokens, places)), (self.key, tokens), (self.value, tokens))
         )
         return query, key, value
+
+
+@ENCODERS.register_module(name="separate_qkv_keyless")
+class SeparateKeylessProjection(nn.Module):
+    """Three matrices without biases of their own, and the two biases of `packed_qkv_keyless` (EVA-02 with sub-LN).
+
+    Args:
+        width: width of the tokens.
+        heads: heads.
+        head_dim: width of a head.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, heads
+        self.query = nn.Linear(width, heads * head_dim, bias=False)
+        self.key = nn.Linear(width, heads * head_dim, bias=False)
+        self.value = nn.Linear(width, heads * head_dim, bias=False)
+        self.q_bias = nn.Parameter(torch.empty(heads * head_dim))
+        self.v_bias = nn.Parameter(torch.empty(heads * head_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform weights of variance `1 / (3 width)` and zero biases."""
+        for layer in (self.query, self.key, self.value):
+            layer.reset_parameters()
+        nn.init.zeros_(self.q_bias)
+        nn.init.zeros_(self.v_bias)
+
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
+        query, key, value = (
+            F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            for source, weight, bias in (
+                (pick(tokens, places), self.query.weight, self.q_bias),
+                (tokens, self.key.weight, None),
+                (tokens, self.value.weight, self.v_bias),
+            )
+        )
+        return query, key, value

@@ -95,6 +95,25 @@ class RandomPlacement:
         return torch.stack([line.repeat(self.size), line.repeat_interleave(self.size)], 1)
 
 
+@DATASETS.register_module(name="random_flip")
+class RandomFlip:
+    """Swaps left and right of some pictures.
+
+    Args:
+        probability: of each picture.
+    """
+
+    def __init__(self, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"data.augment.probability is {probability}; expected a probability from 0 to 1")
+        self.probability = probability
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Pictures of the same shape."""
+        flipped = chosen(len(images), self.probability, generator)
+        return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
 @DATASETS.register_module(name="flat_ground")
 class FlatGround:
     """Puts pictures with alpha on grounds of one colour each.

@@ -43,6 +43,7 @@ def run(config: DictConfig) -> float | None:
         KeyError, TypeError, ValueError: a configuration that does not fit, with its path.
     """
     from multimodal_zoo.training import assemble, folder
+    from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
 
     quieten()
@@ -55,8 +56,8 @@ def run(config: DictConfig) -> float | None:
     recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     set_threads(recipe["threads"])
     _seed(recipe["seed"])
-    model = initial_model(recipe)
-    module = assemble.contrastive_module(recipe, model)
+    model, start = initial_model(recipe, resumed=checkpoint is not None, say=print if primary else _unsaid)
+    module = assemble.contrastive_module(recipe, model, start)
     callbacks = assemble.callbacks(recipe)
     if primary:
         averaged = any(type(callback).__name__ == "Ema" for callback in callbacks)
@@ -112,16 +113,6 @@ def set_threads(threads: int | None) -> None:
         raise ValueError(f"threads is {threads}; give a number of CPU threads, or null for torch's own choice")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
-
-
-def initial_model(recipe: Mapping[str, Any]) -> nn.Module:
-    """The recipe's model with its processor, with random weights or with those of `initial_weights`."""
-    from multimodal_zoo.zoo import build_model, from_pretrained
-
-    source = recipe.get("initial_weights")
-    if source is None:
-        return build_model(recipe["model"], seed=int(recipe["seed"]))
-    return from_pretrained(source, config=recipe["model"])
 
 
 def announce(module: ContrastiveModule, place: Path, checkpoint: Path | None) -> None:
@@ -194,6 +185,10 @@ def _data(recipe: Mapping[str, Any], model: nn.Module) -> lightning.LightningDat
     from multimodal_zoo.registry import build
 
     return build(recipe["data"], path="data", processor=model.processor)
+
+
+def _unsaid(message: str) -> None:
+    """What the first rank prints, on the others."""
 
 
 def _seed(seed: int) -> None:

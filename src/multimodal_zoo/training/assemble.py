@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 
 from multimodal_zoo.registry import build, self_contained
 from multimodal_zoo.training.contrastive import ContrastiveModule
@@ -29,12 +29,15 @@ OPTIONAL = (
 )
 
 
-def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> ContrastiveModule:
+def contrastive_module(
+    config: Mapping[str, Any], model: nn.Module, start: Callable[[str], Tensor] | None = None
+) -> ContrastiveModule:
     """The LightningModule of a recipe.
 
     Args:
         config: the resolved recipe; its nodes `objective`, `optim`, `schedule` and `teacher` are built here.
         model: what trains.
+        start: computes the start values of a model whose matrices are on `meta`.
 
     Raises:
         KeyError, TypeError, ValueError: a node that does not fit, with its path.
@@ -51,6 +54,7 @@ def contrastive_module(config: Mapping[str, Any], model: nn.Module) -> Contrasti
         weight_decay=float(optim.get("weight_decay", 0.0)),
         schedule=build(config["schedule"], path="schedule"),
         config={**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
+        start=start,
     )
 
 

@@ -19,7 +19,7 @@ from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.schedule import Schedule, scheduler
-from multimodal_zoo.training.sharding import shard
+from multimodal_zoo.training.sharding import settle, shard
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class ContrastiveModule(lightning.LightningModule):
         weight_decay: weight decay of the same.
         schedule: factor on the learning rates at a step.
         config: the recipe as a plain dict, stored in every checkpoint as a hyper-parameter.
+        start: computes the start values of a model whose matrices are on `meta`; None where all are there.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ContrastiveModule(lightning.LightningModule):
         weight_decay: float,
         schedule: Schedule,
         config: Mapping[str, Any],
+        start: Callable[[str], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,6 +65,7 @@ class ContrastiveModule(lightning.LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.schedule = schedule
+        self.start = start
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.frozen = self.rules.freeze(self.trainable_names())
         #: called with the norm of each step's gradient before clipping
@@ -111,6 +114,9 @@ class ContrastiveModule(lightning.LightningModule):
         """Shard the model over the ranks where the strategy has a device mesh (FSDP2); nothing otherwise."""
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"], self.trainer.precision)
+            if self.start is not None:
+                settle(self.model, self.start, self.trainer.strategy.root_device)
+                self.start = None  # the hook is called again when a trained model is evaluated
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Parameter groups, optimiser and schedule, in optimiser steps.

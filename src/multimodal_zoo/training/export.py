@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from multimodal_zoo.registry import build
+from multimodal_zoo.training.deferred import deferred_model
 from multimodal_zoo.training.sharding import full_state, is_sharded
 
 #: What travels with a model's weights, as `zoo.attach` gives it.
@@ -25,12 +27,21 @@ def whole_model(model: nn.Module, primary: bool) -> nn.Module | None:
     """
     if not is_sharded(model):
         return model if primary else None
-    state = full_state(model)
+    state = full_state(model, keep=primary)
     if not primary:
         return None
     node: dict[str, Any] = model.config  # type: ignore[assignment]
-    copy: nn.Module = build({k: v for k, v in node.items() if k not in ("processor", "card")}, path="model")
+    parts = {key: value for key, value in node.items() if key not in ("processor", "card")}
+    copy = _frame(lambda: build(parts, path="model"))
     copy.load_state_dict(state, assign=True)
     for name in ATTACHED:
         setattr(copy, name, getattr(model, name))
     return copy
+
+
+def _frame(build: Callable[[], nn.Module]) -> nn.Module:
+    """A model to be filled, without the memory of its matrices where its parts allow that."""
+    try:
+        return deferred_model(build, draw=False)[0]
+    except NotImplementedError:
+        return build()

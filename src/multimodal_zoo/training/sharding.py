@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -72,6 +72,43 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> Non
             parameter.register_post_accumulate_grad_hook(lambda p: _average(p, group))
 
 
+def settle(model: nn.Module, start: Callable[[str], Tensor], device: torch.device) -> None:
+    """Give a sharded model that was built on `meta` its start values, each rank its own part.
+
+    Parameters that a file filled in another type than float32 become float32.
+
+    Args:
+        model: after `shard`.
+        start: the whole value of a parameter or buffer by name; one is held at a time.
+        device: where the parts go.
+    """
+    named = dict((*model.named_parameters(), *model.named_buffers()))
+    unset = [name for name, tensor in named.items() if tensor.is_meta]
+
+    def prepare(tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            return torch.empty_like(tensor, device=device)
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    model._apply(prepare)
+    named = dict((*model.named_parameters(), *model.named_buffers()))
+    with torch.no_grad():
+        for name in unset:
+            local(named[name]).copy_(part_of(start(name), named[name]))
+
+
+def part_of(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a whole tensor that is to be split as `like` is; all of it for a plain tensor."""
+    if not isinstance(like, DTensor):
+        return whole
+    (placement,) = like.placements
+    if not placement.is_shard():
+        return whole
+    parts = whole.chunk(like.device_mesh.size(), dim=placement.dim)
+    rank = like.device_mesh.get_local_rank()
+    return parts[rank] if rank < len(parts) else whole.narrow(placement.dim, 0, 0)
+
+
 def _average(parameter: Tensor, group: Any) -> None:
     assert parameter.grad is not None
     dist.all_reduce(parameter.grad, group=group)
@@ -83,9 +120,19 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model with every tensor whole, on the CPU; all ranks must call it, all get the whole."""
-    return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
+def full_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """The state of a model with every tensor whole, on the CPU; all ranks must call it.
+
+    Args:
+        model: sharded or not.
+        keep: whether this rank wants it; elsewhere a tensor is let go as soon as it is gathered.
+    """
+    state = {}
+    for name, tensor in model.state_dict().items():
+        gathered = whole(tensor)
+        if keep:
+            state[name] = gathered.detach().cpu()
+    return state
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def test_wrong_tables(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"t.csv: no column 'title'; it has a, b"):
         FolderPairs(str(folder / "t.csv"), str(folder), "a", "title")
     with pytest.raises(ValueError, match=r"must end in .csv, .tsv"):
-        FolderPairs(str(folder / "t.txt"), str(folder), "a", "b")
+        FolderPairs(str(folder / "t.xls"), str(folder), "a", "b")
     with pytest.raises(FileNotFoundError, match=r"data.train.table"):
         FolderPairs(str(folder / "u.csv"), str(folder), "a", "b")
     (folder / "t.csv").write_text("a,b\n,2\n")

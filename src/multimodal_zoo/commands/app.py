@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
+from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
 from multimodal_zoo.config import nearest, quoted, register
 
 #: Hydra flags that take a value of their own.
@@ -78,6 +78,26 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
     return packaged, f"base/{command}", [f"model={require(subject, list_models(), 'variant or path', 'source')}"]
 
 
+def with_data(words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
+    """Take a second positional word for the data: the words without it, and the extra overrides with what it means.
+
+    Raises:
+        ValueError: data given twice, or a third word.
+        FileNotFoundError, KeyError: no such data.
+    """
+    from multimodal_zoo.commands.data_source import data_overrides
+
+    data, rest = split(words)
+    if data is None:
+        return rest, extra
+    third, _ = split(rest)
+    given = {word.partition("=")[0] for word in rest}
+    if third is not None or "data" in given:
+        raise ValueError(f"data: {data} and {third or 'data=...'} are two; give one")
+    chosen = [word for word in data_overrides(data) if word.partition("=")[0] not in given]
+    return rest, [*extra, *chosen]
+
+
 def run_hydra(command: str, arguments: list[str]) -> int:
     """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode.
 
@@ -87,6 +107,8 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     """
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
+    if command in DATA_COMMANDS:
+        rest, extra = with_data(rest, extra)
     register()
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
         # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own

@@ -11,11 +11,15 @@ PROGRAM = sys.argv[0]
 COMMANDS = {
     "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
     "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
-    "embed": ("SOURCE", "embed images and texts to npz or parquet: data=NAME out=FILE"),
+    "embed": ("SOURCE DATA", "embed images and texts to parquet or npz, resumable: out=FOLDER"),
+    "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
+    "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
 }
-HYDRA_COMMANDS = ("train", "eval", "embed")
+HYDRA_COMMANDS = ("train", "eval", "embed", "export")
+#: Commands whose second word names data.
+DATA_COMMANDS = ("embed",)
 DEFAULT_RECIPE = {"train": "quickstart"}
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")

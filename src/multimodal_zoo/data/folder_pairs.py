@@ -1,59 +1,22 @@
-"""Image-text pairs in a folder with a table: CSV, TSV or JSONL with one row a picture."""
+"""Image-text pairs in a folder with a table: CSV, TSV, JSONL or parquet with one row a picture."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.documents import Document, Image, Segment, Text, pair
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.data.tables import rows_of
 from multimodal_zoo.registry import DATASETS
 
 
-def _delimited(delimiter: str) -> Any:
-    """Rows that the csv module refuses, over-long cells say, become rows without any column."""
-
-    def _read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-        reader = csv.DictReader(lines, delimiter=delimiter)
-        try:
-            _ = reader.fieldnames
-        except csv.Error as error:
-            raise ValueError(f"the table's header cannot be read: {error}; check data.train.table") from error
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error:
-                row = {}
-            if row is None:
-                return
-            yield row
-
-    return _read
-
-
-def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Lines that are no JSON object, one cut off at the end say, become rows without any column."""
-    for line in lines:
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            yield row if isinstance(row, dict) else {}
-
-
-#: Readers of tables by file suffix.
-TABLES = {
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-}
+def _cell(row: Mapping[str, Any], column: str | None) -> str:
+    value = None if column is None else row.get(column)
+    return "" if value is None else str(value).strip()
 
 
 @DATASETS.register_module(name="folder_pairs")
@@ -63,11 +26,12 @@ class FolderPairs:
     Rows without path, caption or concept are counted and left out at once; pictures are opened when they are asked for.
 
     Args:
-        table: a .csv, .tsv (with a header) or .jsonl file.
+        table: a .csv, .tsv (with a header), .jsonl or .parquet file, or a .txt file of one text a line.
         folder: what the paths in the table are relative to; they must stay inside of it.
-        image: column of the picture's path.
-        text: column of the caption.
+        image: column of the picture's path; None: texts alone.
+        text: column of the caption; None: pictures alone.
         concept: column of whole numbers, the same for pictures of one thing; None: unknown.
+        need_caption: whether a row without a caption is unusable; else its document has no text.
 
     Raises:
         FileNotFoundError: no such table.
@@ -75,20 +39,26 @@ class FolderPairs:
         NoUsableSamplesError: no row with a path and a caption.
     """
 
-    def __init__(self, table: str, folder: str, image: str, text: str, concept: str | None = None) -> None:
+    def __init__(
+        self,
+        table: str,
+        folder: str,
+        image: str | None,
+        text: str | None,
+        concept: str | None = None,
+        need_caption: bool = True,
+    ) -> None:
+        if image is None and text is None:
+            raise ValueError("data.train.image and data.train.text are both null; name the column of one of them")
         path = Path(table).expanduser()
-        if path.suffix.lower() not in TABLES:
-            raise ValueError(f"data.train.table is {table!r}; it must end in {', '.join(TABLES)}")
-        if not path.is_file():
-            raise FileNotFoundError(f"data.train.table: no file {str(path)!r}")
+        self.need_image, self.need_caption = image is not None, need_caption and text is not None
         self.folder = Path(folder).expanduser().resolve()
         self.skips = Skips()
         self._rows: list[tuple[str, str, dict[str, Any]]] = []
         seen: dict[str, None] = {}
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            for number, row in enumerate(TABLES[path.suffix.lower()](lines), start=1):
-                seen.update(dict.fromkeys(row))
-                self._add(str(row.get(image) or "").strip(), str(row.get(text) or "").strip(), row, concept, number)
+        for number, row in enumerate(rows_of(path), start=1):
+            seen.update(dict.fromkeys(row))
+            self._add(_cell(row, image), _cell(row, text), row, concept, number)
         missing = [column for column in (image, text, concept) if column is not None and column not in seen]
         if seen and missing:
             raise ValueError(f"{path.name}: no column {missing[0]!r}; it has {', '.join(map(str, seen))}")
@@ -99,10 +69,10 @@ class FolderPairs:
     def _add(self, path: str, text: str, row: dict[str, Any], concept: str | None, number: int) -> None:
         if not row:
             self.skips.add("broken row", f"row {number}")
-        elif not path:
+        elif not path and self.need_image:
             self.skips.add("missing image path", f"row {number}")
-        elif not text:
-            self.skips.add("missing caption", path)
+        elif not text and (self.need_caption or not self.need_image):
+            self.skips.add("missing caption", path or f"row {number}")
         elif (place := self._resolved(path)) is None:
             self.skips.add("path that no file can have", repr(path))
         elif not place.is_relative_to(self.folder):
@@ -111,7 +81,7 @@ class FolderPairs:
             self.skips.add("concept that is no whole number", path)
         else:
             facts = {"concept": int(row[concept])} if concept is not None else {}
-            self._rows.append((path, text, {**facts, "key": path}))
+            self._rows.append((path, text, {**facts, "key": path or str(number)}))
 
     def _resolved(self, path: str) -> Path | None:
         try:
@@ -133,7 +103,8 @@ class FolderPairs:
             UnusableError: the picture is missing or broken.
         """
         path, text, _ = self._rows[index]
-        return pair(open_picture(self.folder / path, key=path), text, self.facts(index))
+        segments: list[Segment] = [Image(open_picture(self.folder / path, key=path))] if path else []
+        return Document([*segments, *([Text(text)] if text else [])], self.facts(index))
 
     def __iter__(self) -> Iterator[Document]:
         return usable(self)

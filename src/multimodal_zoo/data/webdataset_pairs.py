@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.documents import Document, Image, pair
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.shards import RawSample, decode_text, expand, find_image, read_shard
 from multimodal_zoo.data.skips import Skips, UnusableError
@@ -27,6 +27,7 @@ class WebdatasetPairs:
         samples_per_epoch: pairs of all ranks in what is called an epoch; the streams go on from one to the next. None:
             an epoch is one pass over all shards, which only a single rank can do (ranks' shards differ in length).
         caption: suffix of the caption; a sample's `json` is asked for `caption` if the suffix is not there.
+        need_caption: whether a sample without a caption is unusable; else its document has no text.
 
     Raises:
         FileNotFoundError: a local pattern that matches nothing.
@@ -40,6 +41,7 @@ class WebdatasetPairs:
         shuffle: int,
         samples_per_epoch: int | None,
         caption: str = "txt",
+        need_caption: bool = True,
     ) -> None:
         if streams < 1 or shuffle < 1:
             raise ValueError(f"data.train.streams is {streams} and shuffle {shuffle}; both must be at least 1")
@@ -47,7 +49,7 @@ class WebdatasetPairs:
         self.streams = streams
         self.shuffle = shuffle
         self.samples_per_epoch = samples_per_epoch
-        self.caption = caption
+        self.caption, self.need_caption = caption, need_caption
         self.skips = Skips()
 
     def raw(self, shard: str, skips: Skips) -> Iterator[RawSample]:
@@ -66,9 +68,11 @@ class WebdatasetPairs:
             raise UnusableError("missing image", key)
         facts = self._facts(sample)
         text = decode_text(sample[self.caption]) if self.caption in sample else str(facts.get("caption") or "").strip()
-        if not text:
+        if not text and self.need_caption:
             raise UnusableError("missing caption", key)
-        return pair(open_picture(encoded, key), text, {"key": key, **facts, "shard": sample["__url__"]})
+        meta = {"key": key, **facts, "shard": sample["__url__"]}
+        image = open_picture(encoded, key)
+        return pair(image, text, meta) if text else Document([Image(image)], meta)
 
     def _facts(self, sample: RawSample) -> dict[str, Any]:
         try:

@@ -11,7 +11,7 @@ from _report import alternate, ratio, record, use_threads
 from _weights import copy_open_clip
 
 import multimodal_zoo as zoo
-from multimodal_zoo.evaluation.zero_shot import build_classifier
+from multimodal_zoo.evaluation.class_vectors import build_classifier
 
 MODEL = "ViT-B-32-quickgelu"
 CLASSES = ["tench", "great white shark", "American robin", "black-footed ferret", "electric guitar", "paper towel"]

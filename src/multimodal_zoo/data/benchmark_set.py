@@ -19,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 KEY = "benchmark_root"
 #: Folder names of a set, as CLIP_benchmark's export and its published copies have them.
-FOLDERS = ("wds_{}", "wds_{}_test", "{}")
+FOLDERS = ("wds_{}", "wds_{}_test", "{}", "wds_vtab-{}", "wds_vtab-{}_test")
+#: Sets prepared by VTAB may number their classes in an order of their own.
+REORDERED = "wds_vtab-"
+#: Sets of published protocols that no package knows: their names lie beside the data.
+OUTSIDE = ("birdsnap", "ucf101", "kinetics400", "kinetics600", "kinetics700")
 
 
 class AbsentDataError(FileNotFoundError):
@@ -35,9 +39,8 @@ class BenchmarkSet:
 
     Args:
         name: clip-benchmark's name of the set.
-        root: folder or http(s) address above the sets. With `{}` in it, the set's name goes there; otherwise
-            `wds_NAME`, `wds_NAME_test` and `NAME` are looked for.
-        folders: other names of the set's folder, tried in this order; None for `name` alone.
+        root: folder or http(s) address above the sets. With `{}` in it, the set's name goes there; otherwise the first
+            of `wds_NAME`, `wds_NAME_test`, `NAME`, `wds_vtab-NAME` and `wds_vtab-NAME_test` that holds a set is taken.
         classes: how many classes the protocol has; None for a set of captions.
         sizes: how many pictures the protocol's publications count.
         templates: used when neither the data nor a package has any.
@@ -55,7 +58,6 @@ class BenchmarkSet:
         self,
         name: str,
         root: str | None,
-        folders: Sequence[str] | None = None,
         classes: int | None = None,
         sizes: Sequence[int] = (),
         templates: Sequence[str] = (),
@@ -66,7 +68,7 @@ class BenchmarkSet:
         self.title = name
         self.sizes = tuple(sizes)
         self.captions = captions
-        self.reader = find_set(check_root(root), folders or [name], split, media)
+        self.reader = find_set(check_root(root), name, split, media)
         self.skips = self.reader.skips
         self.classnames: list[str] = []
         self.templates: list[str] = []
@@ -77,6 +79,8 @@ class BenchmarkSet:
     def _settle_prompts(self, name: str, classes: int, templates: Sequence[str]) -> None:
         beside = self.reader.classnames if getattr(self.reader, "named", True) else []
         known = _package(name, needed=not (beside and self.reader.templates))
+        if REORDERED in str(self.reader.root):
+            known = replace(known, names=())
         beside_templates = [template.replace("{}", "{c}") for template in self.reader.templates]
         self.classnames = list(beside or known.names or self.reader.classnames)
         self.templates = list(beside_templates or known.templates or templates)
@@ -119,15 +123,15 @@ def check_root(root: str | None) -> str:
     return str(path)
 
 
-def find_set(root: str, folders: Sequence[str], split: str, media: Media | None) -> ClipBenchmark | ClassFolders:
-    """The reader of the first of these folders that holds a set.
+def find_set(root: str, name: str, split: str, media: Media | None) -> ClipBenchmark | ClassFolders:
+    """The reader of the first folder of a set that holds it.
 
     Raises:
         AbsentDataError: none does; the message says what was looked for.
         ConnectionError: an address that answers otherwise than with "not there".
     """
     patterns = [root] if "{}" in root else [f"{root}/{pattern}" for pattern in FOLDERS]
-    places = [pattern.replace("{}", folder) for folder in folders for pattern in patterns]
+    places = [pattern.replace("{}", name) for pattern in patterns]
     for place in places:
         if exists(f"{place}/{split}/nshards.txt"):
             return ClipBenchmark(place, split, media)
@@ -178,10 +182,6 @@ def _package(name: str, needed: bool) -> Prompts:
         if needed and name not in OUTSIDE:
             raise
         return Prompts((), (), "")
-
-
-#: Sets of published protocols that no package knows: their names lie beside the data.
-OUTSIDE = ("birdsnap", "ucf101", "kinetics400", "kinetics600", "kinetics700")
 
 
 def _origin(names: Sequence[str], templates: Sequence[str], known: Prompts, used: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ def known_sets() -> list[str]:
 
 def subset_numbers(name: str) -> list[int]:
     """ImageNet's class numbers of ImageNet-A or -R, ascending: the order of their class folders."""
-    listed = files("timm.data").joinpath("_info", PARTS_OF_IMAGENET[name]).read_text(encoding="utf-8")
+    listed = files("timm.data").joinpath("_info").joinpath(PARTS_OF_IMAGENET[name]).read_text(encoding="utf-8")
     return sorted(int(line) for line in listed.split())
 
 

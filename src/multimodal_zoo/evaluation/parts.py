@@ -1,6 +1,9 @@
 """Imports that register this room's parts."""
 
+from multimodal_zoo.evaluation import class_vectors as class_vectors
 from multimodal_zoo.evaluation import linear_probe as linear_probe
+from multimodal_zoo.evaluation import published as published
 from multimodal_zoo.evaluation import retrieval as retrieval
+from multimodal_zoo.evaluation import robustness as robustness
 from multimodal_zoo.evaluation import samples as samples
 from multimodal_zoo.evaluation import zero_shot as zero_shot

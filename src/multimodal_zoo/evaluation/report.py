@@ -11,9 +11,9 @@ from typing import Any
 from multimodal_zoo.card import Card
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.history import panels, read_history
-from multimodal_zoo.evaluation.result import Picture, Result, show
+from multimodal_zoo.evaluation.result import Picture, Result, Table, show
 from multimodal_zoo.evaluation.style import CSS
-from multimodal_zoo.evaluation.suite import headlines, load_results
+from multimodal_zoo.evaluation.suite import headlines, load_results, measurements, summaries
 from multimodal_zoo.files import write_text
 
 #: Sample pictures shown, the last ones of the run.
@@ -42,9 +42,9 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         raise FileNotFoundError(f"{folder}: no run.json, metrics.csv or evaluation/*.json to report on")
     title = title or str(run.get("variant") or folder.resolve().name)
     sections = {
-        "Results": "".join(table.html() for table in headlines(results)),
+        "Results": "".join(table.html() for table in [*summaries(results), *headlines(results)]),
         "Training": _training(folder),
-        "Evaluations": "".join(_evaluation(result) for result in results.values()),
+        "Evaluations": "".join(_evaluation(result) for result in measurements(results)),
         "Samples": "".join(picture.html() for picture in _samples(folder)),
         "Model card": _card(run),
         "Data": "".join(f"<p>{escape(line)}</p>" for line in attributions(results.values())),
@@ -146,8 +146,8 @@ def _provenance(run: Mapping[str, Any]) -> str:
 
 def _markdown(title: str, run: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     parts = [f"# {title}\n", _subtitle(run), ""]
-    parts += [table.markdown() for table in headlines(results)]
-    for result in results.values():
+    parts += [table.markdown() for table in [*summaries(results), *headlines(results)]]
+    for result in measurements(results):
         parts.append(result.markdown().replace(f"]({result.name}_", f"](evaluation/{result.name}_"))
     if attributions(results.values()):
         parts.append("## Data\n\n" + "\n\n".join(attributions(results.values())) + "\n")
@@ -170,15 +170,24 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def print_overview(results: Mapping[str, Result]) -> None:
-    """Print the overview with rich."""
+    """Print the overview, and the tables of published figures, with rich."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
     console = Console()
     for table in headlines(results):
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        for number, column in enumerate(table.columns):
-            grid.add_column(column, justify="right" if number else "left")
-        for row in table.rows:
-            grid.add_row(*(show(cell) for cell in row))
-        console.print(grid)
+        console.print(_grid(table))
+    for table in summaries(results):
+        console.print(f"\n[bold]{escape(table.title)}[/bold]")
+        console.print(_grid(table))
+
+
+def _grid(content: Table) -> Any:
+    from rich.table import Table as Grid
+
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(content.columns):
+        grid.add_column(column, justify="right" if number else "left")
+    for row in content.rows:
+        grid.add_row(*(show(cell) for cell in row))
+    return grid

@@ -22,6 +22,7 @@ from multimodal_zoo.evaluation.samples import (
     skipped,
     text_embeddings,
 )
+from multimodal_zoo.evaluation.views import resized
 from multimodal_zoo.registry import EVALUATORS
 
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
@@ -75,6 +76,7 @@ class Retrieval:
         places: the k of R@k.
         batch_size: images, and texts, per forward pass.
         examples: queries of each direction on the picture; 0 draws none.
+        resize: `shorter_crop`, `squash` or `pad`; None for the processor's own.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Retrieval:
         places: Sequence[int] = (1, 5, 10),
         batch_size: int = 64,
         examples: int = 6,
+        resize: str | None = None,
     ) -> None:
         if not places or min(places) < 1:
             raise ValueError(f"places: R@k needs at least one k, each 1 or more, got {list(places)}")
@@ -92,6 +95,7 @@ class Retrieval:
         self.places = tuple(places)
         self.batch_size = batch_size
         self.examples = examples
+        self.resize = resize
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model.
@@ -99,6 +103,8 @@ class Retrieval:
         Raises:
             ValueError: an empty dataset, an image without a text, embeddings that are NaN.
         """
+        if self.resize is not None:
+            processor = resized(processor, self.resize)
         samples = read(model, processor, self.dataset, batch_size=self.batch_size, device=device)
         texts = text_embeddings(model, processor, samples.texts, batch_size=self.batch_size, device=device)
         samples.images, texts = normalize(samples.images, dim=-1), normalize(texts, dim=-1)
@@ -122,6 +128,8 @@ class Retrieval:
                 "dataset": describe(self.dataset),
                 "images": len(samples.images),
                 "texts": len(texts),
+                "published_images": list(getattr(self.dataset, "sizes", ())),
+                "resize": self.resize or "",
                 "chance_R@1": 1 / len(samples.images),
                 "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),

@@ -49,21 +49,21 @@ class Samples:
 
 
 @dataclass
-class _Reading:
-    """Notes the texts and metadata of documents while their images stream past."""
+class Reading:
+    """Notes the texts and metadata of documents while they stream past."""
 
     texts: list[str] = field(default_factory=list)
     image_of_text: list[int] = field(default_factory=list)
     metas: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def images(self, documents: Iterable[Document]) -> Iterator[Any]:
-        """The images one after the other."""
+    def documents(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents one after the other."""
         for document in documents:
             for text in texts_of(document):
                 self.texts.append(text)
                 self.image_of_text.append(len(self.metas))
             self.metas.append(document.meta)
-            yield document.image
+            yield document
 
 
 def read(
@@ -80,9 +80,9 @@ def read(
     Raises:
         ValueError: an empty dataset (with what was skipped and why), or embeddings that are not finite.
     """
-    reading = _Reading()
+    reading = Reading()
     total = size_of(dataset)
-    stream = reading.images(documents_of(dataset))
+    stream = (document.image for document in reading.documents(documents_of(dataset)))
     first = next(stream, None)
     if first is None:
         why = skipped(dataset) or "nothing was skipped, so the source is empty"

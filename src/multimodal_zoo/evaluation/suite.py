@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,12 @@ import torch
 from torch import nn
 
 import multimodal_zoo
+from multimodal_zoo.catalogue import unknown
+from multimodal_zoo.data.benchmark_set import AbsentDataError
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint
 from multimodal_zoo.evaluation.result import Result, Table
-from multimodal_zoo.registry import build
+from multimodal_zoo.evaluation.workspace import Workspace, share
+from multimodal_zoo.registry import build, find
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +31,15 @@ def run_suite(
     evaluators: Mapping[str, Any],
     folder: Path,
     device: torch.device,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Result]:
     """Run evaluations one by one; each result lies in `folder/evaluation` before the next one starts.
 
     An evaluator given as a configuration is built when its turn comes, and skipped when the folder already holds its
     result for the same configuration, weights and library version: an interrupted suite goes on where it stopped.
+    Evaluators that take a workspace share class vectors, kept in `folder/class_vectors`. One whose data is absent
+    (`AbsentDataError`) is left out and named in a warning and in the summaries. Parts with a method `summarise` come
+    last and make their tables from the results, those of earlier runs among them.
 
     Args:
         model: on `device`.
@@ -40,13 +48,56 @@ def run_suite(
             one out.
         folder: the run folder.
         device: where the model lies.
+        only: names, or shell patterns of names, of the evaluations to run; None runs all.
 
     Returns:
-        name -> result, in the order of `evaluators`.
+        name -> result, in the order of `evaluators`; those of `only`, and the summaries.
 
     Raises:
         ValueError: no evaluator, or a name that cannot be a file name; or what an evaluator raises, noting which.
+        KeyError: a name in `only` that fits no evaluation.
+        FileNotFoundError: the data of every evaluation is absent.
     """
+    evaluators = _plain(evaluators)
+    parts = {name: part for name, part in evaluators.items() if not _summarises(name, part)}
+    chosen = _chosen(list(parts), only)
+    weights = fingerprint(model)
+    tokenizer = type(getattr(processor, "tokenizer", None)).__name__
+    workspace = Workspace(folder / "class_vectors", f"{weights} {tokenizer} {multimodal_zoo.__version__}")
+    results: dict[str, Result] = {}
+    known: dict[str, Result] = {}
+    absent: dict[str, str] = {}
+    for name, evaluator in parts.items():
+        mark = config_hash(evaluator, weights, multimodal_zoo.__version__) if isinstance(evaluator, Mapping) else ""
+        found = finished(folder, name, mark) if mark else None
+        if found is None and name in chosen:
+            logger.info("%s (%d of %d)", name, chosen.index(name) + 1, len(chosen))
+            try:
+                found = _run(name, evaluator, model, processor, device, workspace, folder)
+            except AbsentDataError as error:
+                absent[name] = str(error)
+                logger.warning("%s left out: %s", name, error)
+                continue
+            details = {**found.details, "hash": mark, "weights": weights}
+            found = replace(found, name=name, details=details)
+            found.save(folder / "evaluation")
+        elif found is not None and name in chosen:
+            logger.info("%s: taken from %s", name, folder)
+        if found is not None:
+            known[name] = found
+            if name in chosen:
+                results[name] = found
+    if absent and not known:
+        raise FileNotFoundError("\n  ".join(["none of the data sets is there:", *absent.values()]))
+    for name in evaluators.keys() - parts.keys():
+        found = build(evaluators[name], path=f"evaluation.{name}").summarise(known, absent, model)
+        results[name] = replace(found, name=name)
+        results[name].save(folder / "evaluation")
+    return {name: results[name] for name in evaluators if name in results}
+
+
+def _plain(evaluators: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluators as a dict, those left out left out; raises ValueError for none and for unfit names."""
     if type(evaluators).__module__.startswith("omegaconf"):
         from omegaconf import OmegaConf
 
@@ -57,29 +108,45 @@ def run_suite(
     unfit = [name for name in evaluators if not re.fullmatch(r"[\w.+-]+", name)]
     if unfit:
         raise ValueError(f"evaluation: {unfit[0]!r} names files, so it may hold letters, digits and _ . + - only")
-    weights = fingerprint(model)
-    results: dict[str, Result] = {}
-    for name, evaluator in evaluators.items():
-        configured = isinstance(evaluator, Mapping)
-        mark = config_hash(evaluator, weights, multimodal_zoo.__version__) if configured else ""
-        found = finished(folder, name, mark) if configured else None
-        if found is not None:
-            logger.info("%s: taken from %s", name, folder)
-            results[name] = found
-            continue
-        start = time.perf_counter()
-        try:
-            part = build(evaluator, path=f"evaluation.{name}") if configured else evaluator
-            result: Result = part(model, processor, device)
-        except Exception as error:
-            if hasattr(error, "add_note"):
-                error.add_note(f"in evaluation {name!r}; the finished ones are kept in {folder / 'evaluation'}")
-            raise
-        seconds = round(time.perf_counter() - start, 2)
-        details = {**result.details, "seconds": seconds, "hash": mark, "weights": weights}
-        results[name] = replace(result, name=name, details=details)
-        results[name].save(folder / "evaluation")
-    return results
+    return evaluators
+
+
+def _summarises(name: str, part: Any) -> bool:
+    """Whether a part works on results instead of a model."""
+    if isinstance(part, Mapping) and "type" in part:
+        part = find(part["type"], f"evaluation.{name}")
+    return hasattr(part, "summarise")
+
+
+def _chosen(names: list[str], only: Sequence[str] | None) -> list[str]:
+    if only is None:
+        return names
+    for pattern in only:
+        if not fnmatch.filter(names, pattern):
+            raise unknown(pattern, names, "evaluation", "only")
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in only)]
+
+
+def _run(
+    name: str,
+    evaluator: Any,
+    model: nn.Module,
+    processor: Any,
+    device: torch.device,
+    workspace: Workspace,
+    folder: Path,
+) -> Result:
+    """One evaluation, with the seconds it took; an error notes which one it was."""
+    start = time.perf_counter()
+    try:
+        part = build(evaluator, path=f"evaluation.{name}") if isinstance(evaluator, Mapping) else evaluator
+        share(part, workspace)
+        result: Result = part(model, processor, device)
+    except Exception as error:
+        if hasattr(error, "add_note"):
+            error.add_note(f"in evaluation {name!r}; the finished ones are kept in {folder / 'evaluation'}")
+        raise
+    return replace(result, details={**result.details, "seconds": round(time.perf_counter() - start, 2)})
 
 
 def finished(folder: Path, name: str, mark: str) -> Result | None:
@@ -100,10 +167,20 @@ def load_results(folder: Path) -> dict[str, Result]:
     return {path.stem: Result.load(path) for path in sorted((folder / "evaluation").glob("*.json"))}
 
 
+def summaries(results: Mapping[str, Result]) -> list[Table]:
+    """The tables that were made from other results."""
+    return [table for result in results.values() if result.details.get("summary") for table in result.tables]
+
+
+def measurements(results: Mapping[str, Result]) -> list[Result]:
+    """The results that are not made from others."""
+    return [result for result in results.values() if not result.details.get("summary")]
+
+
 def headlines(results: Mapping[str, Result]) -> list[Table]:
     """Overview tables: evaluations with the same headline figures stand in one table."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in results.values():
+    for result in measurements(results):
         groups.setdefault(result.headline or tuple(list(result.metrics)[:4]), []).append(result)
     return [
         Table(

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.naming import Naming, Translator
 
 
 def guess_variant(shapes: Mapping[str, Tensor], naming: Naming | None = None) -> str | None:
     """The published variant that a file's tensors fit exactly, or None.
 
+    Only variants whose card gives the file's number of parameters are built.
+
     Args:
         shapes: name -> tensor (meta tensors will do), in the file's naming.
         naming: the table from the file's names to ours; None if they are ours.
     """
-    from multimodal_zoo.catalogue import list_models
     from multimodal_zoo.checkpoints.load import account
 
-    for variant in list_models():
-        if account(variant_on_meta(variant), shapes, naming).exact:
+    named: Mapping[str, Tensor] = {name: tensor.detach().to("meta") for name, tensor in shapes.items()}
+    if naming is not None:
+        translator = Translator(naming)
+        translated = translator.feed(named)
+        named = {**translated, **translator.finish()}
+        if translator.unexpected or translator.incomplete:
+            return None
+    count = sum(tensor.numel() for tensor in named.values())
+    for variant, parameters in _parameters().items():
+        if parameters in (None, count) and account(variant_on_meta(variant), named).exact:
             return variant
     return None
+
+
+@cache
+def _parameters() -> dict[str, int | None]:
+    """The number of parameters on every variant's card, read without Hydra: composing all takes seconds."""
+    from yaml import safe_load
+
+    from multimodal_zoo.catalogue import list_models
+
+    folder = files("multimodal_zoo.conf").joinpath("model")
+    cards = {name: safe_load(folder.joinpath(f"{name}.yaml").read_text()).get("card") or {} for name in list_models()}
+    return {name: card.get("parameters") for name, card in cards.items()}
 
 
 def variant_on_meta(variant: str) -> nn.Module:

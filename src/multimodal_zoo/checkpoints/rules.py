@@ -87,6 +87,18 @@ def reshape(theirs: str, ours: str, shape: Sequence[int], their_shape: Sequence[
     return Rule((theirs,), (ours,), to(shape), to(their_shape))
 
 
+def lead(theirs: str, ours: str) -> Rule:
+    """The same numbers with a leading axis of 1 in the file (`[1, n, w]` against `[n, w]`)."""
+
+    def without(tensors: list[Tensor]) -> list[Tensor]:
+        """Take the leading axis away."""
+        if tensors[0].shape[:1] != (1,):
+            raise CheckpointError(f"{theirs} has shape {tuple(tensors[0].shape)}; expected a first axis of size 1")
+        return [tensors[0][0]]
+
+    return Rule((theirs,), (ours,), without, lambda tensors: [tensors[0][None]])
+
+
 def pack(theirs: Sequence[str | None], ours: str, sizes: Sequence[int] | None = None, dim: int = 0) -> Rule:
     """Several tensors of theirs are slices of one of ours, in order.
 
@@ -159,7 +171,12 @@ def constant(theirs: str, value: Tensor | float) -> Rule:
 
 
 def filled(ours: str, value: Tensor | float) -> Rule:
-    """A tensor of ours that theirs leaves out because it is fixed: filled in on loading, checked on saving."""
+    """A tensor of ours that theirs leaves out because it is fixed: filled in on loading, checked on saving.
+
+    The name holds no placeholder: nothing of theirs would say what it stands for.
+    """
+    if Pattern(ours).holes:
+        raise ValueError(f"filled({ours!r}): a filled tensor needs a complete name, without {{}} and *")
     expected = torch.as_tensor(value, dtype=torch.float32 if isinstance(value, float) else None)
 
     def check(tensors: list[Tensor]) -> list[Tensor]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections import Counter
 from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.tables import clip
+from multimodal_zoo.checkpoints.tables import clip, eva_clip
 
-NAMINGS: dict[str, Naming] = {naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF)}
+NAMINGS: dict[str, Naming] = {
+    naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL)
+}
 
 
 def find_naming(name: str) -> Naming:
@@ -29,9 +33,10 @@ def detect_naming(names: Iterable[str]) -> Naming | None:
 
     Judging by most rather than all lets the exact accounting that follows say which names are wrong.
     """
-    listed = list(names)
+    listed = Counter(re.sub(r"(?<=[.])[0-9]+(?=[.])", "0", name) for name in names)  # blocks are alike: look at one
     known: dict[str, int] = {}
     for naming in NAMINGS.values():
-        known[naming.name] = sum(Translator(naming).knows(name) for name in listed)
+        translator = Translator(naming)
+        known[naming.name] = sum(count for name, count in listed.items() if translator.knows(name))
     best = max(known, key=lambda name: known[name])
-    return NAMINGS[best] if 2 * known[best] > len(listed) else None
+    return NAMINGS[best] if 2 * known[best] > listed.total() else None

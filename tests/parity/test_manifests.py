@@ -1,0 +1,53 @@
+"""Every tensor of every published checkpoint has its place, at full size: names and shapes, in both directions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from multimodal_zoo.checkpoints.guess import variant_on_meta
+from multimodal_zoo.checkpoints.load import account
+from multimodal_zoo.checkpoints.tables import detect_naming
+
+FOLDER = Path(os.environ.get("MMZOO_GOLDENS", Path(__file__).parents[1] / "goldens")) / "manifests"
+#: Manifest (without .json.gz): the variant that takes it, and the naming that it is in. A new system adds its lines.
+CHECKPOINTS = {
+    "EVA01_CLIP_g_14_psz14_s11B": ("eva_clip_g14", "eva_clip"),
+    "EVA01_CLIP_g_14_plus_psz14_s11B": ("eva_clip_g14_plus", "eva_clip"),
+    "EVA02_CLIP_B_psz16_s8B": ("eva_clip_b16", "eva_clip"),
+    "EVA02_CLIP_L_psz14_s4B": ("eva_clip_l14", "eva_clip"),
+    "EVA02_CLIP_L_336_psz14_s6B": ("eva_clip_l14_336", "eva_clip"),
+    "EVA02_CLIP_E_psz14_s4B": ("eva_clip_e14", "eva_clip"),
+    "EVA02_CLIP_E_psz14_plus_s9B": ("eva_clip_e14_plus", "eva_clip"),
+    "EVA_CLIP_8B_psz14_s9B": ("eva_clip_8b", "eva_clip"),
+    "EVA_CLIP_8B_psz14_plus_s0.6B": ("eva_clip_8b_448", "eva_clip"),
+    "EVA_CLIP_18B_psz14_s6B.fp16": ("eva_clip_18b", "eva_clip"),
+    "EVA-CLIP-8B.hf": ("eva_clip_8b", "hf_eva_clip"),
+    "EVA-CLIP-8B-448.hf": ("eva_clip_8b_448", "hf_eva_clip"),
+    "EVA-CLIP-18B.hf": ("eva_clip_18b", "hf_eva_clip"),
+}
+FOUND = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
+
+
+def test_there_are_manifests() -> None:
+    assert FOUND, f"no *.json.gz in {FOLDER}"
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_every_tensor_has_its_place_both_ways(name: str) -> None:
+    assert name in CHECKPOINTS, f"{name}: say in CHECKPOINTS which variant and naming it is"
+    variant, wanted = CHECKPOINTS[name]
+    with gzip.open(FOLDER / f"{name}.json.gz") as file:
+        manifest = {key: torch.Size(shape) for key, shape in json.load(file).items()}
+    state = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
+    naming = detect_naming(state)
+    assert naming is not None
+    assert naming.name == wanted
+    model = variant_on_meta(variant)
+    account(model, state, naming).require(name)
+    assert {key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == manifest

@@ -1,15 +1,9 @@
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
-from multimodal_zoo.evaluation.retrieval import retrieval_metrics, retrieval_ranks
-
-CASE = Path(__file__).parent / "goldens/eva_clip/retrieval_metrics"
+from multimodal_zoo.evaluation.retrieval import retrieval_ranks
 
 
 def brute_ranks(queries, gallery, query_labels, gallery_labels):
@@ -33,27 +27,6 @@ def random_sets(queries, gallery, width=6, labels=5):
 def test_blocks_equal_brute_force(block):
     sets = random_sets(23, 37)
     assert torch.equal(first_ranks(*sets, block=block), brute_ranks(*sets))
-
-
-def test_golden_one_to_one():
-    io = load_file(CASE / "io.safetensors")
-    n = len(io["image_embeds"])
-    ranks = retrieval_ranks(io["image_embeds"], io["text_embeds"], torch.arange(n))
-    found = retrieval_metrics(ranks, [1, 5, 10])
-    for direction, r in ranks.items():
-        found.update({f"{direction}_{key}": value for key, value in rank_summary(r).items()})
-    order = ["R@1", "R@10", "R@5", "mean_rank", "median_rank"]
-    ours = [found[f"{d}_{name}"] for d in ("image_to_text", "text_to_image") for name in order]
-    torch.testing.assert_close(torch.tensor(ours), io["one_to_one"], atol=1e-6, rtol=1e-6)
-
-
-def test_golden_several_captions():
-    io = load_file(CASE / "io.safetensors")
-    assert json.loads((CASE / "case.json").read_text())["config"]["captions_per_image"][2] == 4
-    images, captions = (normalize(io[name], dim=-1) for name in ("images", "captions"))
-    found = retrieval_metrics(retrieval_ranks(images, captions, io["caption_image_index"]), [1, 5, 10])
-    ours = [found[f"{d}_R@{k}"] for d in ("text_to_image", "image_to_text") for k in (1, 10, 5)]
-    torch.testing.assert_close(torch.tensor(ours), io["recalls"], atol=1e-6, rtol=1e-6)
 
 
 def test_ties_keep_gallery_order_so_a_collapsed_model_scores_at_chance():

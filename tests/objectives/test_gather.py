@@ -21,7 +21,8 @@ from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
 from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, world_size
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
+DECLIP = Path(__file__).parent / "goldens/declip/ranks_gathered_gradient/io.safetensors"
 LOCAL = 4
 CHUNKS = (None, 3)
 
@@ -90,7 +91,7 @@ def golden_inputs(world: int) -> tuple[Tensor, Tensor, Tensor]:
     if world == 3:
         case = load_file(GOLDENS / "eva_clip/contrastive_loss_gathered/io.safetensors")
         return case["image_embeds"], case["text_embeds"], case["logit_scale"]
-    case = load_file(GOLDENS / "declip/ranks_gathered_gradient/io.safetensors")
+    case = load_file(DECLIP)
     sides = (F.normalize(case[side], dim=-1) for side in ("image", "text"))
     return *sides, torch.tensor(2.659260036932778)
 
@@ -194,7 +195,7 @@ def test_every_process_has_the_published_loss_and_gradients(runs: list[dict]) ->
         for ours, theirs in (names | {"accuracy": "acc"}).items():
             assert_close(got[ours], case[f"local1_grad1_{theirs}"], atol=1e-5, rtol=1e-4)
         return
-    case = load_file(GOLDENS / "declip/ranks_gathered_gradient/io.safetensors")
+    case = load_file(DECLIP)
     assert_close(got["loss"], case["clip.loss"], atol=2e-5, rtol=5e-4)
     assert_close(got["scale"][:, None] / len(runs), case["clip.grad_logit_scale"], atol=2e-5, rtol=5e-4)
     for side in ("image", "text"):  # the case differentiates through the normalisation as well

@@ -1,0 +1,40 @@
+"""DeCLIP (arXiv 2110.05208): what each call of its cases means. So far: the tokenizer."""
+
+from __future__ import annotations
+
+from harness.cases import Case
+from harness.run import Outcome, Pair, Request, System
+from harness.words import take_known
+
+from multimodal_zoo.data.processor import pad_ids
+from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
+
+WORDS = ("<|mask|>", "<|startoftext|>", "<|endoftext|>")
+
+
+def tokenizer(case: Case) -> ClipTokenizer:
+    """Our tokenizer of a case's configuration, whose special ids must be the published ones."""
+    config = take_known(case.config, {"vocab_size", "mask", "start", "end", "context_length", "merges"}, "config")
+    made = ClipTokenizer(config["context_length"], config["vocab_size"], special=WORDS)
+    ids = {"start": made.start_id, "end": made.end_id, "mask": made.start_id - 1, "vocab_size": made.vocab_size}
+    assert ids == {key: config[key] for key in ids}, f"special ids are {ids}"
+    return made
+
+
+def tokenize(request: Request) -> Outcome:
+    """Padded ids, and lengths before padding."""
+    made = tokenizer(request.case)
+    rows = made.encode(request.case.fields["texts"])
+    ids = pad_ids([*rows, [0] * made.context_length], made.pad_id)[:-1]
+    return {"ids": ids, "lengths": pad_ids([[len(row)] for row in rows], 0)[:, 0]}
+
+
+def decoded(case: Case) -> Outcome:
+    """The field `decoded`: row number -> text between start and end."""
+    made = tokenizer(case)
+    rows = made.encode(case.fields["texts"])
+    return {f"decoded {n}": Pair(made.decode(rows[int(n)]), text.strip()) for n, text in case.fields["decoded"].items()}
+
+
+SYSTEM = System("declip", fields={"texts": None, "decoded": decoded})
+SYSTEM.call(r"tokenize\(texts, context_length, return_length=True\)")(tokenize)

@@ -97,8 +97,9 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         from dataclasses import fields
 
         from multimodal_zoo.analysis import Setting
+        from multimodal_zoo.commands.plan import OPTIONS
 
-        options = {"text_length", "json", *(field.name for field in fields(Setting))}
+        options = {*OPTIONS, *(field.name for field in fields(Setting))}
         assert subject is not None
         declaration(subject, [word for word in overrides if word.split("=")[0] not in options])
 

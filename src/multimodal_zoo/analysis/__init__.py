@@ -1,6 +1,6 @@
 """What a model will cost, before anything is allocated: parameters, memory, floating-point operations."""
 
-from multimodal_zoo.analysis.memory import Setting
-from multimodal_zoo.analysis.plan import Plan, plan
+from multimodal_zoo.analysis.plan import Device, Plan, plan
+from multimodal_zoo.analysis.setting import Setting
 
-__all__ = ["Plan", "Setting", "plan"]
+__all__ = ["Device", "Plan", "Setting", "plan"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from multimodal_zoo.analysis.shadow import ReadZeros, blocks_of, shadow
+from multimodal_zoo.analysis.shadow import ReadZeros, blocks_of, recompute_by, shadow
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Kept:
     Attributes:
         outside: by everything that is not inside a repeated block.
         inside: by each repeated block, its input included.
-        inputs: the input of each repeated block, which is all that activation checkpointing keeps of it.
+        inputs: the input of each repeated block.
     """
 
     outside: int
@@ -35,12 +35,6 @@ class Kept:
     def total(self) -> int:
         """Bytes without activation checkpointing."""
         return self.outside + sum(self.inside)
-
-    @property
-    def checkpointed(self) -> int:
-        """Peak bytes if every block is computed again in the backward pass: all inputs and one block's inside."""
-        extra = max((a - b for a, b in zip(self.inside, self.inputs, strict=True)), default=0)
-        return self.outside + sum(self.inputs) + max(extra, 0)
 
 
 class SavedTensors:
@@ -113,48 +107,8 @@ def kept_by(model: nn.Module, inputs: Callable[[], tuple[Tensor, ...]], autocast
     with FakeTensorMode():
         ghost = shadow(model, lambda t: torch.empty(t.shape, dtype=t.dtype))
         ghost.train()
-        for part in ghost.modules():
-            if isinstance(getattr(part, "checkpoint", None), str):
-                part.checkpoint = "none"  # type: ignore[assignment]
+        recompute_by(ghost, "none")
         precision = torch.autocast("cpu", autocast) if autocast is not None else nullcontext()
         with ReadZeros(), precision, SavedTensors(ghost) as saved:
             ghost(*inputs())
             return saved.kept
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Activation memory as a straight line over the batch size.
-
-    Attributes:
-        fixed: bytes that do not depend on the batch (weights cast to half precision, tables).
-        per_sample: bytes per sample.
-    """
-
-    fixed: int
-    per_sample: int
-
-    def at(self, batch_size: int) -> int:
-        """Bytes for a batch."""
-        return self.fixed + self.per_sample * batch_size
-
-
-def activations(
-    model: nn.Module,
-    inputs: Callable[[int], tuple[Tensor, ...]],
-    *,
-    checkpointing: bool = False,
-    autocast: torch.dtype | None = None,
-) -> Activations:
-    """The activation memory of a training forward, objective not included.
-
-    Args:
-        model: on any device, meta included.
-        inputs: makes the arguments for a batch size.
-        checkpointing: whether each repeated block is computed again in the backward pass.
-        autocast: the dtype of mixed precision, or None.
-    """
-    few, many = (kept_by(model, lambda size=size: inputs(size), autocast) for size in (2, 4))  # type: ignore[misc]
-    low, high = (kept.checkpointed if checkpointing else kept.total for kept in (few, many))
-    slope = (high - low) // 2
-    return Activations(fixed=max(low - 2 * slope, 0), per_sample=slope)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.analysis.peak import step_peak
+from multimodal_zoo.analysis.setting import OPTIMIZER_STATES, PRECISIONS, STRATEGIES, Setting
 from multimodal_zoo.analysis.shadow import blocks_of
 
-#: Lightning's precision names: bytes of a weight, and the dtype that mixed precision computes in.
-PRECISIONS: dict[str, tuple[int, torch.dtype | None]] = {
-    "32-true": (4, None),
-    "16-mixed": (4, torch.float16),
-    "bf16-mixed": (4, torch.bfloat16),
-    "16-true": (2, None),
-    "bf16-true": (2, None),
-}
-#: States that an optimiser keeps for each trainable weight: of a matrix or convolution, of anything smaller. `sgd` has
-#: momentum, as in `optim=sgd`; what groups with `fallback: true` keep more under `muon` is not counted.
-OPTIMIZER_STATES = {"sgd": (1, 1), "muon": (1, 2), "lion": (1, 1), "adam": (2, 2), "adamw": (2, 2), "lamb": (2, 2)}
-#: What the devices share out among themselves instead of each holding all of it. `deepspeed` is ZeRO stage 3.
-STRATEGIES: dict[str, frozenset[str]] = {
-    "single": frozenset(),
-    "ddp": frozenset(),
-    "fsdp": frozenset({"weights", "gradients", "optimizer"}),
-    "deepspeed": frozenset({"weights", "gradients", "optimizer"}),
-    "deepspeed_stage_1": frozenset({"optimizer"}),
-    "deepspeed_stage_2": frozenset({"gradients", "optimizer"}),
-}
-CHECKPOINTS = ("none", "block")
+#: Numbers in one bucket of `trainer=deepspeed`; it reduces one while it fills another.
+BUCKET = 500_000_000
+#: Most devices that `fewest_devices` tries.
+MOST_DEVICES = 4096
+#: Share of a device's memory that a plan fills; the rest is the allocator's and the device context's.
+USABLE = 0.9
 
 
 @dataclass(frozen=True)
@@ -74,25 +61,6 @@ def parts_of(model: nn.Module, depth: int = 2) -> list[PartSize]:
     return found
 
 
-def inference_bytes(model: nn.Module) -> dict[str, int]:
-    """Bytes of weights and buffers by format; activations of inference come on top and are small.
-
-    `int8` means 8-bit matrices with one half-precision scale a row, the rest in half precision.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    return {
-        "float32": sum(_floating(t, 4) for t in tensors),
-        "float16 / bfloat16": sum(_floating(t, 2) for t in tensors),
-        "int8": sum(
-            t.numel() + 2 * t.shape[0] if t.ndim > 1 and t.is_floating_point() else _floating(t, 2) for t in tensors
-        ),
-    }
-
-
-def _floating(tensor: Tensor, size: int) -> int:
-    return tensor.numel() * (size if tensor.is_floating_point() else tensor.element_size())
-
-
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes on one device while training.
@@ -100,10 +68,10 @@ class TrainingMemory:
     Attributes:
         weights: the device's share of the weights, buffers included.
         gradients: its share of the gradients.
-        optimizer: its share of the optimiser's states.
+        optimizer: its share of the optimiser's states, and of the float32 weights where these are the optimiser's.
         communication: gradient buckets; where weights are shared out, the blocks that are whole at one time instead.
-        activations: kept for the backward pass at the batch size per device; the gradients of the layer at work come
-            on top.
+        activations: the most that forward and backward hold beside the above at the batch size per device, without
+            the objective.
     """
 
     weights: int
@@ -118,42 +86,24 @@ class TrainingMemory:
         return self.weights + self.gradients + self.optimizer + self.communication + self.activations
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How a model trains.
+def activation_bytes(model: nn.Module, inputs: Callable[[int], tuple[Tensor, ...]], setting: Setting) -> int:
+    """The most that forward and backward of one device hold beside weights and gradients.
 
     Args:
-        batch_size: samples per device and step.
-        devices: how many devices share the work.
-        strategy: one of `STRATEGIES`; `deepspeed_stage_1` is what `trainer=deepspeed` runs as it is.
-        precision: one of `PRECISIONS`, as in `trainer.precision`.
-        checkpoint: one of `CHECKPOINTS`, as in a stack's `checkpoint`.
-        optimizer: one of `OPTIMIZER_STATES`.
-
-    Raises:
-        ValueError: an unknown word, or several devices under `single`, with what is possible.
+        model: on any device, meta included.
+        inputs: makes the arguments for a batch size, in float32.
+        setting: how it trains.
     """
-
-    batch_size: int = 64
-    devices: int = 1
-    strategy: str = "single"
-    precision: str = "32-true"
-    checkpoint: str = "none"
-    optimizer: str = "adamw"
-
-    def __post_init__(self) -> None:
-        for key, words in (
-            ("strategy", STRATEGIES),
-            ("precision", PRECISIONS),
-            ("checkpoint", CHECKPOINTS),
-            ("optimizer", OPTIMIZER_STATES),
-        ):
-            if getattr(self, key) not in words:
-                raise ValueError(f"{key}={getattr(self, key)!r} is not known; it takes {', '.join(words)}")
-        if self.batch_size < 1 or self.devices < 1:
-            raise ValueError(f"batch_size={self.batch_size}, devices={self.devices}: both must be at least 1")
-        if self.strategy == "single" and self.devices > 1:
-            raise ValueError(f"devices={self.devices} under strategy='single': it takes 1; try ddp or fsdp")
+    weight, compute = PRECISIONS[setting.precision]
+    if compute is not None and STRATEGIES[setting.strategy].computes_in_half:
+        weight = compute
+    return step_peak(
+        model,
+        lambda: inputs(setting.batch_size),
+        checkpoint=setting.checkpoint,
+        autocast=compute,
+        dtype=weight,
+    )
 
 
 def training_bytes(model: nn.Module, activations: int, setting: Setting) -> TrainingMemory:
@@ -161,37 +111,64 @@ def training_bytes(model: nn.Module, activations: int, setting: Setting) -> Trai
 
     Args:
         model: on any device; `requires_grad` says what trains.
-        activations: bytes kept for the backward pass on one device.
+        activations: bytes of `activation_bytes`.
         setting: how it trains.
     """
-    size, devices = PRECISIONS[setting.precision][0], setting.devices
-    weights = sum(p.numel() for p in model.parameters()) * size
+    strategy, devices = STRATEGIES[setting.strategy], setting.devices
+    full, compute = PRECISIONS[setting.precision]
+    master = strategy.master and compute is not None
+    held = (compute if master and compute is not None else full).itemsize
+    working = compute.itemsize if compute is not None and strategy.computes_in_half else full.itemsize
     trainable = [p for p in model.parameters() if p.requires_grad]
-    gradients = sum(p.numel() for p in trainable) * size
+    count = sum(p.numel() for p in trainable)
     of_matrix, of_rest = OPTIMIZER_STATES[setting.optimizer]
-    states = sum(p.numel() * (of_matrix if p.ndim > 1 else of_rest) for p in trainable) * size
-    shared = STRATEGIES[setting.strategy]
+    states = sum(p.numel() * (of_matrix if p.ndim > 1 else of_rest) for p in trainable) + (count if master else 0)
     if devices == 1:
         communication = 0
-    elif "weights" in shared:
-        communication = 2 * _largest_unit(model) * size  # the unit at work and the one fetched ahead
+    elif "weights" in strategy.shared:  # the unit at work, the one fetched ahead, the gradients of one
+        communication = _largest_unit(model) * (2 * working + held)
+    elif strategy.master:
+        communication = min(count, 2 * BUCKET) * held
     else:
-        communication = gradients
+        communication = count * held
+
+    def share(total: int, what: str) -> int:
+        """A device's part of it."""
+        return -(-total // devices) if what in strategy.shared else total
+
     return TrainingMemory(
-        weights=_share(weights, devices if "weights" in shared else 1)
-        + sum(_floating(b, size) for b in model.buffers()),
-        gradients=_share(gradients, devices if "gradients" in shared else 1),
-        optimizer=_share(states, devices if "optimizer" in shared else 1),
+        weights=share(sum(p.numel() for p in model.parameters()) * held, "weights")
+        + sum(b.numel() * (held if b.is_floating_point() else b.element_size()) for b in model.buffers()),
+        gradients=share(count * held, "gradients"),
+        optimizer=share(states * full.itemsize, "optimizer"),
         communication=communication,
         activations=activations,
     )
+
+
+def fewest_devices(model: nn.Module, activations: int, setting: Setting, device_memory: int) -> int | None:
+    """How many devices training takes at least, or None if `MOST_DEVICES` are too few.
+
+    Args:
+        model: on any device.
+        activations: bytes of `activation_bytes` at the setting's batch size per device.
+        setting: how it trains; its number of devices does not matter, and `single` means one.
+        device_memory: bytes of one device, of which `USABLE` are filled.
+    """
+
+    def fits(devices: int) -> bool:
+        """Whether a device's share leaves the reserve free."""
+        share = training_bytes(model, activations, replace(setting, devices=devices))
+        return share.total <= USABLE * device_memory
+
+    if fits(1) or setting.strategy == "single":
+        return 1 if fits(1) else None
+    counts = range(2, MOST_DEVICES + 1)  # from 2 on, more devices never need more memory each
+    place = bisect_left(counts, True, key=fits)
+    return counts[place] if place < len(counts) else None
 
 
 def _largest_unit(model: nn.Module) -> int:
     """Weights of the largest unit that is gathered at once: a block, or everything that is in no block."""
     sizes = [sum(p.numel() for p in block.parameters()) for _, block in blocks_of(model)]
     return max([*sizes, sum(p.numel() for p in model.parameters()) - sum(sizes)])
-
-
-def _share(total: int, devices: int) -> int:
-    return -(-total // devices)

@@ -43,6 +43,13 @@ def blocks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{inner}", block) for inner, block in blocks_of(child))
 
 
+def recompute_by(model: nn.Module, policy: str) -> None:
+    """Give every stack of a copy the same policy of recomputing, in place."""
+    for part in model.modules():
+        if isinstance(getattr(part, "checkpoint", None), str):
+            part.checkpoint = policy  # type: ignore[assignment]
+
+
 class ReadZeros(TorchDispatchMode):
     """Every number that is read off a tensor is 0: checks of values pass although there are no values."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from typing import Any
 
 from multimodal_zoo.catalogue import list_models
 
 #: Options of the command beside those of the training setting; every other word is an override of the variant.
-OPTIONS = ("text_length", "json")
+OPTIONS = ("text_length", "json", "device_memory", "tflops")
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"mmzoo plan needs a variant first: {', '.join(list_models())}")
     from rich.console import Console
 
-    from multimodal_zoo.analysis import Setting, plan
+    from multimodal_zoo.analysis import Device, Setting, plan
     from multimodal_zoo.zoo import build_model, declaration
 
     variant, *words = arguments
@@ -37,12 +38,31 @@ def main(arguments: list[str]) -> int:
         image_size=int(config["image"]["image_size"]),
         text_length=_number("text_length", options.get("text_length", config["text"]["context_length"])),
         setting=Setting(**{key: _typed(Setting, key, value) for key, value in options.items() if key in settings}),
+        device=Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0"))),
     )
     if options.get("json") == "true":
         print(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(found)
     return 0
+
+
+def _bytes(value: str) -> int:
+    found = re.fullmatch(r"([\d.]+)\s*(GB|GiB|MB|MiB)?", value)
+    if not found:
+        raise ValueError(f"device_memory={value}: expected a number with GB, GiB, MB or MiB, as in 80GB")
+    factor = {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20, None: 1}[found[2]]
+    return int(_positive("device_memory", found[1]) * factor)
+
+
+def _positive(key: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if number < 0:
+        raise ValueError(f"{key}={value}: expected a positive number")
+    return number
 
 
 def _typed(setting: type, key: str, value: str) -> Any:

@@ -1,0 +1,108 @@
+"""How a model trains, in the words of the configuration, and what each word costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from multimodal_zoo.nn.transformer import CHECKPOINT_POLICIES
+
+
+class Precision(NamedTuple):
+    """What one of Lightning's precision names stands for.
+
+    Attributes:
+        weight: dtype of the weights.
+        compute: dtype that mixed precision computes in, or None.
+    """
+
+    weight: torch.dtype
+    compute: torch.dtype | None = None
+
+
+PRECISIONS: dict[str, Precision] = {
+    "32-true": Precision(torch.float32),
+    "16-mixed": Precision(torch.float32, torch.float16),
+    "bf16-mixed": Precision(torch.float32, torch.bfloat16),
+    "16-true": Precision(torch.float16),
+    "bf16-true": Precision(torch.bfloat16),
+}
+
+
+class Strategy(NamedTuple):
+    """What one of the strategies does.
+
+    Attributes:
+        shared: what the devices share out among themselves instead of each holding all of it.
+        computes_in_half: under mixed precision the weights that a device computes with are in half precision, so that
+            no copies are kept beside them.
+        master: under mixed precision the shared float32 weights belong to the optimiser, and gradients are in half
+            precision (ZeRO, arXiv 1910.02054).
+    """
+
+    shared: frozenset[str] = frozenset()
+    computes_in_half: bool = False
+    master: bool = False
+
+
+_ALL = frozenset({"weights", "gradients", "optimizer"})
+#: `deepspeed` is ZeRO stage 3.
+STRATEGIES: dict[str, Strategy] = {
+    "single": Strategy(),
+    "ddp": Strategy(),
+    "fsdp": Strategy(_ALL, computes_in_half=True),
+    "deepspeed": Strategy(_ALL, computes_in_half=True, master=True),
+    "deepspeed_stage_1": Strategy(frozenset({"optimizer"}), computes_in_half=True, master=True),
+    "deepspeed_stage_2": Strategy(frozenset({"gradients", "optimizer"}), computes_in_half=True, master=True),
+}
+#: States that an optimiser keeps for each trainable weight: of a matrix or convolution, of anything smaller. `sgd` has
+#: momentum, as in `optim=sgd`; what groups with `fallback: true` keep more under `muon` is not counted.
+OPTIMIZER_STATES = {
+    "sgd": (1, 1),
+    "muon": (1, 2),
+    "lion": (1, 1),
+    "adam": (2, 2),
+    "adamw": (2, 2),
+    "lamb": (2, 2),
+    "eva_lamb": (2, 2),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model trains.
+
+    Args:
+        batch_size: samples per device and step.
+        devices: how many devices share the work.
+        strategy: one of `STRATEGIES`; `deepspeed_stage_1` is what `trainer=deepspeed` runs as it is.
+        precision: one of `PRECISIONS`, as in `trainer.precision`.
+        checkpoint: one of `nn.transformer.CHECKPOINT_POLICIES`, as in a stack's `checkpoint`.
+        optimizer: one of `OPTIMIZER_STATES`.
+
+    Raises:
+        ValueError: an unknown word, or several devices under `single`, with what is possible.
+    """
+
+    batch_size: int = 64
+    devices: int = 1
+    strategy: str = "single"
+    precision: str = "32-true"
+    checkpoint: str = "none"
+    optimizer: str = "adamw"
+
+    def __post_init__(self) -> None:
+        for key, words in (
+            ("strategy", STRATEGIES),
+            ("precision", PRECISIONS),
+            ("checkpoint", CHECKPOINT_POLICIES),
+            ("optimizer", OPTIMIZER_STATES),
+        ):
+            if getattr(self, key) not in words:
+                raise ValueError(f"{key}={getattr(self, key)!r} is not known; it takes {', '.join(words)}")
+        if self.batch_size < 1 or self.devices < 1:
+            raise ValueError(f"batch_size={self.batch_size}, devices={self.devices}: both must be at least 1")
+        if self.strategy == "single" and self.devices > 1:
+            raise ValueError(f"devices={self.devices} under strategy='single': it takes 1; try ddp or fsdp")

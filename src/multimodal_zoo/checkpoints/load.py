@@ -45,12 +45,14 @@ class Accounting:
         unexpected: names, in the file's naming, that the model has no place for.
         missing: the model's names that the file does not fill.
         misshapen: the model's name, the shape in the file, the shape in the model.
+        left_out: names, in the file's naming, that belong to parts of a model which were not asked for.
     """
 
     matched: tuple[str, ...]
     unexpected: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -138,7 +140,7 @@ def load_into(
     what, shards, shapes = _opened(state)
     if shapes is not None:
         result = account(model, shapes, naming)
-        result.require(what, "" if result.exact else _hint(shapes, naming))
+        result.require(what, "" if result.exact else _hint(result, model, shapes, naming))
     if dtype is not None:
         model.to(dtype)
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
@@ -200,11 +202,19 @@ def unsaved(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_buffers() if name not in saved]
 
 
-def _hint(shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
+def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
+    """What the file looks like instead, and whether resizing would make it fit."""
     from multimodal_zoo.checkpoints.guess import guess_variant
+    from multimodal_zoo.checkpoints.resizing import resizable
 
+    lines = []
+    names = {name for name, _, _ in result.misshapen}
+    if names and names <= resizable(model).keys() and not (result.unexpected or result.missing):
+        lines.append("these follow from the image size and the patch size; resize=True interpolates them")
     try:
         guess = guess_variant(shapes, naming)
     except Exception as error:  # the listing matters more than the hint
         return f"(no variant could be guessed: {type(error).__name__}: {error})"
-    return f"its shapes are those of {guess}: config={guess!r}" if guess else ""
+    if guess:
+        lines.append(f"its shapes are those of {guess}: config={guess!r}")
+    return "\n".join(lines)

@@ -17,9 +17,14 @@ from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
 from multimodal_zoo.checkpoints.locate import resolve, verify
 from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
+from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
-from multimodal_zoo.checkpoints.tables import detect_naming
+from multimodal_zoo.checkpoints.tables import detect_naming, rank_namings
+from multimodal_zoo.checkpoints.views import View
 from multimodal_zoo.checkpoints.writing import write_folder, write_safetensors
+
+#: Towers of a dual encoder that can be loaded alone.
+PARTS = ("image", "text")
 
 
 def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> Path:
@@ -92,6 +97,7 @@ def load_weights(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     sha256: str | None = None,
+    resize: bool = False,
 ) -> Accounting:
     """Load a recognised checkpoint, or one of any known naming, into a model; untouched unless everything fits.
 
@@ -99,8 +105,10 @@ def load_weights(
         model: built on `meta` (then the tensors are assigned, shard by shard) or with weights (then they are copied).
         source: from `recognise`, or a path.
         device: where a meta-built model's tensors go; None is the CPU. Other models stay where they are.
-        dtype: of the floating-point tensors; None keeps the model's.
+        dtype: of the floating-point tensors, whatever the file's; None keeps the model's (float32, so a file of
+            half precision is widened). With the file's own type and a model on `meta`, nothing is copied.
         sha256: what the single weight file must hash to, from a card.
+        resize: whether positions and patch kernels of other sizes are interpolated to the model's.
 
     Raises:
         CheckpointMismatch: tensors that do not fit, all listed.
@@ -112,4 +120,51 @@ def load_weights(
             raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
         verify(source.files[0], sha256)
     assign = any(parameter.is_meta for parameter in model.parameters())
+    if resize:
+        view = View(source, source.naming, change=fit(model))
+        return load_into(model, view, assign=assign, dtype=dtype, device=device)
     return load_into(model, source, source.naming, assign=assign, dtype=dtype, device=device)
+
+
+def load_part(
+    model: nn.Module,
+    part: str,
+    source: Source | str | Path,
+    *,
+    projection: bool = False,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    resize: bool = False,
+) -> Accounting:
+    """Fill one tower of a model from any recognised file: of a whole model, or of such a tower alone.
+
+    Every tensor is accounted for: the tower's exactly, the file's others as `left_out`; the rest of the model is
+    untouched. Tensors that are left out are not read.
+
+    Args:
+        model: holds the tower under the name `part`, on `meta` or with weights.
+        part: `image` or `text`.
+        source: from `recognise`, or a path.
+        projection: whether the tower's projection is filled too.
+        device: as in `load_weights`.
+        dtype: as in `load_weights`, for what is filled.
+        resize: as in `load_weights`.
+
+    Raises:
+        ValueError: the model has no such part.
+        CheckpointMismatch: tensors that do not fit, all listed.
+    """
+    wanted = [part, f"{part}_projection"] if projection else [part]
+    if part not in PARTS or not all(hasattr(model, name) for name in wanted):
+        raise ValueError(f"part={part!r}: expected {' or '.join(PARTS)}, and a model that has {', '.join(wanted)}")
+    receiver = nn.ModuleDict({name: getattr(model, name) for name in wanted})
+    if not isinstance(source, Source):
+        source = recognise(source, {})
+    change = fit(receiver) if resize else None
+    view = View(source, source.naming, wanted, change)
+    if source.kind != recognisers.OURS:
+        views = [View(source, naming, wanted, change) for naming in rank_namings(source.shapes(), part)]
+        view = next((v for v in views if account(receiver, v.shapes()).exact), next(iter(views), view))
+    assign = any(parameter.is_meta for parameter in receiver.parameters())
+    result = load_into(receiver, view, assign=assign, dtype=dtype, device=device)
+    return replace(result, left_out=view.left_out)

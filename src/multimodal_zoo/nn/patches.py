@@ -30,6 +30,22 @@ def grid_of(images: Tensor, patch_size: int, channels: int) -> tuple[int, int]:
     return height // patch_size, width // patch_size
 
 
+def resize_kernel(weight: Tensor, patch_size: int) -> Tensor:
+    """Interpolate the weight of a patch embedding for another patch size: bicubic, no antialiasing, as EVA-CLIP does.
+
+    Args:
+        weight: `(width, channels, old, old)`.
+        patch_size: side wanted, in pixels.
+
+    Returns:
+        `(width, channels, patch_size, patch_size)`, in the weight's dtype.
+    """
+    if tuple(weight.shape[2:]) == (patch_size, patch_size):
+        return weight
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return F.interpolate(exact, size=(patch_size, patch_size), mode="bicubic", align_corners=False).to(weight.dtype)
+
+
 @ENCODERS.register_module(name="patch_embedding")
 class PatchEmbedding(nn.Module):
     """A linear map of each square patch (ViT, arXiv 2010.11929).

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.tables import clip, eva_clip
+from multimodal_zoo.checkpoints.tables import clip, eva_clip, eva_mim
 
 NAMINGS: dict[str, Naming] = {
     naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL)
 }
+#: Namings of files with one tower only, which say nothing of a whole model.
+PART_NAMINGS: dict[str, tuple[Naming, ...]] = {"image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE), "text": ()}
 
 
 def find_naming(name: str) -> Naming:
@@ -33,10 +35,24 @@ def detect_naming(names: Iterable[str]) -> Naming | None:
 
     Judging by most rather than all lets the exact accounting that follows say which names are wrong.
     """
-    listed = Counter(re.sub(r"(?<=[.])[0-9]+(?=[.])", "0", name) for name in names)  # blocks are alike: look at one
-    known: dict[str, int] = {}
-    for naming in NAMINGS.values():
+    return next(iter(_best(names, NAMINGS.values())), None)
+
+
+def rank_namings(names: Iterable[str], part: str) -> list[Naming]:
+    """The namings, those of files with one tower only among them, that know most of a file's names equally well.
+
+    Args:
+        names: a file's.
+        part: `image` or `text`.
+    """
+    return _best(names, [*NAMINGS.values(), *PART_NAMINGS[part]])
+
+
+def _best(names: Iterable[str], namings: Iterable[Naming]) -> list[Naming]:
+    listed = Counter(re.sub(r"(?<![^.])[0-9]+(?=[.])", "0", name) for name in names)  # blocks are alike: look at one
+    known: list[tuple[int, Naming]] = []
+    for naming in namings:
         translator = Translator(naming)
-        known[naming.name] = sum(count for name, count in listed.items() if translator.knows(name))
-    best = max(known, key=lambda name: known[name])
-    return NAMINGS[best] if 2 * known[best] > listed.total() else None
+        known.append((sum(count for name, count in listed.items() if translator.knows(name)), naming))
+    most = max(count for count, _ in known)
+    return [naming for count, naming in known if count == most] if 2 * most > listed.total() else []

@@ -87,6 +87,16 @@ ORIGINAL = Naming("eva_clip", [*_IMAGE, *_text("text."), rename("logit_scale", _
 ROOT_TEXT = Naming("eva_clip_root_text", [*_IMAGE, *_text(""), rename("logit_scale", _SCALE)])
 #: The first release, `eva_clip_psz14.pt`.
 TEXT_SCALE = Naming("eva_clip_text_scale", [*_IMAGE, *_text("text."), rename("text.logit_scale", _SCALE)])
+#: An image tower alone; what only its masked image modelling needs is left out.
+TOWER = Naming(
+    "eva_clip_tower",
+    [
+        *_tower(""),
+        *_lines("blocks.{}.", f"{_BLOCK}.", _ORIGINAL_NAMES),
+        *_TABLES,
+        *(drop(name) for name in ("mask_token", "lm_head.*")),
+    ],
+)
 
 
 def _hub_blocks(theirs: str, ours: str) -> list[Rule]:

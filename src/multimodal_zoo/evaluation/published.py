@@ -108,25 +108,24 @@ class PublishedTable:
             model: the measured model; its card says which column to compare with.
         """
         variant = variant_of(model)
-        tables = [comparison(self.section, variant, results, self.views)]
-        tables += [comparison(s, variant, results, ()) for s in self.by_view.values() if variant in s.models]
         ours = measured(self.section, results)
+        tables = []
+        if ours:
+            tables = [comparison(self.section, variant, results, self.views)]
+            tables += [comparison(s, variant, results, ()) for s in self.by_view.values() if variant in s.models]
         missing = dict.fromkeys(e for e, _ in map(self.section.place_of, self.section.rows) if e not in results)
         about = {
-            "absent": [f"{name}: {absent[name]}" for name in missing if name in absent],
-            "not run": [name for name in missing if name not in absent],
-            "note": [note] if (note := self.section.notes.get(variant)) else [],
+            "absent": ", ".join(name for name in missing if name in absent),
+            "not run": ", ".join(name for name in missing if name not in absent),
+            "note": self.section.notes.get(variant, ""),
         }
         if any(about.values()):
-            tables.append(Table("left out, and notes", ("what", "which"), _facts(about)))
+            title = f"{self.section.title}: left out, and notes"
+            tables.append(Table(title, ("what", "which"), [(what, text) for what, text in about.items() if text]))
         metrics: dict[str, float] = {"rows": len(ours), "rows_of_the_table": len(self.section.rows)}
         if ours:
             metrics["mean"] = sum(ours.values()) / len(ours)
         return Result("published_table", metrics, tables, details={"summary": True, "variant": variant, **about})
-
-
-def _facts(about: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    return [(what, line) for what, lines in about.items() for line in lines]
 
 
 def measured(section: Section, results: Mapping[str, Result]) -> dict[str, float]:
@@ -142,7 +141,7 @@ def measured(section: Section, results: Mapping[str, Result]) -> dict[str, float
 def comparison(section: Section, variant: str, results: Mapping[str, Result], views: Sequence[str]) -> Table:
     """Published and measured figures of one section, row by row, with the mean over the measured rows."""
     published, ours = section.column(variant), measured(section, results)
-    by_view = tuple(f"ours, {view}" for view in views)
+    by_view = tuple(f"ours, {view.replace('_', ' ')}" for view in views)
     columns = ("data set", "published", "ours", "difference", *by_view, "samples", "95 % interval")
     rows: list[Sequence[Cell]] = []
     for row in section.rows:
@@ -176,17 +175,15 @@ def _mean_row(
     section: Section, published: Mapping[str, float], ours: Mapping[str, float], views: Sequence[Sequence[float]]
 ) -> list[Cell]:
     """The mean of the measured rows; a published mean only where every one of these rows was published."""
-    rows = list(ours) or list(section.rows)
-    known = all(row in published for row in rows)
-    target = sum(published[row] for row in rows) / len(rows) if known else None
-    mean = sum(ours.values()) / len(ours) if ours else None
-    count = f"{len(ours)} of {len(section.rows)}" if ours else str(len(section.rows))
-    label = f"mean of {count}" if len(ours) != len(section.rows) else f"mean of all {len(ours)}"
+    known = all(row in published for row in ours)
+    target = sum(published[row] for row in ours) / len(ours) if known else None
+    mean = sum(ours.values()) / len(ours)
+    whole = len(ours) == len(section.rows)
     return [
-        label if ours else f"mean of {count} (published)",
+        f"mean of all {len(ours)}" if whole else f"mean of {len(ours)} of {len(section.rows)}",
         NOTHING if target is None else f"{target:.1f}",
         percent(mean),
-        NOTHING if mean is None or target is None else f"{100 * mean - target:+.1f}",
+        NOTHING if target is None else f"{100 * mean - target:+.1f}",
         *(percent(sum(found) / len(found) if found else None) for found in views),
         NOTHING,
         NOTHING,
@@ -199,13 +196,13 @@ def trials(result: Result, figure: str) -> int:
 
 
 def samples(result: Result | None, figure: str) -> str:
-    """The number of samples, with the published one where it is another."""
+    """The number of samples; for pictures also the published one, where it is another."""
     if result is None:
         return NOTHING
     known = result.details.get("published_images") or []
     images = int(result.details["images"])
-    other = f" (published: {known[0]:,})" if known and images not in known else ""
-    return f"{trials(result, figure):,}{other}"
+    count = trials(result, figure)
+    return f"{count:,} (of {known[0]:,})" if known and count == images and count not in known else f"{count:,}"
 
 
 def bounds(result: Result | None, figure: str) -> str:

@@ -16,6 +16,10 @@ from multimodal_zoo.evaluation.style import CSS
 from multimodal_zoo.evaluation.suite import headlines, load_results, measurements, summaries
 from multimodal_zoo.files import write_text
 
+#: Columns of text of a table that is printed elsewhere than on a terminal.
+WIDTH = 140
+#: Characters from which a cell is read as a text, not as a figure.
+PROSE = 30
 #: Sample pictures shown, the last ones of the run.
 SAMPLES = 4
 
@@ -175,6 +179,8 @@ def print_overview(results: Mapping[str, Result]) -> None:
     from rich.markup import escape
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDTH))  # a log file can scroll, a wrapped table cannot be read
     for table in headlines(results):
         console.print(_grid(table))
     for table in summaries(results):
@@ -187,7 +193,8 @@ def _grid(content: Table) -> Any:
 
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(content.columns):
-        grid.add_column(column, justify="right" if number else "left")
+        prose = any(len(show(row[number])) > PROSE for row in content.rows)
+        grid.add_column(column, justify="left" if prose or not number else "right")
     for row in content.rows:
         grid.add_row(*(show(cell) for cell in row))
     return grid

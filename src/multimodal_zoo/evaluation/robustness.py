@@ -58,7 +58,7 @@ class RobustnessTable:
         title = f"robustness to distribution shifts of {self.reference} ({variant}), percentage points"
         table = Table(title, ("figure", "published", "ours", "difference"), rows)
         metrics = {key: value / 100 for key, value in ours.items()}
-        about = {"absent": [f"{name}: {absent[name]}" for name in left_out if name in absent]}
+        about = {"absent": ", ".join(name for name in left_out if name in absent)}
         return Result("robustness_table", metrics, [table], details={"summary": True, "variant": variant, **about})
 
     def figures(self, top1: Mapping[str, float]) -> dict[str, float]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from harness.cases import Case
 from torch import Tensor, nn
 
+from multimodal_zoo.checkpoints.files import unwrap
 from multimodal_zoo.checkpoints.load import load_into
 from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.store import load_weights
 from multimodal_zoo.checkpoints.tables import detect_naming
 from multimodal_zoo.checkpoints.tables.eva_clip_config import hub_node, image_nodes, original_node, text_nodes
 from multimodal_zoo.registry import build
@@ -28,7 +33,7 @@ class Part(nn.Module):
 
 def naming_of(case: Case) -> Naming:
     """The naming table of a case's keys, found as for any file."""
-    naming = case.once("naming", lambda: detect_naming(case.manifest))
+    naming = case.once("naming", lambda: detect_naming(unwrap(case.state)))
     assert naming is not None, "no naming table knows these keys"
     return naming
 
@@ -51,11 +56,20 @@ def make_model(case: Case) -> nn.Module:
 
 
 def model_of(case: Case) -> nn.Module:
-    """The model in evaluation mode with the case's weights, every tensor accounted for; one per case."""
+    """The model in evaluation mode with the case's weights, every tensor accounted for; one per case.
+
+    A whole model reads them from a file of the kind that is published: a pickled dictionary inside another.
+    """
 
     def make() -> nn.Module:
         model = make_model(case)
-        load_into(model, case.state, naming_of(case))
+        if isinstance(model, Part):
+            load_into(model, case.state, naming_of(case))
+            return model.eval()
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "checkpoint.pt"
+            torch.save({"epoch": 1, "state_dict": case.state}, file)
+            load_weights(model, file, resize="checkpoint_vision_cfg" in case.config)
         return model.eval()
 
     return case.once("model", make)
@@ -63,7 +77,13 @@ def model_of(case: Case) -> nn.Module:
 
 def published_gradients(case: Case, model: nn.Module) -> dict[str, Tensor]:
     """Gradients under the published names, in the published shapes."""
-    return naming_of(case).save({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    return published(case, {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+
+
+def published(case: Case, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of ours under the names that the case's file gives them."""
+    prefix = "module." if all(key.startswith("module.") for key in case.manifest) else ""
+    return {prefix + name: tensor for name, tensor in naming_of(case).save(state).items()}
 
 
 def raw_image(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:

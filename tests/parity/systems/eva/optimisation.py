@@ -10,7 +10,7 @@ from harness.cases import Case
 from harness.run import Outcome, Pair, Request
 from harness.words import listed_names, take_known
 from omegaconf import OmegaConf
-from systems.eva.models import MODEL_FIELDS, make_model, naming_of
+from systems.eva.models import MODEL_FIELDS, make_model, published
 from torch import Tensor, nn
 
 from multimodal_zoo.config import compose
@@ -74,7 +74,7 @@ def published_places(case: Case, groups: list[dict[str, Any]]) -> dict[str, int]
         for name, parameter in zip(group["names"], group["params"], strict=True)
     }
     places = {}
-    for name, mark in naming_of(case).save(marks).items():
+    for name, mark in published(case, marks).items():
         numbers = mark.unique().tolist()
         assert len(numbers) == 1, f"{name} is spread over groups {numbers}"
         places[name] = int(numbers[0])

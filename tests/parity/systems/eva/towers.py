@@ -7,7 +7,7 @@ import re
 import torch
 from harness.run import Outcome, Pair, Request
 from harness.words import listed_names
-from systems.eva.models import model_of, naming_of, published_gradients, raw_image, raw_text
+from systems.eva.models import model_of, published, published_gradients, raw_image, raw_text
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.masks import Causal
@@ -115,6 +115,14 @@ def rotary_table(request: Request) -> Outcome:
     return {"rope_cos": rotation.cos, "rope_sin": rotation.sin}
 
 
+def loaded_state(request: Request) -> Outcome:
+    """Tensors that were resized while loading, in the published shapes."""
+    model = model_of(request.case)
+    state = published(request.case, model.state_dict())
+    names = {"pos_embed": "visual.pos_embed", "patch_embed_weight": "visual.patch_embed.proj.weight"}
+    return {output: state[names[output]] for output in request.call.outputs}
+
+
 class Keep(nn.Module):
     """Patch dropout that keeps given patches."""
 
@@ -173,5 +181,4 @@ def gradients_with_kept_patches(request: Request) -> Outcome:
     loss.backward()
     gradients = published_gradients(request.case, model)
     restore(request, model)
-    assert naming_of(request.case) is not None
     return {"loss": loss.detach(), "grad_norms": torch.stack([gradients[name].norm() for name in names])}

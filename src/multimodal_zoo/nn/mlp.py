@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,4 +109,8 @@ class SwiGLU(nn.Module):
         return self.dropout(recompute(self._second, self.gate(tokens), self.up(tokens)))
 
     def _second(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.down(self.inner_norm(F.silu(gate) * up))
+        active = F.silu(gate)
+        product = (
+            active * up if torch.is_grad_enabled() else active.mul_(up)
+        )  # fresh memory costs more than the product
+        return self.down(self.inner_norm(product))

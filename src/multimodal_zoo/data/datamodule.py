@@ -9,6 +9,8 @@ from lightning.pytorch import LightningDataModule
 
 from multimodal_zoo.data.collate import Collate
 from multimodal_zoo.data.loaders import OrderedLoader, PlannedBatches, PlannedLoader
+from multimodal_zoo.data.mixture import SourceMixture
+from multimodal_zoo.data.mixture_loader import MixtureLoader, mixture_loader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.stream_loader import StreamLoader
@@ -50,7 +52,7 @@ class ImageTextData(LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.position = Position()
-        self._streams: StreamLoader | None = None
+        self._streams: StreamLoader | MixtureLoader | None = None
 
     @property
     def rank(self) -> int:
@@ -69,12 +71,25 @@ class ImageTextData(LightningDataModule):
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
 
-    def train_dataloader(self) -> PlannedLoader | StreamLoader:
+    def train_dataloader(self) -> PlannedLoader | StreamLoader | MixtureLoader:
         """Training batches of this rank.
 
         Raises:
             ValueError: the data set cannot fill one batch, or has too few shards.
         """
+        if isinstance(self.train, SourceMixture):
+            self._streams = mixture_loader(
+                mixture=self.train,
+                collate=self.collate,
+                order=self.order,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=(self.rank, self.ranks),
+                position=self.position,
+                counting=lambda: self.trainer is None,
+                workers=self.workers,
+            )
+            return self._streams
         if hasattr(self.train, "shards"):
             self._streams = StreamLoader(
                 reader=self.train,

@@ -15,6 +15,7 @@ from multimodal_zoo.data import image_text_data as image_text_data
 from multimodal_zoo.data import masked_images as masked_images
 from multimodal_zoo.data import masking as masking
 from multimodal_zoo.data import media as media
+from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import transforms as transforms

@@ -102,9 +102,10 @@ def test_saved_model_as_source_and_as_weights(folder, tmp_path):
 def test_embed_a_packaged_reader(tmp_path):
     pytest.importorskip("emoji")
     overrides = ["data=emoji", "data.train.splits=[val]", "data.train.styles=[twemoji]", "model=clip_tiny", *SMALL]
-    config = compose("base/embed", [*overrides, "allow_random=true", f"out={tmp_path / 'e.npz'}", "shard_size=100"])
+    words = ["allow_random=true", f"out={tmp_path / 'e'}", "format=npz", "shard_size=100"]
+    config = compose("base/embed", [*overrides, *words])
     embed_command.run(config)
-    shards = [np.load(path) for path in sorted(tmp_path.glob("e-*.npz"))]
+    shards = [np.load(path) for path in sorted((tmp_path / "e").glob("*.npz"))]
     assert sum(len(shard["key"]) for shard in shards) == 175
     assert len({key for shard in shards for key in shard["key"]}) == 175
     assert shards[0]["image_embedding"].shape == shards[0]["text_embedding"].shape == (100, 64)

@@ -33,7 +33,7 @@ def run(config: DictConfig) -> float | None:
 
     folder = open_folder(config)
     settings = Settings(**{key: config[key] for key in Settings.__dataclass_fields__})
-    described = reader_config(config.data)
+    described = reader_config(config.get("data"))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = torch.device(config.device)

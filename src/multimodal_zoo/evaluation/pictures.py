@@ -32,11 +32,11 @@ def text_queries(queries: Sequence[str], found: Sequence[Sequence[Any]], grades:
         grades: a key of `GRADES` for each picture.
     """
     label = 2.9
-    axes = _canvas(label + max(len(row) for row in found), len(queries))
+    axes = canvas(label + max(len(row) for row in found), len(queries))
     for row, query in enumerate(queries):
-        axes.text(label - 0.15, row + 0.5, _wrap(query, 26), ha="right", va="center", fontsize=9, color=INK)
+        axes.text(label - 0.15, row + 0.5, wrap(query, 26), ha="right", va="center", fontsize=9, color=INK)
         for column, (picture, grade) in enumerate(zip(found[row], grades[row], strict=True)):
-            _place(axes, picture, label + column, row, grade)
+            place_picture(axes, picture, label + column, row, grade)
     return encode(axes.figure)
 
 
@@ -51,10 +51,10 @@ def image_queries(queries: Sequence[Any], found: Sequence[Sequence[str]], grades
     from matplotlib.patches import Rectangle
 
     longest = max(len(shorten(text, 80)) for row in found for text in row)
-    axes = _canvas(1.6 + 0.08 * longest, len(queries) * 1.25)
+    axes = canvas(1.6 + 0.08 * longest, len(queries) * 1.25)
     for row, query in enumerate(queries):
         top = row * 1.25
-        _place(axes, query, 0.0, top + 0.125, "miss")
+        place_picture(axes, query, 0.0, top + 0.125, "miss")
         step = 1.15 / len(found[row])
         for place, (text, grade) in enumerate(zip(found[row], grades[row], strict=True)):
             colour, height = GRADES[grade], top + 0.05 + (place + 0.5) * step
@@ -138,11 +138,11 @@ def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> b
         columns: pictures in a row.
     """
     columns = min(columns, len(pictures))
-    axes = _canvas(columns * 1.15, -(-len(pictures) // columns) * 1.4)
+    axes = canvas(columns * 1.15, -(-len(pictures) // columns) * 1.4)
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         left, top = (place % columns) * 1.15, (place // columns) * 1.4
-        _place(axes, picture, left, top, "miss")
-        axes.text(left + 0.5, top + 1.04, _wrap(title, 20, lines=2), ha="center", va="top", fontsize=6.5, color=INK)
+        place_picture(axes, picture, left, top, "miss")
+        axes.text(left + 0.5, top + 1.04, wrap(title, 20, lines=2), ha="center", va="top", fontsize=6.5, color=INK)
     return encode(axes.figure)
 
 
@@ -196,7 +196,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _canvas(width: float, height: float) -> Axes:
+def canvas(width: float, height: float) -> Axes:
     """One drawing area in inches from the top left: a grid of real axes would take seconds to lay out."""
     figure = _figure(width + 0.2, height + 0.2)
     figure.set_layout_engine("none")
@@ -207,7 +207,7 @@ def _canvas(width: float, height: float) -> Axes:
     return axes
 
 
-def _place(axes: Axes, picture: Any, left: float, top: float, grade: str) -> None:
+def place_picture(axes: Axes, picture: Any, left: float, top: float, grade: str) -> None:
     """A picture in a cell of one inch, its aspect kept, with a frame."""
     from matplotlib.patches import Rectangle
 
@@ -219,7 +219,8 @@ def _place(axes: Axes, picture: Any, left: float, top: float, grade: str) -> Non
     axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=GRADES[grade], lw=thick))
 
 
-def _wrap(text: str, width: int, lines: int = 4) -> str:
+def wrap(text: str, width: int, lines: int = 4) -> str:
+    """The beginning of a text in lines of at most `width` characters."""
     import textwrap
 
     return "\n".join(textwrap.wrap(shorten(text, width * lines), width)[:lines])

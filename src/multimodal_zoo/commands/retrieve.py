@@ -1,0 +1,256 @@
+"""`mmzoo retrieve FOLDER QUERY [QUERY ...]`: what in a folder of embeddings is nearest to a text or a picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multimodal_zoo.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from multimodal_zoo.evaluation.match_grid import Tile
+    from multimodal_zoo.evaluation.nearest import Hit
+
+#: What is searched -> the column that is.
+COLUMNS = {"images": "image_embedding", "texts": "text_embedding"}
+#: Rows of the picture grid; further queries are in the JSON only.
+GRID_ROWS = 20
+#: Texts or pictures in a forward pass.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may stand behind the queries, `key=value`.
+
+    Attributes:
+        queries: a text file with one more query a line.
+        k: matches for each query.
+        against: `images` or `texts`; None: images where the folder has them.
+        out: files written, without suffix: `.json` and `.png`.
+        grid: whether the picture is drawn.
+        json: whether plain JSON is printed in place of tables.
+        search: library that searches, `torch` or `faiss`; both are exact.
+        model: where the model is now, for a folder whose manifest names another place.
+        device: where the model runs.
+        threads: CPU threads of torch; None leaves torch's own choice.
+    """
+
+    queries: str | None = None
+    k: int = 8
+    against: str | None = None
+    out: str = "retrieved"
+    grid: bool = True
+    json: bool = False
+    search: str = "torch"
+    model: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def main(arguments: list[str]) -> int:
+    """Print the matches of each query; write them to JSON, and to a picture.
+
+    Raises:
+        ValueError: no folder or query, an option that does not fit, or a model whose weights are not the folder's.
+        FileNotFoundError: no folder of embeddings, or no such picture or file of queries.
+    """
+    words, options = parse(arguments)
+    if not words or (len(words) == 1 and options.queries is None):
+        raise ValueError('mmzoo retrieve needs a folder of embeddings and a query: mmzoo retrieve FOLDER "a red car"')
+    import torch
+
+    from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
+    from multimodal_zoo.evaluation.nearest import search_shards
+
+    folder, manifest = EmbeddingFolder.open(words[0])
+    against = options.against or ("images" if manifest.get("images") else "texts")
+    if not manifest.get(against):
+        raise ValueError(f"against={against}: {words[0]} was made without {against}")
+    queries = read_queries(words[1:], options.queries)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    model = load(manifest, options)
+    start = time.perf_counter()
+    vectors = embed_queries(model, queries, torch.device(options.device))
+    embedded = time.perf_counter()
+    found = search_shards(vectors, folder.shards(), COLUMNS[against], options.k, options.search)
+    seconds = {"queries": round(embedded - start, 3), "search": round(time.perf_counter() - embedded, 3)}
+    answers = [
+        {"query": str(query), "matches": [hit.as_dict() for hit in hits]}
+        for query, hits in zip(queries, found, strict=True)
+    ]
+    facts = {"folder": words[0], "against": against, "search": options.search, "complete": manifest["complete"]}
+    content = json.dumps({**facts, "seconds": seconds, "answers": answers}, indent=1, ensure_ascii=False)
+    written = [str(write_text(f"{options.out}.json", content + "\n"))]
+    if options.grid:
+        written.append(str(draw(manifest, queries[:GRID_ROWS], found[:GRID_ROWS], f"{options.out}.png")))
+    if options.json:
+        print(content)
+    else:
+        show(queries, found, f"{manifest.get('documents', '?')} documents, {seconds['search']} s; {', '.join(written)}")
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
+    """Separate the folder and the queries from the options.
+
+    Raises:
+        ValueError: an unknown option, or a value that does not fit.
+    """
+    known = {field.name: field for field in fields(Options)}
+    words: list[str] = []
+    values: dict[str, Any] = {}
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if equals and key in known:
+            values[key] = _typed(key, value, str(known[key].type))
+        elif equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
+            raise ValueError(f"{word}: no option {key!r}; there are {', '.join(known)}")
+        else:
+            words.append(word)
+    options = Options(**values)
+    if options.k < 1:
+        raise ValueError(f"k={options.k}: expected 1 match or more")
+    if options.against not in (None, *COLUMNS):
+        raise ValueError(f"against={options.against}: expected {' or '.join(COLUMNS)}")
+    return words, options
+
+
+def _typed(key: str, value: str, kind: str) -> Any:
+    if kind.startswith("bool"):
+        if value not in ("true", "false"):
+            raise ValueError(f"{key}={value}: expected true or false")
+        return value == "true"
+    if kind.startswith("int"):
+        if not value.isdigit():
+            raise ValueError(f"{key}={value}: expected a whole number")
+        return int(value)
+    return value
+
+
+def read_queries(words: Sequence[str], listed: str | None) -> list[str | Path]:
+    """The queries of the command line and of a file; a picture's path is a query by that picture.
+
+    Raises:
+        FileNotFoundError: a picture or file that is not there.
+        ValueError: no query at all.
+    """
+    from multimodal_zoo.data.folder_pictures import SUFFIXES
+
+    lines = list(words)
+    if listed is not None:
+        if not Path(listed).is_file():
+            raise FileNotFoundError(f"queries={listed}: no such file; it has one query a line")
+        lines += [line.strip() for line in Path(listed).read_text(encoding="utf-8").splitlines()]
+    queries: list[str | Path] = []
+    for line in filter(None, lines):
+        is_picture = line.lower().endswith(SUFFIXES)
+        if is_picture and not Path(line).is_file():
+            raise FileNotFoundError(f"{line}: no such picture")
+        queries.append(Path(line) if is_picture else line)
+    if not queries:
+        raise ValueError(f"queries={listed}: there is no query in it")
+    return queries
+
+
+def load(manifest: dict[str, Any], options: Options) -> nn.Module:
+    """The model that made the embeddings.
+
+    Raises:
+        ValueError: other weights than those.
+    """
+    from omegaconf import OmegaConf
+
+    from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.evaluation.environment import fingerprint
+
+    named = dict(manifest["model"])
+    if options.model is not None:
+        # a variant keeps its declaration, whose weights are elsewhere now
+        named["source" if named["model"] is None else "weights"] = options.model
+    model: nn.Module = load_model(OmegaConf.create(named), "retrieve").to(options.device)
+    if (found := fingerprint(model)) != manifest["weights"]:
+        raise ValueError(
+            f"{named['source'] or named['weights'] or 'the model'} has other weights (fingerprint {found}) than the "
+            f"model that made the embeddings ({manifest['weights']}); name that one with model=PATH"
+        )
+    return model
+
+
+def embed_queries(model: Any, queries: Sequence[str | Path], device: Any) -> Any:
+    """Embeddings of texts and pictures in the order of the queries: float32 (queries, width)."""
+    import numpy as np
+
+    from multimodal_zoo.evaluation.features import embed_images
+    from multimodal_zoo.evaluation.samples import text_embeddings
+
+    texts = {n: query for n, query in enumerate(queries) if isinstance(query, str)}
+    pictures = {n: query for n, query in enumerate(queries) if isinstance(query, Path)}
+    found: dict[int, Any] = {}
+    if texts:
+        rows = text_embeddings(model, model.processor, list(texts.values()), batch_size=BATCH, device=device)
+        found |= dict(zip(texts, rows.numpy(), strict=True))
+    if pictures:
+        rows = embed_images(model, pictures.values(), model.processor.images, batch_size=BATCH, device=device)
+        found |= dict(zip(pictures, rows.numpy(), strict=True))
+    return np.stack([found[n] for n in range(len(queries))])
+
+
+def draw(manifest: dict[str, Any], queries: Sequence[str | Path], found: Sequence[Sequence[Hit]], path: str) -> Path:
+    """Write the picture of queries and matches."""
+    from multimodal_zoo.data.pictures import open_picture
+    from multimodal_zoo.evaluation.match_grid import match_grid
+
+    tiles = find_pictures(manifest, found)
+    shown = [query if isinstance(query, str) else open_picture(query) for query in queries]
+    return write_bytes(path, match_grid(shown, tiles))
+
+
+def find_pictures(manifest: dict[str, Any], found: Sequence[Sequence[Hit]]) -> list[list[Tile]]:
+    """Tiles of the matches, with their pictures where the data still has them; else with the caption."""
+    from multimodal_zoo.data.pictures import load as decode
+    from multimodal_zoo.data.pictures import open_picture
+    from multimodal_zoo.data.places import in_order
+    from multimodal_zoo.data.skips import UnusableError
+    from multimodal_zoo.evaluation.match_grid import Tile
+    from multimodal_zoo.registry import build
+
+    try:
+        order = in_order(build(manifest["data"], path="data"))
+    except (OSError, ValueError, LookupError, ImportError):  # moved, or not on this machine
+        order = None
+    pictures: dict[tuple[int, ...], Any] = {}
+    for hit in {hit.place: hit for hits in found for hit in hits}.values():
+        try:
+            document = None if order is None else order.at(hit.place)
+            if document is not None and document.key == hit.key:
+                pictures[hit.place] = decode(open_picture(document.image))
+            else:  # the data changed since; a folder's pictures go by their path
+                pictures[hit.place] = decode(open_picture(Path(manifest["data"]["folder"]) / hit.key))
+        except (UnusableError, LookupError, OSError, ValueError):
+            pictures[hit.place] = None
+    return [[Tile(pictures.get(h.place), h.text or h.key, f"{h.score:.3f}") for h in hits] for hits in found]
+
+
+def show(queries: Sequence[str | Path], found: Sequence[Sequence[Hit]], summary: str) -> None:
+    """Print a table for each query."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for query, hits in zip(queries, found, strict=True):
+        table = Table("", "score", "key", "text", title=Text(str(query)), title_justify="left")
+        for place, hit in enumerate(hits, start=1):
+            where = f"{hit.shard}: {hit.key}" if hit.shard else hit.key
+            table.add_row(str(place), f"{hit.score:.3f}", Text(where), Text(hit.text))
+        console.print(table)
+    console.print(summary, soft_wrap=True, highlight=False)

@@ -1,0 +1,70 @@
+"""EVA-02's masked-image-modelling files into a student, into a CLIP's image tower, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.tables import eva_mim
+from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
+from multimodal_zoo.zoo import build_model, declaration
+
+CONFIG: dict[str, Any] = {
+    "img_size": 48, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.6875,
+    "qkv_bias": True, "rope": True, "naiveswiglu": True, "subln": True, "stop_grad_conv1": True,
+    "predict_feature_dim": 20,
+}  # fmt: skip
+
+
+@pytest.fixture
+def file() -> dict[str, Tensor]:
+    """A published file: the student's tensors under their names, with a rotary table per block."""
+    state = eva_mim.STUDENT.save(build_model(student_node(CONFIG)).state_dict())
+    return {**state, "blocks.3.attn.rope.freqs_cos": torch.rand(6, 6, 32), "rope.freqs_sin": torch.rand(36, 32)}
+
+
+def test_a_students_tensors_come_back(file) -> None:
+    assert file["cls_token"].shape == file["mask_token"].shape == (1, 1, 128)
+    assert file["pos_embed"].shape == (1, 37, 128)
+    assert "blocks.5.mlp.w3.weight" in file
+    assert "blocks.0.attn.q_bias" in file
+    student = build_model(student_node(CONFIG), seed=4)
+    student.load_state_dict(eva_mim.STUDENT.load(file))
+    again = eva_mim.STUDENT.save(student.state_dict())
+    assert again.keys() == {name for name in file if "freqs" not in name}
+    assert all(torch.equal(again[name], file[name]) for name in again)
+
+
+def test_a_clip_tower_starts_from_a_student_with_identity_norms(file) -> None:
+    clip = build_model(declaration("eva_clip_tiny", ["model.image.rotary.pretrained_side=6"]))
+    tower = {n.removeprefix("image."): t for n, t in eva_mim.CLIP_IMAGE.load(file).items()}
+    clip.image.load_state_dict(tower)
+    norm = clip.image.blocks.layers[2].attention.inner_norm
+    assert bool((norm.weight == 1).all())
+    assert bool((norm.bias == 0).all())
+    student = build_model(student_node(CONFIG))
+    student.load_state_dict(eva_mim.STUDENT.load(file))
+    ours = eva_mim.add_identity_norms(student.image.state_dict(), clip.image.state_dict())
+    assert ours.keys() == tower.keys()
+    assert all(torch.equal(ours[name], tower[name]) for name in tower)
+    whole = {f"image.{name}": tensor for name, tensor in tower.items()}
+    back = eva_mim.CLIP_IMAGE.save(whole)
+    assert back.keys() == {n for n in file if "freqs" not in n and n != "mask_token" and not n.startswith("lm_head")}
+    assert_close(back["blocks.1.attn.proj.bias"], file["blocks.1.attn.proj.bias"])
+
+
+def test_a_trained_inner_norm_has_no_place_in_a_students_file(file) -> None:
+    tower = eva_mim.CLIP_IMAGE.load(file)
+    tower["image.blocks.layers.1.attention.inner_norm.weight"] = torch.full((128,), 1.5)
+    with pytest.raises(CheckpointError, match="inner_norm.weight is trained"):
+        eva_mim.CLIP_IMAGE.save(tower)
+
+
+def test_unknown_names_are_listed(file) -> None:
+    with pytest.raises(CheckpointError, match="decoder.weight"):
+        eva_mim.STUDENT.load({**file, "decoder.weight": torch.zeros(1)})

@@ -8,10 +8,12 @@ only: their names lie beside the data.
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.catalogue import unknown
@@ -70,7 +72,7 @@ def known_sets() -> list[str]:
 
 def subset_numbers(name: str) -> list[int]:
     """ImageNet's class numbers of ImageNet-A or -R, ascending: the order of their class folders."""
-    listed = files("timm.data").joinpath("_info").joinpath(PARTS_OF_IMAGENET[name]).read_text(encoding="utf-8")
+    listed = _file("timm", f"data/_info/{PARTS_OF_IMAGENET[name]}", "timm").read_text(encoding="utf-8")
     return sorted(int(line) for line in listed.split())
 
 
@@ -88,22 +90,27 @@ def difference(beside: Sequence[str], packaged: Sequence[str], what: str) -> str
 
 @cache
 def _imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-
-    return tuple(IMAGENET_CLASSNAMES), tuple(template("{c}") for template in OPENAI_IMAGENET_TEMPLATES)
+    tables = runpy.run_path(str(_file("open_clip", "zero_shot_metadata.py", "open_clip_torch")))
+    templates = tuple(fill("{c}") for fill in tables["OPENAI_IMAGENET_TEMPLATES"])
+    return tuple(tables["IMAGENET_CLASSNAMES"]), templates
 
 
 @cache
 def _clip_benchmark(table: str) -> dict[str, Any]:
-    try:
-        folder = files("clip_benchmark.datasets")
-    except ImportError as error:
-        raise ImportError(
-            "class names and templates of this set come from clip-benchmark: pip install clip-benchmark, or put "
-            "classnames.txt and zeroshot_classification_templates.txt beside the data"
-        ) from error
-    content: dict[str, Any] = json.loads(folder.joinpath(f"en_{table}.json").read_text(encoding="utf-8"))
+    path = _file("clip_benchmark", f"datasets/en_{table}.json", "clip-benchmark")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def _file(package: str, path: str, distribution: str) -> Path:
+    """A file of a package that is not imported: timm and open_clip would load every model of theirs."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f"class names and templates of this set come from {distribution}: pip install {distribution}, or put "
+            "classnames.txt and zeroshot_classification_templates.txt beside the data"
+        )
+    return Path(spec.origin).parent / path
 
 
 def _voc2007() -> tuple[str, ...]:

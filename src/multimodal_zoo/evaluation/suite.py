@@ -76,7 +76,6 @@ def run_suite(
                 found = _run(name, evaluator, model, processor, device, workspace, folder)
             except AbsentDataError as error:
                 absent[name] = str(error)
-                logger.warning("%s left out: %s", name, error)
                 continue
             details = {**found.details, "hash": mark, "weights": weights}
             found = replace(found, name=name, details=details)
@@ -88,8 +87,12 @@ def run_suite(
             if name in chosen:
                 results[name] = found
     if absent and not known:
-        raise FileNotFoundError("\n  ".join(["none of the data sets is there:", *absent.values()]))
-    for name in evaluators.keys() - parts.keys():
+        raise FileNotFoundError(
+            f"the data of no evaluation is there ({', '.join(absent)}); {next(iter(absent.values()))}"
+        )
+    if absent:
+        logger.warning("left out, for their data is not there: %s", ", ".join(absent))
+    for name in [name for name in evaluators if name not in parts]:
         found = build(evaluators[name], path=f"evaluation.{name}").summarise(known, absent, model)
         results[name] = replace(found, name=name)
         results[name].save(folder / "evaluation")

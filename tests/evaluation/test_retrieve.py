@@ -146,7 +146,7 @@ def test_embed_and_retrieve(pictures, tmp_path, capsys, monkeypatch):
     assert manifest["data"]["folder"] == str(pictures)
 
     query = str(pictures / "7.png")
-    assert main(["retrieve", "made", "a red heart", query, "k=3", "json=true", "search=faiss"]) == 0
+    assert main(["retrieve", "made", "a red heart", query, "k=3", "json=true"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [len(answer["matches"]) for answer in said["answers"]] == [3, 3]
     best = said["answers"][1]["matches"][0]
@@ -155,10 +155,15 @@ def test_embed_and_retrieve(pictures, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "retrieved.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "retrieved.json").read_text()) == said
 
+    assert main(["retrieve", "made", "a red heart", query, "k=3", "search=faiss", "out=faiss", "grid=false"]) == 0
+    same = json.loads((tmp_path / "faiss.json").read_text())
+    keys = [[[match["key"] for match in a["matches"]] for a in told["answers"]] for told in (said, same)]
+    assert keys[0] == keys[1]
     name = (pictures / "3.txt").read_text()
     assert main(["retrieve", "made", name, "against=texts", "k=2", "grid=false", "out=texts"]) == 0
-    assert "3.png" in capsys.readouterr().out.splitlines()[4]
+    assert json.loads((tmp_path / "texts.json").read_text())["answers"][0]["matches"][0]["key"] == "3.png"
     assert not (tmp_path / "texts.png").exists()
+    assert "3.png" in capsys.readouterr().out
 
     with pytest.raises(SystemExit):
         embed(pictures, "out=made", "shard_size=5")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -117,6 +117,7 @@ def load_into(
     assign: bool = False,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    deliver: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Accounting:
     """Load a checkpoint into a model; the model is untouched unless everything fits.
 
@@ -129,6 +130,8 @@ def load_into(
             memory-mapped file nothing is read before it is used.
         dtype: of the floating-point tensors; None keeps the model's own.
         device: where assigned tensors go; None is the CPU.
+        deliver: with `assign`, makes what the model gets of each tensor, given its name in the model: on another
+            device, or in fewer bits. It sees one tensor after another, so that no two are there in both forms.
 
     Raises:
         CheckpointMismatch: unexpected, missing or misshapen tensors, all listed, with the variant that the file looks
@@ -146,11 +149,13 @@ def load_into(
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     translator = Translator(naming) if naming is not None else None
     seen: dict[str, Tensor] = {}
+    move = _mover(wanted, device, deliver) if assign else None
     for shard in shards:
         ours = translator.feed(shard) if translator is not None else dict(shard)
-        seen.update(_put(model, ours, wanted, assign, device))
+        del shard  # its pages may go as soon as the last of its tensors is in the model
+        seen.update(_put(model, ours, move))
     if translator is not None:
-        seen.update(_put(model, translator.finish(), wanted, assign, device))
+        seen.update(_put(model, translator.finish(), move))
     result = account(model, seen)
     if translator is not None and (translator.unexpected or translator.incomplete):
         left = (*translator.unexpected, *translator.incomplete)
@@ -175,25 +180,35 @@ def _opened(
     return "the given shards", state, None
 
 
-def _put(
-    model: nn.Module,
-    ours: Mapping[str, Tensor],
+def _mover(
     wanted: Mapping[str, torch.dtype],
-    assign: bool,
     device: str | torch.device | None,
-) -> State:
-    """Hand one shard to the model; gives back its shapes."""
-    ready = {
-        name: tensor.to(device=device, dtype=wanted[name] if tensor.is_floating_point() else tensor.dtype)
-        if assign and name in wanted
-        else tensor
-        for name, tensor in ours.items()
-    }
+    deliver: Callable[[str, Tensor], Tensor] | None,
+) -> Callable[[str, Tensor], Tensor]:
+    """What makes the model's tensor of a file's, given the model's dtypes."""
+
+    def move(name: str, tensor: Tensor) -> Tensor:
+        """The tensor in the model's dtype, where and how it is wanted."""
+        if name not in wanted:
+            return tensor
+        dtype = wanted[name] if tensor.is_floating_point() else tensor.dtype
+        moved = tensor.to(device=device, dtype=dtype)
+        return moved if deliver is None else deliver(name, moved)
+
+    return move
+
+
+def _put(model: nn.Module, ours: State, move: Callable[[str, Tensor], Tensor] | None) -> State:
+    """Hand one shard to the model, which takes it in place if there is a `move`; gives back its shapes."""
+    shapes = {name: tensor.detach().to("meta") for name, tensor in ours.items()}
+    if move is not None:
+        for name in list(ours):
+            ours[name] = move(name, ours[name])
     try:
-        model.load_state_dict(ready, strict=False, assign=assign)
+        model.load_state_dict(ours, strict=False, assign=move is not None)
     except RuntimeError as error:  # only for shards without a manifest: misshapen tensors, listed by torch
         raise CheckpointMismatch(str(error)) from error
-    return {name: tensor.detach().to("meta") for name, tensor in ours.items()}
+    return shapes
 
 
 def unsaved(model: nn.Module) -> list[str]:

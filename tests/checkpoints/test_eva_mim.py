@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.store import load_part
 from multimodal_zoo.checkpoints.tables import eva_mim
 from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
 from multimodal_zoo.zoo import build_model, declaration
@@ -61,10 +63,25 @@ def test_a_clip_tower_starts_from_a_student_with_identity_norms(file) -> None:
 def test_a_trained_inner_norm_has_no_place_in_a_students_file(file) -> None:
     tower = eva_mim.CLIP_IMAGE.load(file)
     tower["image.blocks.layers.1.attention.inner_norm.weight"] = torch.full((128,), 1.5)
-    with pytest.raises(CheckpointError, match="inner_norm.weight is trained"):
+    with pytest.raises(CheckpointError, match=r"inner_norm.weight is trained"):
         eva_mim.CLIP_IMAGE.save(tower)
 
 
 def test_unknown_names_are_listed(file) -> None:
-    with pytest.raises(CheckpointError, match="decoder.weight"):
+    with pytest.raises(CheckpointError, match=r"decoder.weight"):
         eva_mim.STUDENT.load({**file, "decoder.weight": torch.zeros(1)})
+
+
+def test_a_published_file_fills_a_student_and_a_clips_image_tower(file, tmp_path) -> None:
+    path = tmp_path / "eva02_mim.pt"
+    torch.save({"model": file}, path)
+    changes = ["model.image.rotary.pretrained_side=6", "model.target_width=20"]
+    student = zoo.create("eva_mim_tiny", pretrained=path, overrides=changes)
+    assert torch.equal(student.mask_token, file["mask_token"].flatten())
+    clip = zoo.create("eva_clip_tiny", overrides=changes[:1])
+    text = clip.text.positions.clone()
+    accounting = load_part(clip, "image", path)
+    assert {"mask_token", "lm_head.weight", "lm_head.bias"} <= set(accounting.left_out)
+    assert torch.equal(clip.image.blocks.layers[0].attention.out.weight, file["blocks.0.attn.proj.weight"])
+    assert bool((clip.image.blocks.layers[0].attention.inner_norm.weight == 1).all())
+    assert torch.equal(clip.text.positions, text)

@@ -64,7 +64,8 @@ def test_workers_change_nothing_and_epochs_do() -> None:
         assert ours.keys == theirs.keys
     first, second = (torch.cat([batch.mask for batch in epoch]) for epoch in epochs[0])
     assert first.shape == (8, 16)
-    assert int(first.sum(1).min()) > 0 and int(first.sum(1).max()) <= 7
+    assert int(first.sum(1).min()) > 0
+    assert int(first.sum(1).max()) <= 7
     assert not torch.equal(first, second)
 
 
@@ -108,8 +109,8 @@ def test_pixels_from_memory_need_no_transform() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size is 0"):
         build(node(batch_size=0))
+    collate = MaskedImageCollate(PROCESSOR, BlockwiseMasking([4, 4], 5, 2), None, [])
     with pytest.raises(ValueError, match=r"image_transform is null"):
-        collate = MaskedImageCollate(PROCESSOR, BlockwiseMasking([4, 4], 5, 2), None, [])
         collate.row(Pictures(1)[0], Random(0))
     with pytest.raises(ValueError, match=r"data.augment.probability is 1.5"):
         RandomFlip(1.5)

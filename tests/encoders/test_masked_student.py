@@ -111,12 +111,12 @@ def test_bad_students_and_masks_are_named() -> None:
     student = small()
     with pytest.raises(ValueError, match=r"mask has shape \(2, 9\), the student has 2 x 4x4 patches.*masking.grid"):
         student(torch.randn(2, 3, 24, 24), torch.zeros(2, 9, dtype=torch.bool))
-    with pytest.raises(TypeError, match="Linear without patches, arrange"):
+    with pytest.raises(TypeError, match=r"Linear without patches, arrange"):
         MaskedStudent(nn.Linear(2, 2), 3)
-    with pytest.raises(ValueError, match="stem_gradient is 1.5"):
+    with pytest.raises(ValueError, match=r"stem_gradient is 1.5"):
         MaskedStudent(student.image, 3, stem_gradient=1.5)
     student.image.patch_dropout = build({"type": "patch_dropout", "rate": 0.5})
-    with pytest.raises(ValueError, match="patch_dropout"):
+    with pytest.raises(ValueError, match=r"patch_dropout"):
         MaskedStudent(student.image, 3)
 
 
@@ -140,16 +140,16 @@ def test_another_librarys_encoder_teaches_at_its_own_size() -> None:
     found = teacher(torch.randn(2, 3, 24, 24))
     assert found.tokens.shape == (2, 16, 192)
     assert found.grid == (4, 4), "the student's grid of patches of 6 pixels"
-    with pytest.raises(ValueError, match="image_size is 0"):
+    with pytest.raises(ValueError, match=r"image_size is 0"):
         PatchTeacher(build(backbone), image_size=0)
 
 
 def test_configurations_that_mean_something_else_are_refused() -> None:
-    with pytest.raises(UnknownCheckpoint, match="rel_pos_bias=True"):
+    with pytest.raises(UnknownCheckpoint, match=r"rel_pos_bias=True"):
         small(rel_pos_bias=True)
-    with pytest.raises(UnknownCheckpoint, match="no predict_feature_dim"):
+    with pytest.raises(UnknownCheckpoint, match=r"no predict_feature_dim"):
         eva_mim_config.student_node({"img_size": 24})
-    with pytest.raises(UnknownCheckpoint, match="no num_classes"):
+    with pytest.raises(UnknownCheckpoint, match=r"no num_classes"):
         eva_mim_config.teacher_node({"img_size": 24})
-    with pytest.raises(UnknownCheckpoint, match="no patch_size, embed_dim"):
+    with pytest.raises(UnknownCheckpoint, match=r"no patch_size, embed_dim"):
         eva_mim_config.teacher_node({"img_size": 24, "num_classes": 3})

@@ -139,18 +139,18 @@ def test_the_teacher_is_no_part_of_what_trains_or_is_saved() -> None:
 
 
 def test_grids_and_widths_that_differ_are_named() -> None:
-    with pytest.raises(ValueError, match="student has a grid of 4x4 patches, the teacher one of 2x2"):
+    with pytest.raises(ValueError, match=r"student has a grid of 4x4 patches, the teacher one of 2x2"):
         objective(patch_size=8)(student(), batch(4, 4))
-    with pytest.raises(ValueError, match="features are 6 wide, the student predicts 9.*target_width"):
+    with pytest.raises(ValueError, match=r"features are 6 wide, the student predicts 9.*target_width"):
         objective()(student(predict_feature_dim=9), batch(4, 4))
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:
     good = batch(2, 3)
     assert len(good.to("cpu")) == 2
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match=r"as many rows"):
         MaskedImageBatch(good.images, good.mask[:1], good.keys)
-    with pytest.raises(ValueError, match="mask must be bool"):
+    with pytest.raises(ValueError, match=r"mask must be bool"):
         MaskedImageBatch(good.images, good.mask.float(), good.keys)
 
 

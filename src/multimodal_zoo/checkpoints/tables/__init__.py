@@ -11,7 +11,7 @@ from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.tables import clip, eva_clip, eva_mim
 
 NAMINGS: dict[str, Naming] = {
-    naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL)
+    naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL, eva_mim.STUDENT)
 }
 #: Namings of files with one tower only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {"image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE), "text": ()}

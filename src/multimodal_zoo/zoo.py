@@ -13,6 +13,7 @@ from multimodal_zoo.config import compose, nearest
 from multimodal_zoo.registry import build, self_contained
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from multimodal_zoo.card import Card
@@ -89,6 +90,8 @@ def create(
     *,
     pretrained: str | Path | None = None,
     device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    resize: bool = False,
     overrides: Sequence[str] = (),
     seed: int | None = 0,
     **values: Any,
@@ -100,6 +103,9 @@ def create(
         pretrained: None for random weights (then `model.weights` says so and evaluation refuses them); "published"
             for the weights that the card names; or a path or `hf://organisation/repository/file`.
         device: a torch device; `meta` allocates nothing.
+        dtype: of the weights: a torch type or its name, or "auto" for the file's own. None is float32, to which a file
+            of half precision is widened.
+        resize: whether positions and patch kernels of a file for another image or patch size are interpolated.
         overrides: Hydra overrides, as on the command line.
         seed: seed of the random weights.
         **values: top-level keys of the model node to replace.
@@ -109,19 +115,23 @@ def create(
         multimodal_zoo.checkpoints.load.CheckpointMismatch: keys of the file that do not fit, all listed.
     """
     config = declaration(variant, overrides, **values)
+    from multimodal_zoo.checkpoints.store import find_dtype, load_weights, recognise
+
     if pretrained is None:
-        return build_model(config, device=device, seed=seed)
-    from multimodal_zoo.checkpoints.store import load_weights, recognise
+        model = build_model(config, device=device, seed=seed)
+        return model if dtype is None else model.to(find_dtype(dtype))
     from multimodal_zoo.checkpoints.tables import find_naming
 
     published = _published(variant, config) if pretrained == "published" else {}
-    place = f"hf://{published['hub']}/{published['file']}" if published else str(pretrained)
+    place = (
+        "/".join(["hf:/", published["hub"], *filter(None, [published.get("file")])]) if published else str(pretrained)
+    )
     naming = find_naming(published["naming"]) if "naming" in published else None
     source = recognise(place, config)
     if naming is not None:
         source = replace(source, naming=naming)
     model = _receiver(config)
-    load_weights(model, source, device=device, sha256=published.get("sha256"))
+    load_weights(model, source, device=device, dtype=dtype, sha256=published.get("sha256"), resize=resize)
     return attach(model, config, weights=place).to(device)
 
 
@@ -146,30 +156,66 @@ def _published(variant: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_pretrained(
-    path: str | Path, *, config: Mapping[str, Any] | str | None = None, device: str | None = None
+    path: str | Path,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    part: str | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    resize: bool = False,
 ) -> nn.Module:
     """Load a model from a folder or file, whoever wrote it.
 
     Args:
         path: a training run, a folder of `save_model`, a Lightning checkpoint, a publisher's file or folder, or
             `hf://organisation/repository/file`. Pickles are read with `weights_only=True` only.
-        config: a variant's name or a model node, for files that do not say what they hold.
+        config: for files that do not say what they hold: a variant's name, a model node, or a publisher's own
+            configuration as a mapping or the path of its JSON file.
+        part: `image` or `text` for that tower alone, without its projection; the rest is not read.
         device: a torch device; None is the CPU.
+        dtype: of the weights: a torch type or its name, or "auto" for the file's own. None is float32, to which a file
+            of half precision is widened.
+        resize: whether positions and patch kernels of a file for another image or patch size are interpolated.
 
     Raises:
         FileNotFoundError, ValueError: nothing recognisable at `path`; the message says what was looked for.
         multimodal_zoo.checkpoints.load.CheckpointMismatch: keys that do not fit, all listed.
     """
-    from multimodal_zoo.checkpoints.store import load_weights, recognise
+    from torch import nn
 
-    if isinstance(config, str):
-        config = declaration(config)
-    source = recognise(path, config)
-    model = _receiver(source.config)
-    load_weights(model, source, device=device)
+    from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
+
+    source = recognise(path, _configuration(config))
+    node = source.config if part is None else _part_of(source.config, part)
+    model = _receiver(node)
+    if part is None:
+        load_weights(model, source, device=device, dtype=dtype, resize=resize)
+    else:
+        load_part(nn.ModuleDict({part: model}), part, source, device=device, dtype=dtype, resize=resize)
     # weights that were random when they were saved stay so: evaluation goes on refusing them
     untrained = source.weights is not None and source.weights.startswith("random")
-    return attach(model, source.config, weights=f"{source.weights}, saved" if untrained else str(path)).to(device)
+    return attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path)).to(device)
+
+
+def _configuration(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
+    """A model node or a publisher's configuration, from a variant's name or the path of a JSON file."""
+    if isinstance(config, str) and not config.endswith(".json"):
+        return declaration(config)
+    if isinstance(config, (str, Path)):
+        from multimodal_zoo.checkpoints.configs import node_of
+
+        return node_of(Path(config))
+    return config
+
+
+def _part_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The node of one tower, with what must travel with its weights."""
+    from multimodal_zoo.checkpoints.store import PARTS
+
+    if part not in PARTS or part not in config:
+        there = " or ".join(key for key in PARTS if key in config) or "nothing: the model has no towers"
+        raise ValueError(f"part={part!r}: expected {there}")
+    return {**config[part], **{key: config[key] for key in ("processor", "card") if key in config}}
 
 
 def describe(variant: str, overrides: Sequence[str] = ()) -> Card:

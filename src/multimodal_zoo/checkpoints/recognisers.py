@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from multimodal_zoo.checkpoints import eva_sources
+from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, Source
-from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, detect_naming
+from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, detect_naming, eva_clip
 
 OURS = "a folder by save_model"
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -63,12 +64,12 @@ def hf_folder(path: Path) -> Source | None:
     folder = _folder(path)
     if not (folder / "config.json").is_file():
         return None
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "clip":
         return None
     sizes = clip_config.sizes_from_hf(config)
     preprocessor = folder / "preprocessor_config.json"
-    transform = clip_config.transform_from_hf(_json(preprocessor)) if preprocessor.is_file() else {}
+    transform = clip_config.transform_from_hf(read_json(preprocessor)) if preprocessor.is_file() else {}
     return Source("a Hugging Face CLIPModel folder", path, sizes.node(transform), sizes.variant)
 
 
@@ -77,10 +78,8 @@ def open_clip_folder(path: Path) -> Source | None:
     file = _folder(path) / "open_clip_config.json"
     if not file.is_file():
         return None
-    config = _json(file)
-    sizes = clip_config.sizes_from_open_clip(config)
-    node = sizes.node(clip_config.transform_from_open_clip(config))
-    return Source("an open_clip folder", _open_clip_weights(path), node, sizes.variant)
+    node = open_clip_node(read_json(file))
+    return Source("an open_clip folder", _open_clip_weights(path), node, variant_of(node))
 
 
 def _open_clip_weights(path: Path) -> Path:
@@ -91,13 +90,19 @@ def _open_clip_weights(path: Path) -> Path:
 
 #: Kinds that are of this library, and kinds that a publisher's configuration tells.
 OWN: tuple[Callable[[Path], Source | None], ...] = (saved_folder, training_run, training_checkpoint)
-PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (open_clip_folder, hf_folder)
+PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
+    open_clip_folder,
+    eva_sources.hub_folder,
+    hf_folder,
+    eva_sources.original_file,
+)
 _LOOKED_FOR = (
     "config.yaml + model.safetensors (save_model)",
     "model/ or checkpoints/last.ckpt (a training run)",
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
-    'config.json with model_type "clip" (Hugging Face)',
+    'config.json with model_type "clip" (Hugging Face) or of EvaCLIPModel',
+    "EVA-CLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",
 )
 
@@ -113,6 +118,8 @@ def by_names(path: Path) -> Source:
     if naming is clip.OPENAI:
         sizes = clip_config.sizes_from_state(shapes)
         return Source("OpenAI's CLIP file", path, sizes.node(), sizes.variant)
+    if naming in eva_clip.ALL:
+        return eva_sources.by_shapes(path, shapes, naming)
     if naming is not None:
         raise UnknownCheckpoint(
             f"{path}: tensors named as in {naming.name}, but no configuration beside them says the heads and the "
@@ -128,16 +135,6 @@ def by_names(path: Path) -> Source:
 def _folder(path: Path) -> Path:
     """The folder itself, or the one around a weight file that bears one of the names of a folder's weights."""
     return path.parent if path.name in FOLDER_NAMES else path
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise CorruptCheckpoint(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CorruptCheckpoint(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints import recognisers
+from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
@@ -67,11 +69,14 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     """Find out what a file or folder holds and what model it needs.
 
     Known are: a folder by `save_model`, a training run, a checkpoint of our training, a Hugging Face `CLIPModel`
-    folder, an open_clip folder, OpenAI's CLIP files; and, with `config`, any file in a published naming or ours.
+    folder, an open_clip folder, OpenAI's CLIP files, the Hub's `EvaCLIPModel` folders, EVA-CLIP's published files and
+    other original files with their JSON configuration beside them; and, with `config`, any file in a published naming
+    or ours.
 
     Args:
         path: local, or `hf://organisation/repository[/file]`.
-        config: the model node, for files that do not say what they hold; wins over what they say.
+        config: the model node or a publisher's configuration (`configs.node_of`), for files that do not say what they
+            hold; wins over what they say.
         average: read the averaged weights of a training checkpoint, if it has any.
 
     Raises:
@@ -79,6 +84,7 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
         UnknownCheckpoint: nothing known; the message lists what was looked for.
     """
     local = resolve(path)
+    config = node_of(config) if config is not None else None
     kinds = recognisers.OWN if config is not None else (*recognisers.OWN, *recognisers.PUBLISHED)
     found = next((source for kind in kinds if (source := kind(local)) is not None), None)
     if found is None:
@@ -95,7 +101,7 @@ def load_weights(
     source: Source | str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     sha256: str | None = None,
     resize: bool = False,
 ) -> Accounting:
@@ -105,8 +111,9 @@ def load_weights(
         model: built on `meta` (then the tensors are assigned, shard by shard) or with weights (then they are copied).
         source: from `recognise`, or a path.
         device: where a meta-built model's tensors go; None is the CPU. Other models stay where they are.
-        dtype: of the floating-point tensors, whatever the file's; None keeps the model's (float32, so a file of
-            half precision is widened). With the file's own type and a model on `meta`, nothing is copied.
+        dtype: of the floating-point tensors, whatever the file's: a torch type or its name, or "auto" for the file's
+            own, with which a model on `meta` copies nothing. None keeps the model's: float32, so that a file of half
+            precision is widened.
         sha256: what the single weight file must hash to, from a card.
         resize: whether positions and patch kernels of other sizes are interpolated to the model's.
 
@@ -119,11 +126,34 @@ def load_weights(
         if len(source.files) != 1:
             raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
         verify(source.files[0], sha256)
-    assign = any(parameter.is_meta for parameter in model.parameters())
+    assign, dtype = any(parameter.is_meta for parameter in model.parameters()), find_dtype(dtype, source)
     if resize:
         view = View(source, source.naming, change=fit(model))
         return load_into(model, view, assign=assign, dtype=dtype, device=device)
     return load_into(model, source, source.naming, assign=assign, dtype=dtype, device=device)
+
+
+def find_dtype(dtype: str | torch.dtype | None, source: Source | None = None) -> torch.dtype | None:
+    """The type that a caller means.
+
+    Args:
+        dtype: a torch type or its name, "auto" for the type of most of the file's values, None for the model's own.
+        source: the file; without one there is no "auto".
+
+    Raises:
+        ValueError: no floating-point type of that name.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto" and source is not None:
+        sizes: Counter[torch.dtype] = Counter()
+        for tensor in source.shapes().values():
+            sizes[tensor.dtype] += tensor.numel() if tensor.is_floating_point() else 0
+        return sizes.most_common(1)[0][0]
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={dtype!r}: expected float32, float16, bfloat16 or auto (the file's own)")
+    return found
 
 
 def load_part(
@@ -133,7 +163,7 @@ def load_part(
     *,
     projection: bool = False,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     resize: bool = False,
 ) -> Accounting:
     """Fill one tower of a model from any recognised file: of a whole model, or of such a tower alone.
@@ -166,5 +196,5 @@ def load_part(
         views = [View(source, naming, wanted, change) for naming in rank_namings(source.shapes(), part)]
         view = next((v for v in views if account(receiver, v.shapes()).exact), next(iter(views), view))
     assign = any(parameter.is_meta for parameter in receiver.parameters())
-    result = load_into(receiver, view, assign=assign, dtype=dtype, device=device)
+    result = load_into(receiver, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
     return replace(result, left_out=view.left_out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -73,7 +73,7 @@ class ClipSizes:
             transform: keys of `processor.images` that the publisher sets differently.
         """
         variant = self.variant
-        node = _declaration(variant or "clip_vit_b32", [] if variant else self._overrides())
+        node = declaration(variant or "clip_vit_b32", [] if variant else self._overrides())
         if variant is None:
             node["card"] = {"system": "CLIP", "summary": "sizes read from the publisher's own configuration"}
         node["processor"]["images"].update(transform or {})
@@ -139,11 +139,12 @@ def sizes_of(node: Mapping[str, Any]) -> ClipSizes | None:
 def _declared() -> dict[str, ClipSizes]:
     from multimodal_zoo.catalogue import list_models
 
-    found = {name: sizes_of(_declaration(name, [])) for name in list_models("clip_vit_*")}
+    found = {name: sizes_of(declaration(name)) for name in list_models("clip_vit_*")}
     return {name: sizes for name, sizes in found.items() if sizes is not None}
 
 
-def _declaration(variant: str, overrides: list[str]) -> dict[str, Any]:
+def declaration(variant: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The complete model node of a variant, with Hydra overrides."""
     from omegaconf import OmegaConf
 
     from multimodal_zoo.config import compose

@@ -33,6 +33,48 @@ _INERT: dict[str, tuple[Any, ...] | None] = {
     "hf_model_pretrained": None, "proj": None, "pooler_type": None, "attn_mask": (True,),
 }  # fmt: skip
 _HUB_ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "tanh_gelu"}
+_EVA02 = {"rope": True, "pt_hw_seq_len": 16, "intp_freq": True, "naiveswiglu": True, "subln": True}
+_GIANT = {"layers": 40, "width": 1408, "head_width": 88, "mlp_ratio": 4.3637, "patch_size": 14}
+_LARGE = {"layers": 24, "width": 1024, "mlp_ratio": 2.6667, "patch_size": 14, **_EVA02}
+#: The original fields of the towers that timm declares by name, which open_clip's configurations quote.
+TIMM_TOWERS: dict[str, dict[str, Any]] = {
+    "eva_giant_patch14_224": _GIANT,
+    "eva_giant_patch14_clip_224": _GIANT,
+    "eva02_base_patch16_clip_224": {"mlp_ratio": 2.6667, **_EVA02},
+    "eva02_large_patch14_clip_224": _LARGE,
+    "eva02_large_patch14_clip_336": {**_LARGE, "image_size": 336},
+    "eva02_enormous_patch14_clip_224": {
+        "layers": 64, "width": 1792, "head_width": 112, "mlp_ratio": 8.571428571428571, "patch_size": 14,
+        "postnorm": True,
+    },
+}  # fmt: skip
+
+
+def is_original(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is EVA-CLIP's own: its image section names an EVA model."""
+    vision = config.get("vision_cfg")
+    return isinstance(vision, Mapping) and bool(vision.get("eva_model_name"))
+
+
+def is_hub(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is of the Hub's `EvaCLIPModel`, whose `model_type` may be that of plain CLIP."""
+    vision = config.get("vision_config")
+    if not isinstance(vision, Mapping):
+        return False
+    named = [*(config.get("architectures") or []), *(config.get("auto_map") or {}).values(), config.get("model_type")]
+    said = any("evaclip" in str(name).lower().replace("_", "").replace("-", "") for name in named)
+    return said or any(key in vision for key in ("q_bias", "use_rms_norm", "post_layernorm"))
+
+
+def from_open_clip(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The original configuration that an open_clip one with a timm tower of EVA-CLIP means; None for other towers."""
+    vision = config.get("vision_cfg") or {}
+    tower = TIMM_TOWERS.get(str(vision.get("timm_model_name")))
+    if tower is None:
+        return None
+    rest = {key: value for key, value in vision.items() if key in ("image_size", "patch_dropout")}
+    named = {"embed_dim": config.get("embed_dim"), "vision_cfg": {**tower, **rest}, "text_cfg": config.get("text_cfg")}
+    return {**named, "quick_gelu": True} if config.get("quick_gelu") else named
 
 
 def original_node(config: Mapping[str, Any]) -> Node:

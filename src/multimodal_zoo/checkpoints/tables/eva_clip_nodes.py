@@ -8,6 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from multimodal_zoo.checkpoints.tables.clip_config import declaration
+
 Node = dict[str, Any]
 #: Deviation of the first weights, and that of the head: a thousandth of it (arXiv 2303.11331's code).
 STD, HEAD_STD = 0.02, 2.0e-5
@@ -246,7 +248,7 @@ def complete(image: ImageSizes, text: TextSizes, embed_dim: int) -> Node:
 def _published(node: Node) -> Node | None:
     """The declaration with the same parts, but for drop path and patch dropout."""
     for variant in _candidates(node["embed_dim"]):
-        declared = _declaration(variant)
+        declared = declaration(variant)
         if all(_timeless(declared[key]) == _timeless(value) for key, value in node.items()):
             return declared
     return None
@@ -276,13 +278,3 @@ def _embed_dims() -> dict[str, int]:
 
 def _candidates(embed_dim: int) -> list[str]:
     return [variant for variant, width in _embed_dims().items() if width == embed_dim]
-
-
-def _declaration(variant: str) -> Node:
-    from omegaconf import OmegaConf
-
-    from multimodal_zoo.config import compose
-
-    node = OmegaConf.to_container(compose(None, [f"+model={variant}"]).model, resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}

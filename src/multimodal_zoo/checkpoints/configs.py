@@ -1,0 +1,82 @@
+"""A model node from a publisher's own configuration, whoever the publisher is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.tables import clip_config, eva_clip_config
+
+Node = dict[str, Any]
+
+
+def node_of(config: Mapping[str, Any] | Path) -> Node:
+    """The complete model node that a configuration means.
+
+    Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
+    or of the Hub's `EvaCLIPModel`.
+
+    Args:
+        config: the content, or the path of a JSON file.
+
+    Raises:
+        MissingCheckpoint, CorruptCheckpoint: no such file, or no JSON object in it.
+        UnknownCheckpoint: none of those, or one that asks for what no part does.
+    """
+    if isinstance(config, Path):
+        if not config.is_file():
+            raise MissingCheckpoint(f"config: no file {config}")
+        config = read_json(config)
+    if not config or "type" in config:
+        return dict(config)
+    if eva_clip_config.is_original(config):
+        return eva_clip_config.original_node(config)
+    if "vision_cfg" in config.get("model_cfg", config):
+        return open_clip_node(config)
+    if eva_clip_config.is_hub(config):
+        return eva_clip_config.hub_node(config)
+    if config.get("model_type") == "clip" or "vision_config" in config:
+        return clip_config.sizes_from_hf(config).node()
+    keys = ", ".join(str(key) for key in list(config)[:8])
+    raise UnknownCheckpoint(
+        f"config: looked for a model node (`type`), EVA-CLIP's or open_clip's configuration (`vision_cfg`, `text_cfg`) "
+        f"and a config.json (`vision_config`, `text_config`); found the keys {keys}"
+    )
+
+
+def open_clip_node(config: Mapping[str, Any]) -> Node:
+    """The node of an `open_clip_config.json`, or of one of open_clip's own model configurations.
+
+    Raises:
+        UnknownCheckpoint: another architecture than CLIP's, or than timm's towers of EVA-CLIP.
+    """
+    transform = clip_config.transform_from_open_clip(config)
+    original = eva_clip_config.from_open_clip(config.get("model_cfg", config))
+    if original is None:
+        return clip_config.sizes_from_open_clip(config).node(transform)
+    node = eva_clip_config.original_node(original)
+    node["processor"] = {**node["processor"], "images": {**node["processor"]["images"], **transform}}
+    return node
+
+
+def variant_of(node: Mapping[str, Any]) -> str | None:
+    """The name of the published variant whose declaration a node is."""
+    return (node.get("card") or {}).get("name")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CorruptCheckpoint: no valid JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise CorruptCheckpoint(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CorruptCheckpoint(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -115,14 +115,32 @@ def _table(rows: Sequence[Row]) -> str:
     )
 
 
-def record(name: str, rows: Sequence[Row], command: str) -> None:
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 64 MB of freed memory from now on, for all rivals alike.
+
+    Otherwise it hands back what a layer frees and the next layer pays for fresh pages. Freeing one mapped chunk of just
+    under 32 MB is what raises its threshold; nothing happens with other allocators.
+    """
+    import torch
+
+    torch.zeros(31 * 2**18)
+
+
+def record(name: str, rows: Sequence[Row], command: str, threads: int = 1, keep: bool = True) -> None:
     """Print a table and keep it as results/<name>.md and results/<name>.json.
 
     Args:
-        name: of the benchmark, its file name without suffix.
+        name: of the benchmark, its file name without suffix; with several threads `_<threads>_threads` is appended.
         rows: one mapping of column to value for each line; floats are shown with four digits.
-        command: what to type at the repository's root to measure again.
+        command: what to type at the repository's root to measure again, without `--threads`.
+        threads: how many were used.
+        keep: False prints only, for a smoke test.
     """
+    if threads > 1:
+        name, command = f"{name}_{threads}_threads", f"{command} --threads {threads}"
+    if not keep:
+        print(_table(rows))
+        return
     facts = machine()
     date = datetime.now(timezone.utc).date().isoformat()
     about = "\n".join(f"- {key}: {value}" for key, value in {"date": date, **facts}.items())

@@ -7,7 +7,7 @@ from torch import nn
 from multimodal_zoo.checkpoints.load import load_into
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import rename, reshape
-from multimodal_zoo.checkpoints.tables.clip import OPENAI
+from multimodal_zoo.checkpoints.tables import detect_naming
 
 _PAIRS = {
     "norm_pre": "norm_in",
@@ -22,8 +22,9 @@ _PAIRS = {
 
 
 def copy_open_clip(theirs: nn.Module, ours: nn.Module) -> None:
-    """Copy an open_clip CLIP with transformer towers into our dual encoder."""
-    load_into(ours, theirs.state_dict(), OPENAI)
+    """Copy an open_clip CLIP or EVA-CLIP into our dual encoder."""
+    state = theirs.state_dict()
+    load_into(ours, state, detect_naming(state))
 
 
 def copy_timm(theirs: nn.Module, ours: nn.Module) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import multimodal_zoo as zoo
-from multimodal_zoo.checkpoints.errors import CheckpointError
-from multimodal_zoo.checkpoints.store import load_part
+from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
+from multimodal_zoo.checkpoints.store import load_part, save_model
 from multimodal_zoo.checkpoints.tables import eva_mim
 from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
 from multimodal_zoo.zoo import build_model, declaration
@@ -85,3 +85,16 @@ def test_a_published_file_fills_a_student_and_a_clips_image_tower(file, tmp_path
     assert torch.equal(clip.image.blocks.layers[0].attention.out.weight, file["blocks.0.attn.proj.weight"])
     assert bool((clip.image.blocks.layers[0].attention.inner_norm.weight == 1).all())
     assert torch.equal(clip.text.positions, text)
+
+
+def test_a_student_of_ours_starts_a_clips_image_tower(tmp_path) -> None:
+    student = zoo.create("eva_mim_tiny", seed=3)
+    save_model(student, tmp_path / "student")
+    clip = zoo.create("eva_clip_tiny")
+    accounting = load_part(clip, "image", tmp_path / "student")
+    assert set(accounting.left_out) == {"mask_token", "head.weight", "head.bias"}
+    assert bool((clip.image.blocks.layers[0].attention.inner_norm.weight == 1).all())
+    for name, tensor in student.image.state_dict().items():
+        assert torch.equal(clip.image.state_dict()[name], tensor), name
+    with pytest.raises(CheckpointMismatch, match=r"misshapen"):
+        load_part(zoo.create("eva_clip_tiny", overrides=["model.image.width=64"]), "image", tmp_path / "student")

@@ -192,9 +192,11 @@ def load_part(
         source = recognise(source, {})
     change = fit(receiver) if resize else None
     view = View(source, source.naming, wanted, change)
-    if source.kind != recognisers.OURS:
-        views = [View(source, naming, wanted, change) for naming in rank_namings(source.shapes(), part)]
-        view = next((v for v in views if account(receiver, v.shapes()).exact), next(iter(views), view))
+    ranked = [View(source, naming, wanted, change) for naming in rank_namings(source.shapes(), part)]
+    ours = source.kind == recognisers.OURS
+    views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
+    fitting = (v for v in views if account(receiver, v.shapes()).exact)
+    view = next(fitting, view if ours else next(iter(ranked), view))
     assign = any(parameter.is_meta for parameter in receiver.parameters())
     result = load_into(receiver, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
     return replace(result, left_out=view.left_out)

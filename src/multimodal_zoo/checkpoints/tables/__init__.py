@@ -14,7 +14,10 @@ NAMINGS: dict[str, Naming] = {
     naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL, eva_mim.STUDENT)
 }
 #: Namings of files with one tower only, which say nothing of a whole model.
-PART_NAMINGS: dict[str, tuple[Naming, ...]] = {"image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE), "text": ()}
+PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
+    "image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE, eva_mim.OWN_IMAGE),
+    "text": (),
+}
 
 
 def find_naming(name: str) -> Naming:

@@ -44,7 +44,7 @@ def _output_bias(theirs: str, ours: str) -> Rule:
         return [bias]
 
     names = tuple(ours + name for name in ("attention.out.bias", _INNER + "weight", _INNER + "bias"))
-    return Rule((theirs + "attn.proj.bias",), names, to_ours, to_theirs)
+    return Rule((theirs,), names, to_ours, to_theirs)
 
 
 def _tower(inner_norm: bool) -> list[Rule]:
@@ -66,7 +66,8 @@ def _tower(inner_norm: bool) -> list[Rule]:
         ("mlp.ffn_ln.*", "mlp.inner_norm.*"),
     ]
     theirs, ours = "blocks.{}.", "blocks.layers.{}."
-    bias = _output_bias(theirs, ours) if inner_norm else rename(theirs + "attn.proj.bias", ours + "attention.out.bias")
+    pair = theirs + "attn.proj.bias", ours + "attention.out.bias"
+    bias = _output_bias(pair[0], ours) if inner_norm else rename(*pair)
     return [
         rename("patch_embed.proj.*", "patches.*"),
         reshape("cls_token", "prefix.weight", shape=(1, -1), their_shape=(1, 1, -1)),
@@ -97,6 +98,21 @@ CLIP_IMAGE = Naming(
 TEACHER = Naming(
     "eva_clip_teacher",
     [*_PLAIN.under("visual.", "encoder.").rules, rename("visual.head.*", "projection.*")],
+)
+
+#: A student of this library, in our own names, into the image tower of a dual encoder with inner norms.
+OWN_IMAGE = Naming(
+    "masked_student_image",
+    [
+        *(rename(f"image.{name}", f"image.{name}") for name in ("patches.*", "prefix.*", "positions.*", "pool.*")),
+        *(
+            rename(f"image.blocks.layers.{{}}.{name}", f"image.blocks.layers.{{}}.{name}")
+            for name in ("norm_1.*", "norm_2.*", "attention.qkv.*", "attention.out.weight", "mlp.*")
+        ),
+        _output_bias("image.blocks.layers.{}.attention.out.bias", "image.blocks.layers.{}."),
+        drop("mask_token"),
+        drop("head.*"),
+    ],
 )
 
 

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import nn
 
+from multimodal_zoo.checkpoints.listing import listed
+from multimodal_zoo.checkpoints.load import Accounting
+from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
 from multimodal_zoo.training.deferred import StartValues, deferred_model
 from multimodal_zoo.zoo import build_model, from_pretrained
 
 log = logging.getLogger(__name__)
 
-#: Towers of a dual encoder, which may start from different files.
-PARTS = ("image", "text")
+#: What `initial_weights` may name beside a single place.
+KEYS = ("model", "image", "text", "resize")
 
 
 def initial_model(
@@ -24,36 +26,57 @@ def initial_model(
 ) -> tuple[nn.Module, StartValues | None]:
     """The recipe's model with its processor, and with the weights that `initial_weights` names.
 
+    That is a place (a path or hf://...) of a whole model, or a mapping: `model`, a whole model; `image` and `text`, a
+    file of any known naming from which that tower alone is taken, without projection; `resize`, whether positions and
+    patch kernels of other sizes are interpolated.
+
     Under a strategy that shards parameters the model's matrices are on the meta device, or memory-mapped from the
-    files in their own type; `sharding.shard` gives each rank its part. The values are the same as without sharding.
+    files in their own type; `sharding.shard` and `sharding.settle` give each rank its part. The values are the same as
+    without sharding.
 
     Args:
         recipe: the resolved recipe: `model`, `seed`, `initial_weights`, `trainer`.
         resumed: whether a checkpoint will fill the model anyway.
-        say: called with what was taken from which file.
+        say: called with what was taken from which file, what was left out, and what stays random.
 
     Returns:
         the model, and for a sharded one what computes its start values.
 
     Raises:
-        ValueError: `initial_weights` names something else than the towers.
+        ValueError: `initial_weights` has another key.
         multimodal_zoo.checkpoints.load.CheckpointMismatch: tensors that do not fit, all listed.
     """
-    source = recipe.get("initial_weights")
-    if isinstance(source, Mapping):
-        source = {part: place for part, place in source.items() if place is not None} or None
-        if unknown := sorted(set(source or ()) - set(PARTS)):
-            raise ValueError(f"initial_weights: {', '.join(unknown)}; it takes a place, or {' and '.join(PARTS)}")
+    places = read_places(recipe.get("initial_weights"))
     config, seed = recipe["model"], int(recipe["seed"])
     deferring = shards_parameters(recipe.get("trainer"))
     if resumed and deferring:
         return _deferred(config, seed, draw=False)
-    if isinstance(source, str):
-        return _from_file(source, config, deferring)
-    model, start = _deferred(config, seed) if deferring else (build_model(config, seed=seed), None)
-    for part, place in (source or {}).items():
-        _fill_part(model, part, str(place), say, keep_dtype=start is not None)
+    resize = bool(places.get("resize"))
+    if "model" in places:
+        model, start = _from_file(places["model"], config, deferring, resize)
+    else:
+        model, start = _deferred(config, seed) if deferring else (build_model(config, seed=seed), None)
+    filled: set[str] = set()
+    for part in [part for part in ("image", "text") if part in places]:
+        result = load_part(model, part, places[part], dtype=None if start is None else "auto", resize=resize)
+        filled.update(result.matched)
+        say(_account(part, places[part], result))
+    if filled and "model" not in places:
+        say(listed("random", [name for name in model.state_dict() if name not in filled]))
     return model, start
+
+
+def read_places(given: Any) -> dict[str, Any]:
+    """`initial_weights` as a mapping without empty entries.
+
+    Raises:
+        ValueError: a key that it does not take.
+    """
+    if given is None or isinstance(given, str):
+        return {} if given is None else {"model": given}
+    if unknown := sorted(set(given) - set(KEYS)):
+        raise ValueError(f"initial_weights.{unknown[0]}: no such key; it takes a place, or {', '.join(KEYS)}")
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def shards_parameters(trainer: Mapping[str, Any] | None) -> bool:
@@ -76,28 +99,17 @@ def _deferred(config: Mapping[str, Any], seed: int, draw: bool = True) -> tuple[
         return build_model(config, seed=seed), None
 
 
-def _from_file(source: str, config: Mapping[str, Any], deferring: bool) -> tuple[nn.Module, StartValues | None]:
+def _from_file(
+    place: str, config: Mapping[str, Any], deferring: bool, resize: bool
+) -> tuple[nn.Module, StartValues | None]:
     if not deferring:
-        return from_pretrained(source, config=config), None
-    from multimodal_zoo.checkpoints.store import load_weights, recognise
-
-    found = recognise(source, config)
-    model, start = _deferred(found.config, seed=0, draw=False)
-    load_weights(model, found, dtype=_dtype(found.shapes()))
-    model.weights = source  # type: ignore[assignment]
+        return from_pretrained(place, config=config, resize=resize), None
+    model, start = _deferred(config, seed=0, draw=False)
+    load_weights(model, recognise(place, config), dtype="auto", resize=resize)
+    model.weights = place  # type: ignore[assignment]
     return model, start
 
 
-def _dtype(shapes: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """The type of most of a file's values, so that they stay mapped from the file until they are sharded."""
-    sizes: dict[torch.dtype, int] = {}
-    for tensor in shapes.values():
-        if tensor.is_floating_point():
-            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
-    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
-
-
-def _fill_part(model: nn.Module, part: str, place: str, say: Callable[[str], None], keep_dtype: bool) -> None:
-    from multimodal_zoo.checkpoints.store import load_part
-
-    load_part(model, part, place)
+def _account(part: str, place: Any, result: Accounting) -> str:
+    taken = f"initial_weights.{part}: {len(result.matched)} tensors from {place}"
+    return "\n".join([taken, listed("left out", list(result.left_out))] if result.left_out else [taken])

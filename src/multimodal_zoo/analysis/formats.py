@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import Tensor, nn
+from torch import nn
 
 from multimodal_zoo.analysis.shadow import blocks_of
+from multimodal_zoo.nn.projections import KeylessBiasProjection, PackedProjection
 
-#: Weights that share a scale and a zero point in 4 bits.
-GROUP_SIZE = 128
+#: Weights that share a scale and a zero point in 4 bits, and what the rows of a matrix must be a multiple of.
+GROUP_SIZE, ROWS = 128, 16
 _SCALE, _ZERO_POINT = 4, 1  # bytes of each row's float32 scale and 8-bit zero point, in 8 bits
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a model is kept for inference.
-
-    Attributes:
-        matrix: bytes of a matrix of a block.
-        rest: bytes of a floating-point number of anything else.
-    """
-
-    matrix: Callable[[Tensor], int]
-    rest: int
-
-
-def _int8(weight: Tensor) -> int:
-    return weight.numel() + weight.shape[0] * (_SCALE + _ZERO_POINT)
-
-
-def _int4(weight: Tensor) -> int:
-    if weight.shape[1] % GROUP_SIZE:
-        return _int8(weight)
-    return weight.numel() // 2 + 2 * 2 * weight.numel() // GROUP_SIZE
-
-
-FORMATS: dict[str, Format] = {
-    "float32": Format(lambda weight: 4 * weight.numel(), 4),
-    "float16 / bfloat16": Format(lambda weight: 2 * weight.numel(), 2),
-    "int8": Format(_int8, 2),
-    "int4": Format(_int4, 2),
-}
+_HALF = 2
 
 
 def block_matrices(model: nn.Module) -> dict[str, nn.Module]:
@@ -61,16 +29,47 @@ def block_matrices(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def in_four_bits(model: nn.Module) -> set[str]:
+    """Which of `block_matrices` can be kept in 4 bits; where 4 bits are wanted, the others take 8.
+
+    Groups must divide the width and packing wants a multiple of `ROWS` rows. In the last block of a stack, which may
+    be asked for a few tokens only, packed projections read slices of their matrix, which packing forbids.
+    """
+    last = [stack[-1] for stack in model.modules() if isinstance(stack, nn.ModuleList) and len(stack)]
+    sliced = {
+        id(part)
+        for block in last
+        for part in block.modules()
+        if isinstance(part, (PackedProjection, KeylessBiasProjection))
+    }
+    return {
+        name
+        for name, part in block_matrices(model).items()
+        if not (part.weight.shape[1] % GROUP_SIZE or part.weight.shape[0] % ROWS or id(part) in sliced)
+    }
+
+
 def inference_bytes(model: nn.Module) -> dict[str, int]:
     """Bytes of weights and buffers by format; activations of inference come on top and are small.
 
-    In `int8` each row of a block's matrix has a scale of its own; in `int4` each group of `GROUP_SIZE` weights has (a
-    matrix whose width is no multiple of that takes 8 bits). Everything else is in half precision there.
+    In `int8` each row of a block's matrix has a scale of its own; in `int4` each group of `GROUP_SIZE` weights has
+    (`in_four_bits`). Everything else is in half precision there.
     """
-    matrices = {id(part.weight): part.weight for part in block_matrices(model).values()}
-    others = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in matrices]
+    tensors = [*model.parameters(), *model.buffers()]
+    whole = {
+        size: sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in tensors) for size in (4, 2)
+    }
+    matrices = {id(part.weight): (name, part.weight) for name, part in block_matrices(model).items()}
+    four = in_four_bits(model)
+    eight_bits = {name: w.numel() + w.shape[0] * (_SCALE + _ZERO_POINT) for name, w in matrices.values()}
+    four_bits = {
+        name: w.numel() // 2 + 2 * _HALF * w.numel() // GROUP_SIZE if name in four else eight_bits[name]
+        for name, w in matrices.values()
+    }
+    rest = whole[2] - sum(_HALF * w.numel() for _, w in matrices.values())
     return {
-        name: sum(form.matrix(weight) for weight in matrices.values())  # type: ignore[arg-type]
-        + sum(t.numel() * (form.rest if t.is_floating_point() else t.element_size()) for t in others)
-        for name, form in FORMATS.items()
+        "float32": whole[4],
+        "float16 / bfloat16": whole[2],
+        "int8": rest + sum(eight_bits.values()),
+        "int4": rest + sum(four_bits.values()),
     }

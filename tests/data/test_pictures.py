@@ -95,6 +95,86 @@ def test_broken_files(tmp_path: Path, cat: Image.Image) -> None:
         open_picture(tmp_path / "absent.png")
 
 
+def test_pictures_without_pixels_are_refused(tmp_path: Path) -> None:
+    transform = ImageTransform(16, (0.5,) * 3, (0.5,) * 3)
+    for size in ((0, 5), (5, 0), (0, 0)):
+        with pytest.raises(UnusableError, match=f"empty image: .*{size[0]} x {size[1]} pixels"):
+            transform([Image.new("RGB", size)])
+    with pytest.raises(ValueError, match=r"got uint8 \(0, 4, 3\)"):
+        transform([np.zeros((0, 4, 3), np.uint8)])
+    with pytest.raises(UnusableError, match=r"broken image"):
+        transform([b""])
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.raises(UnusableError, match=r"broken image: .*empty\.png"):
+        transform([tmp_path / "empty.png"])
+
+
+def files(folder: Path, cat: Image.Image) -> dict[str, tuple[Path, Image.Image, float]]:
+    """Real files of every kind: path, the picture that must come out, and how far its grey levels may be off."""
+    grey, alpha = cat.convert("L"), Image.linear_gradient("L").resize(cat.size)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opaque = cat.convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", cat.size, "white"), Image.merge("RGBA", (*cat.split(), alpha)))
+    grey_on_white = Image.composite(grey, Image.new("L", cat.size, 255), alpha)
+    kinds: dict[str, tuple[Image.Image, dict, Image.Image, float]] = {
+        "grey.png": (grey, {}, grey, 0),
+        "grey.jpg": (grey, {"quality": 98}, grey, 2),
+        "sixteen.png": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), {}, grey, 0),
+        "sixteen.tiff": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), {}, grey, 0),
+        "cmyk.jpg": (cat.convert("CMYK"), {"quality": 98}, cat, 3),
+        "cmyk.tiff": (cat.convert("CMYK"), {}, cat, 1),
+        "palette.png": (cat.quantize(64), {}, cat.quantize(64).convert("RGB"), 0),
+        "palette.gif": (cat.quantize(64), {}, cat.quantize(64).convert("RGB"), 0),
+        "alpha.png": (Image.merge("RGBA", (*cat.split(), alpha)), {}, on_white, 1),
+        "alpha.webp": (Image.merge("RGBA", (*cat.split(), alpha)), {"lossless": True, "exact": True}, on_white, 1),
+        "opaque.png": (opaque, {}, cat, 0),
+        "la.png": (Image.merge("LA", (grey, alpha)), {}, grey_on_white, 1),
+        "turned.jpg": (cat, {"quality": 98, "exif": exif}, cat.transpose(Image.Transpose.ROTATE_270), 3),
+        "bilevel.png": (cat.convert("1"), {}, cat.convert("1"), 0),
+    }
+    for name, (image, options, _, _) in kinds.items():
+        image.save(folder / name, **options)
+    return {name: (folder / name, expected, limit) for name, (_, _, expected, limit) in kinds.items()}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PIL holds GIFs open for more frames
+def test_real_files_of_every_kind_come_out_right(tmp_path: Path, cat: Image.Image) -> None:
+    for name, (path, expected, limit) in files(tmp_path, cat).items():
+        opened = load(open_picture(path))
+        assert opened.size == expected.size, name
+        assert error(opened, expected) <= limit, name
+        published = np.asarray(to_rgb(load(open_picture(path)), None), dtype=np.float32)
+        if "alpha" not in name and name != "la.png":  # dropped alpha shows what it hid
+            assert np.abs(published - np.asarray(expected.convert("RGB"), dtype=np.float32)).mean() <= limit, name
+        for source in (path, str(path), path.read_bytes()):
+            for background in ((255, 255, 255), None):
+                pixels = ImageTransform(24, (0.5,) * 3, (0.5,) * 3, background=background).pixels(source)
+                assert pixels.shape == (3, 24, 24), name
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+@pytest.mark.parametrize("suffix", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
+def test_files_cut_off_anywhere_are_an_error_that_names_them(suffix: str, tmp_path: Path, cat: Image.Image) -> None:
+    buffer = io.BytesIO()
+    cat.save(buffer, suffix)
+    whole = buffer.getvalue()
+    for share in (0.02, 0.3, 0.9):
+        path = tmp_path / f"cut{share}"
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UnusableError, match=r"broken image: .*cut0"):
+            load(open_picture(path))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (2, 3)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "I;16", "F"])
+def test_tiny_and_narrow_pictures_of_every_mode(size: tuple[int, int], mode: str) -> None:
+    for resize in ("shorter_crop", "squash", "pad"):
+        for background in ((255, 255, 255), None):
+            transform = ImageTransform(20, (0.5,) * 3, (0.5,) * 3, resize, background=background)
+            assert transform([Image.new(mode, size)]).isfinite().all()
+
+
 def test_huge_image_is_refused() -> None:
     header = io.BytesIO()
     Image.new("1", (1, 1)).save(header, "PNG")

@@ -59,6 +59,63 @@ def test_transparent_pictures_are_resized_without_fringes() -> None:
     assert pixels[0].min() == 255  # red on white: the red channel is full everywhere
 
 
+def published_pixels(image: Image.Image, size: int, resize: str) -> torch.Tensor:
+    """What torchvision and PIL do as EVA-CLIP's and CLIP's code calls them: RGB comes last, alpha is dropped."""
+    bicubic = published.InterpolationMode.BICUBIC
+    if resize == "shorter_crop":
+        image = functional.center_crop(functional.resize(image, [size], bicubic), [size, size])
+    elif resize == "squash":
+        image = functional.resize(image, [size, size], bicubic)
+    else:
+        scale = size / max(image.size)
+        high, wide = (round(side * scale) for side in reversed(image.size))
+        image = functional.resize(image, [high, wide], bicubic)
+        left, top = (size - wide) // 2, (size - high) // 2
+        image = functional.pad(image, [left, top, size - wide - left, size - high - top], fill=0)
+    return functional.pil_to_tensor(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "CMYK", "P", "1", "YCbCr", "HSV"])
+@pytest.mark.parametrize("resize", ["shorter_crop", "squash", "pad"])
+def test_without_a_background_every_mode_is_the_published_one(mode: str, resize: str) -> None:
+    random = np.random.default_rng(0)
+    for height, width in [(50, 61), (32, 41), (90, 20), (19, 23)]:
+        bands = len(Image.new(mode, (1, 1)).getbands())
+        pixels = random.integers(0, 256, (height, width, bands), dtype=np.uint8)
+        image = Image.frombytes("L" if mode == "1" else mode, (width, height), pixels.tobytes())
+        image = image.convert("1") if mode == "1" else image
+        found = ImageTransform(32, MEAN, STD, resize, background=None).pixels(image)
+        torch.testing.assert_close(found, published_pixels(image, 32, resize), atol=0, rtol=0)
+
+
+def test_the_background_shows_through_and_only_there() -> None:
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    rgba[:, 20:] = (200, 0, 0, 255)
+    rgba[:, :20, :3] = (0, 90, 0)  # hidden
+    for background, shown in [((255, 255, 255), 255), ((0, 0, 255), 0), (None, 0)]:
+        pixels = ImageTransform(40, MEAN, STD, background=background).pixels(rgba)
+        assert pixels[0, 5, 5] == shown
+        assert pixels[1, 5, 5] == (255 if shown else 90 if background is None else 0)
+        assert pixels[:, 5, 35].tolist() == [200, 0, 0]
+    for background in ([255, 255], [0, 0, 256], [0.5, 0, 0]):
+        with pytest.raises(ValueError, match=r"images.background is .*from 0 to 255, or null"):
+            ImageTransform(40, MEAN, STD, background=background)
+    for part in (FixedCrop(40, background=(0, 0, 255)), RandomResizedCrop(40, (1, 1), (1, 1), background=(0, 0, 255))):
+        assert part(rgba, Random(0))[:, 5, 5].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_hair_is_cropped_before_it_is_resized(mode: str) -> None:
+    image = Image.open(FOLDER / "chelsea.png").crop((0, 100, 400, 108)).convert(mode)
+    for hair in (image, image.transpose(Image.Transpose.ROTATE_90)):
+        found = ImageTransform(32, MEAN, STD, background=None).pixels(hair).int()
+        assert (found - published_pixels(hair, 32, "shorter_crop")).abs().max() <= 2  # PIL rounds between its passes
+    line = Image.new("RGB", (65000, 1), (10, 20, 30))  # as a whole 32 x 2080000 pixels
+    for resize in ("shorter_crop", "squash", "pad"):
+        assert ImageTransform(224, MEAN, STD, resize).pixels(line).shape == (3, 224, 224)
+    assert ImageTransform(224, MEAN, STD).pixels(line)[:, 100, 100].tolist() == [10, 20, 30]
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"images.resize is 'stretch'; it must be one of shorter_crop, squash, pad"):
         ImageTransform(64, MEAN, STD, "stretch")

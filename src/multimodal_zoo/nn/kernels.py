@@ -56,12 +56,12 @@ def _math(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:
     """The scaled_dot_product_attention of torch, which picks its own implementation per device."""
     queries, keys = query.shape[2], key.shape[2]
-    triangle = bool(isinstance(mask, Causal) and mask.offset == 0 and queries == keys)  # exporters have no plain ints
+    triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
     if mask is None or triangle:
         grouped = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=triangle, scale=scale, enable_gqa=grouped
-        )
+            query, key, value, dropout_p=dropout, is_causal=mask is not None, scale=scale, enable_gqa=grouped
+        )  # `triangle` itself is no plain bool where a compiler or exporter traces open lengths
     shape = _densify(mask, query, key)
     extra = shape.allowed if shape.bias is None else shape.additive(query.dtype)
     key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -69,6 +70,8 @@ def test_a_recipe_says_what_was_published(name: str) -> None:
         [0.9, 1.0],
         model["image"]["image_size"],
     )
+    clamp = recipe["callbacks"].get("clamp", {})
+    assert (clamp.get("lowest"), clamp.get("highest")) == ((None, None) if large else (0.0, math.log(100)))
     frozen = recipe["optim"]["groups"]["frozen"]
     assert (frozen, model["logit_scale"]["initial"]) == ((["logit_scale.weight"], 100.0) if large else ([], 100 / 7))
 

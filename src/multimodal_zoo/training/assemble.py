@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from multimodal_zoo.registry import build, self_contained
+from multimodal_zoo.training.clamp import Clamp
 from multimodal_zoo.training.contrastive import ContrastiveModule
 from multimodal_zoo.training.ema import Ema
 from multimodal_zoo.training.groups import read_rules
@@ -67,11 +68,12 @@ def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:
 def callbacks(config: Mapping[str, Any]) -> list[Callback]:
     """The recipe's callbacks, and those that every run has: random state and throughput.
 
-    The moving average comes first, so that the others see it up to date; Lightning puts checkpoints last.
+    Bounds on parameters come first, then the moving average, so that the others see both up to date; Lightning puts
+    checkpoints last.
     """
     nodes = {name: node for name, node in (config.get("callbacks") or {}).items() if node}
     built = [build(node, path=f"callbacks.{name}") for name, node in nodes.items()]
-    built.sort(key=lambda callback: not isinstance(callback, Ema))
+    built.sort(key=lambda callback: (not isinstance(callback, Clamp), not isinstance(callback, Ema)))
     return [Throughput(), RandomState(int(config["seed"])), *built]
 
 

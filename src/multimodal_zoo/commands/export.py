@@ -1,0 +1,62 @@
+"""`mmzoo export SOURCE out=FOLDER format=onnx|torch_export`: both towers for other runtimes, checked at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> float | None:
+    """Export what the configuration names.
+
+    Args:
+        config: see `conf/base/export.yaml`.
+
+    Raises:
+        ExportMismatch: a written tower that differs from the model; nothing is left behind.
+        ValueError: random weights, an unknown format or tower, a size that does not fit, or a folder in use.
+        ModuleNotFoundError: a library of the format is missing.
+    """
+    import torch
+
+    from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.export.folder import export, require_format
+
+    require_format(config.format)
+    size = sides(config.image_size)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = load_model(config, "export").float()
+    facts = export(
+        model,
+        config.out,
+        format=config.format,
+        towers=list(config.towers),
+        image_size=size,
+        tolerance=float(config.tolerance),
+    )
+    for name in config.towers:
+        found = facts[name]
+        shape = ", ".join(map(str, found["input"]["shape"]))
+        print(
+            f"{found['file']:<10} {found['input']['name']} ({shape}), {found['bytes'] / 2**20:,.1f} MiB, "
+            f"differs from eager mode by {found['largest_difference']:.2g}"
+        )
+    print(f"folder: {Path(config.out).resolve()}")
+    return None
+
+
+def sides(size: Any) -> tuple[int, int] | None:
+    """Height and width from a number, a pair or None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if size is None:
+        return None
+    pair = [size, size] if isinstance(size, int) else list(size) if not isinstance(size, str) else []
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f"image_size: {size} must be a number of pixels, [height,width] or null")
+    return pair[0], pair[1]

@@ -1,0 +1,131 @@
+"""The formats of exported towers: how a file is written, and how it is run to check it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.export.towers import Tower
+
+#: Bytes of weights above which an ONNX graph keeps them in a file of their own (protobuf ends at 2 GiB).
+LARGE = 2**30
+#: Sizes that a tower is traced with; 0 and 1 would be taken for constants.
+TRACED = {"batch": 2, "tokens": 5}
+
+
+class Format(NamedTuple):
+    """One format.
+
+    Attributes:
+        suffix: of its files.
+        write: the tower into a file.
+        load: a function that runs such a file with a number of CPU threads.
+        packages: whose versions matter.
+    """
+
+    suffix: str
+    write: Callable[[Tower, Path], None]
+    load: Callable[[Path, int], Callable[[Tensor], Tensor]]
+    packages: tuple[str, ...]
+
+
+def program_of(tower: Tower) -> torch.export.ExportedProgram:
+    """The tower as a torch program whose named sizes stay open."""
+    from torch.export import Dim
+
+    dims = {
+        name: Dim.DYNAMIC(min=1) if most is None else Dim(name, min=1, max=most) for name, most in tower.limits.items()
+    }
+    shapes = {place: dims[size] for place, size in enumerate(tower.shape) if isinstance(size, str)}
+    sizes = {name: min(TRACED[name], most or TRACED[name]) for name, most in tower.limits.items()}
+    with torch.no_grad(), _quiet():
+        return torch.export.export(tower.module, (tower.probe(sizes),), dynamic_shapes=(shapes,))
+
+
+def _write_program(tower: Tower, path: Path) -> None:
+    with _quiet():
+        torch.export.save(program_of(tower), path)
+
+
+def _load_program(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    del threads  # a program runs on torch's own threads
+    with _quiet():
+        module = torch.export.load(path).module()
+    return lambda tensor: module(tensor)
+
+
+def _write_onnx(tower: Tower, path: Path) -> None:
+    missing("onnx", "onnxscript")
+    weights = sum(p.numel() * p.element_size() for p in tower.module.parameters())
+    with torch.no_grad(), _quiet():
+        graph = torch.onnx.export(
+            program_of(tower), dynamo=True, input_names=[tower.input], output_names=[tower.output], verbose=False
+        )
+        assert graph is not None
+        _name_sizes(graph.model.graph.inputs[0], tower)
+        graph.save(str(path), external_data=weights > LARGE)
+
+
+def _name_sizes(value: Any, tower: Tower) -> None:
+    """Give the open sizes of the input their names; users read them in the graph."""
+    from onnx_ir import Shape, SymbolicDim
+
+    renamed = [SymbolicDim(size) if isinstance(size, str) else size for size in tower.shape]
+    value.shape = Shape(renamed)
+
+
+def _load_onnx(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    missing("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(".onnx", _write_onnx, _load_onnx, ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "torch_export": Format(".pt2", _write_program, _load_program, ("torch",)),
+}
+
+
+def missing(*packages: str) -> None:
+    """Make sure that packages are installed.
+
+    Raises:
+        ModuleNotFoundError: one is not, with what to install.
+    """
+    from importlib.util import find_spec
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"format: onnx needs {package}: pip install 'multimodal_zoo[export]', or choose format=torch_export",
+                name=package,
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own chatter; a failure still raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -205,13 +205,19 @@ def address(root, monkeypatch):
             pass
 
         def do_GET(self):
-            if "wds_mnist/" in self.path and self.server.fails:
+            if self.server.fails and "wds_mnist/" in self.path:
                 self.send_error(503)
+            elif self.server.cuts and self.path.endswith(".tar"):
+                self.send_response(200)
+                self.send_header("Content-Length", "10000000")
+                self.end_headers()
+                content = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+                self.wfile.write(content[: len(content) * 2 // 3])
             else:
                 super().do_GET()
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
-    server.fails = False
+    server.fails = server.cuts = False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -235,6 +241,13 @@ def test_a_server_in_trouble_is_no_absent_set(address, tmp_path):
         run("eva_clip_27", f"http://127.0.0.1:{address.server_port}", tmp_path, "only=[mnist]")
     with pytest.raises(ConnectionError, match="cannot be reached"):
         run("eva_clip_27", "http://127.0.0.1:9", tmp_path, "only=[mnist]")
+
+
+def test_a_shard_that_breaks_off_is_no_result(address, tmp_path):
+    address.cuts = True
+    with pytest.raises(ConnectionError, match=r"wds_voc2007 did not come whole: .*truncated or damaged tar 1"):
+        run("eva_clip_27", f"http://127.0.0.1:{address.server_port}", tmp_path, "only=[voc2007]")
+    assert not list(tmp_path.glob("*/evaluation/*.json"))
 
 
 def test_bad_roots_and_names(root, tmp_path):

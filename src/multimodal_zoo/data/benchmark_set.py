@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 KEY = "benchmark_root"
 #: Folder names of a set, as CLIP_benchmark's export and its published copies have them.
 FOLDERS = ("wds_{}", "wds_{}_test", "{}", "wds_vtab-{}", "wds_vtab-{}_test")
+#: What a reader counts when a shard does not come, or not to its end.
+BROKEN_OFF = ("shard cannot be opened", "truncated or damaged tar")
 #: Sets prepared by VTAB may number their classes in an order of their own.
 REORDERED = "wds_vtab-"
 #: Sets of published protocols that no package knows: their names lie beside the data.
@@ -98,12 +100,19 @@ class BenchmarkSet:
         self.prompts = _origin(beside, beside_templates, known, self.classnames)
 
     def __iter__(self) -> Iterator[Document]:
-        """Every usable sample once."""
+        """Every usable sample once.
+
+        Raises:
+            ConnectionError: a shard of a remote set did not come whole; figures of the rest would pass for the set's.
+        """
         for document in self.reader:
             if self.captions is not None:
                 texts = list(document.meta["texts"])[: self.captions]
                 document = replace(document, meta={**document.meta, "texts": texts})
             yield document
+        lost = [reason for reason in BROKEN_OFF if reason in self.skips.counts]
+        if lost and REMOTE.match(str(self.reader.root)):
+            raise ConnectionError(f"{KEY}: {self.reader.root} did not come whole: {self.skips}; run it again")
 
 
 def check_root(root: str | None) -> str:

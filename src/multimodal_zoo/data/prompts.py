@@ -7,6 +7,7 @@ only: their names lie beside the data.
 
 from __future__ import annotations
 
+import ast
 import json
 import runpy
 from collections.abc import Sequence
@@ -114,6 +115,11 @@ def _file(package: str, path: str, distribution: str) -> Path:
 
 
 def _voc2007() -> tuple[str, ...]:
-    from clip_benchmark.datasets.voc2007 import object_categories
+    """The names that clip-benchmark's loader of VOC2007 assigns to `object_categories`."""
+    tree = ast.parse(_file("clip_benchmark", "datasets/voc2007.py", "clip-benchmark").read_text(encoding="utf-8"))
+    values = (node.value for node in tree.body if isinstance(node, ast.Assign) and _assigns(node, "object_categories"))
+    return tuple(ast.literal_eval(next(values)))
 
-    return tuple(object_categories)
+
+def _assigns(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)

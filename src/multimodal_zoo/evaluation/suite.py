@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,42 +61,87 @@ def run_suite(
     evaluators = _plain(evaluators)
     parts = {name: part for name, part in evaluators.items() if not _summarises(name, part)}
     chosen = _chosen(list(parts), only)
-    weights = fingerprint(model)
-    tokenizer = type(getattr(processor, "tokenizer", None)).__name__
-    workspace = Workspace(folder / "class_vectors", f"{weights} {tokenizer} {multimodal_zoo.__version__}")
-    results: dict[str, Result] = {}
+    setting = _Setting.of(model, processor, device, folder)
     known: dict[str, Result] = {}
     absent: dict[str, str] = {}
     for name, evaluator in parts.items():
-        mark = config_hash(evaluator, weights, multimodal_zoo.__version__) if isinstance(evaluator, Mapping) else ""
-        found = finished(folder, name, mark) if mark else None
+        found = setting.kept(name, evaluator)
         if found is None and name in chosen:
             logger.info("%s (%d of %d)", name, chosen.index(name) + 1, len(chosen))
             try:
-                found = _run(name, evaluator, model, processor, device, workspace, folder)
+                found = setting.measure(name, evaluator)
             except AbsentDataError as error:
                 absent[name] = str(error)
-                continue
-            details = {**found.details, "hash": mark, "weights": weights}
-            found = replace(found, name=name, details=details)
-            found.save(folder / "evaluation")
-        elif found is not None and name in chosen:
+        elif name in chosen:
             logger.info("%s: taken from %s", name, folder)
         if found is not None:
             known[name] = found
-            if name in chosen:
-                results[name] = found
-    if absent and not known:
-        raise FileNotFoundError(
-            f"the data of no evaluation is there ({', '.join(absent)}); {next(iter(absent.values()))}"
-        )
     if absent:
+        if not known:
+            names, first = ", ".join(absent), next(iter(absent.values()))
+            raise FileNotFoundError(f"the data of no evaluation is there ({names}); {first}")
         logger.warning("left out, for their data is not there: %s", ", ".join(absent))
-    for name in [name for name in evaluators if name not in parts]:
-        found = build(evaluators[name], path=f"evaluation.{name}").summarise(known, absent, model)
-        results[name] = replace(found, name=name)
-        results[name].save(folder / "evaluation")
+    results = {name: result for name, result in known.items() if name in chosen}
+    results.update(_summaries({n: e for n, e in evaluators.items() if n not in parts}, known, absent, setting))
     return {name: results[name] for name in evaluators if name in results}
+
+
+def _summaries(
+    parts: Mapping[str, Any], known: Mapping[str, Result], absent: Mapping[str, str], setting: _Setting
+) -> dict[str, Result]:
+    results = {}
+    for name, part in parts.items():
+        built = build(part, path=f"evaluation.{name}") if isinstance(part, Mapping) else part
+        results[name] = replace(built.summarise(known, absent, setting.model), name=name)
+        results[name].save(setting.folder / "evaluation")
+    return results
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all evaluations of one call have in common."""
+
+    model: nn.Module
+    processor: Any
+    device: torch.device
+    folder: Path
+    weights: str
+    workspace: Workspace
+
+    @classmethod
+    def of(cls, model: nn.Module, processor: Any, device: torch.device, folder: Path) -> _Setting:
+        """Everything that follows from model and folder."""
+        weights = fingerprint(model)
+        tokenizer = type(getattr(processor, "tokenizer", None)).__name__
+        mark = f"{weights} {tokenizer} {multimodal_zoo.__version__}"
+        return cls(model, processor, device, folder, weights, Workspace(folder / "class_vectors", mark))
+
+    def mark(self, evaluator: Any) -> str:
+        """By what a saved result is known again; empty for an evaluator that was handed over built."""
+        configured = isinstance(evaluator, Mapping)
+        return config_hash(evaluator, self.weights, multimodal_zoo.__version__) if configured else ""
+
+    def kept(self, name: str, evaluator: Any) -> Result | None:
+        """The result of an earlier run."""
+        mark = self.mark(evaluator)
+        return finished(self.folder, name, mark) if mark else None
+
+    def measure(self, name: str, evaluator: Any) -> Result:
+        """Run one evaluation and save its result; an error notes which one it was."""
+        start = time.perf_counter()
+        try:
+            part = build(evaluator, path=f"evaluation.{name}") if isinstance(evaluator, Mapping) else evaluator
+            share(part, self.workspace)
+            result: Result = part(self.model, self.processor, self.device)
+        except Exception as error:
+            if hasattr(error, "add_note"):
+                error.add_note(f"in evaluation {name!r}; the finished ones are kept in {self.folder / 'evaluation'}")
+            raise
+        seconds = round(time.perf_counter() - start, 2)
+        details = {**result.details, "seconds": seconds, "hash": self.mark(evaluator), "weights": self.weights}
+        result = replace(result, name=name, details=details)
+        result.save(self.folder / "evaluation")
+        return result
 
 
 def _plain(evaluators: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,28 +173,6 @@ def _chosen(names: list[str], only: Sequence[str] | None) -> list[str]:
         if not fnmatch.filter(names, pattern):
             raise unknown(pattern, names, "evaluation", "only")
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in only)]
-
-
-def _run(
-    name: str,
-    evaluator: Any,
-    model: nn.Module,
-    processor: Any,
-    device: torch.device,
-    workspace: Workspace,
-    folder: Path,
-) -> Result:
-    """One evaluation, with the seconds it took; an error notes which one it was."""
-    start = time.perf_counter()
-    try:
-        part = build(evaluator, path=f"evaluation.{name}") if isinstance(evaluator, Mapping) else evaluator
-        share(part, workspace)
-        result: Result = part(model, processor, device)
-    except Exception as error:
-        if hasattr(error, "add_note"):
-            error.add_note(f"in evaluation {name!r}; the finished ones are kept in {folder / 'evaluation'}")
-        raise
-    return replace(result, details={**result.details, "seconds": round(time.perf_counter() - start, 2)})
 
 
 def finished(folder: Path, name: str, mark: str) -> Result | None:

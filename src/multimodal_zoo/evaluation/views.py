@@ -34,7 +34,8 @@ def resized(processor: Any, resize: str) -> Any:
             "leave resizes (or resize) out to use the processor as it is"
         )
     other = copy.copy(processor)
-    other.transform = ImageTransform(own.size, own.mean.tolist(), own.std.tolist(), resize, own.interpolation)
+    mean, std = own.mean.tolist(), own.std.tolist()
+    other.transform = ImageTransform(own.size, mean, std, resize, own.interpolation, own.background)
     return other
 
 
@@ -124,6 +125,7 @@ def embed_views(
     dtype = floating_dtype(model)
 
     def prepare(batch: list[list[Picture]]) -> tuple[Prepared, list[int]]:
+        """Pixels of a batch, and how many pictures each group has."""
         return distinct(batch, list(transforms.values())), [len(group) for group in batch]
 
     parts: dict[str, list[Tensor]] = {name: [] for name in transforms}

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import TextFeatures
-from multimodal_zoo.nn.masks import Causal, pick
+from multimodal_zoo.encoders.text_packing import Packing, pack_texts
+from multimodal_zoo.nn.masks import Causal, Document, pick
 from multimodal_zoo.registry import ENCODERS
+
+#: Batches with a smaller share of real tokens are packed.
+_FULL = 0.9
 
 
 def end_positions(ids: Tensor) -> Tensor:
@@ -85,9 +89,23 @@ class ClipTextTransformer(nn.Module):
         return self.token_embedding(ids) + self.positions[: ids.shape[1]]
 
     def pooled(self, ids: Tensor) -> Tensor:
-        """Exactly `forward(ids).pooled`, without computing tokens in the last block that nothing reads."""
-        tokens = self.embed(ids)
-        return self.norm(self.blocks(tokens, mask=Causal(), places=end_positions(ids)[:, None]))[:, 0]
+        """What `forward(ids).pooled` is, without computing tokens in the last block that nothing reads.
+
+        On a CPU, texts of different lengths are packed into full rows, so that nothing behind an end token is computed
+        either: the same sums, in another order. An accelerator would have to wait for the lengths.
+        """
+        self.check(ids)
+        end = end_positions(ids)
+        if ids.device.type == "cpu" and ids.numel() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            lengths = (end + 1).tolist()
+            if sum(lengths) < _FULL * ids.numel():
+                return self._packed(ids, pack_texts(lengths, ids.shape[1], self.context_length))
+        return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end[:, None]))[:, 0]
+
+    def _packed(self, ids: Tensor, packing: Packing) -> Tensor:
+        tokens = self.token_embedding(ids.flatten()[packing.source]) + self.positions[packing.places]
+        ends = self.blocks(tokens, mask=Causal() & Document(packing.texts), places=packing.last)
+        return self.norm(ends.flatten(0, 1)[packing.order])
 
     def forward(self, ids: Tensor) -> TextFeatures:
         """Features of token ids `(batch, tokens)`, start to end, padded with any smaller id."""

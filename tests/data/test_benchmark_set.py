@@ -154,6 +154,26 @@ def test_unknown_name_and_sets_outside_of_packages(make_set: MakeTar) -> None:
     assert BenchmarkSet("mine", str(root), classes=2).classnames == ["wren", "owl"]  # anyone's set, if complete
 
 
+def test_class_folders_by_synset_get_imagenets_names(tmp_path: Path) -> None:
+    builder = pytest.importorskip("clip_benchmark.datasets.builder")
+    from PIL import Image
+
+    for number in subset_numbers("imagenet-a"):
+        folder = tmp_path / "imagenet-a/test" / builder.all_imagenet_wordnet_ids[number]
+        folder.mkdir(parents=True)
+        if number in (1, 105):
+            Image.new("RGB", (8, 8)).save(folder / "a.png")
+    data = BenchmarkSet("imagenet-a", str(tmp_path), classes=200)
+    names = packaged_prompts("imagenet1k").names
+    numbers = subset_numbers("imagenet-a")
+    found = {data.classnames[document.meta["label"]] for document in data}
+    assert found == {names[number] for number in (1, 105) if number in numbers}
+    assert data.prompts == "names: open_clip; templates: open_clip"
+    folder.rmdir()
+    with pytest.raises(ValueError, match="has 199 classes, expected 200"):
+        BenchmarkSet("imagenet-a", str(tmp_path), classes=200)
+
+
 def test_captions_are_cut_to_the_first_five(make_tar: MakeTar) -> None:
     from io import BytesIO
 

@@ -134,6 +134,10 @@ def test_class_folders_of_pictures(tmp_path: Path) -> None:
     data = ClassFolders(str(tmp_path))
     assert data.classnames == ["0", "9", "10"]  # by value: ImageNet-V2's folders are numbers
     assert [document.meta["label"] for document in data] == [0, 1, 2]
+    (tmp_path / "classnames.txt").write_text("zero\nnine\n")
+    with pytest.raises(ValueError, match=r"names 2 classes, but .*test has 3 folders"):
+        ClassFolders(str(tmp_path))
+    (tmp_path / "classnames.txt").unlink()
     with pytest.raises(FileNotFoundError, match="folder per class"):
         ClassFolders(str(tmp_path), split="val")
     for path in tmp_path.glob("test/*/*"):

@@ -92,9 +92,10 @@ class BenchmarkSet:
         if not self.templates:
             file = "zeroshot_classification_templates.txt"
             raise ValueError(f"{where}: no templates; put {file} there, one sentence with {{c}} a line")
-        if len(self.classnames) != classes:
+        counted = self.reader.classnames or self.classnames  # class folders count too, whatever names they get
+        if len(counted) != classes or len(self.classnames) != classes:
             raise ValueError(
-                f"{where} has {len(self.classnames)} classes, expected {classes}: this is another version of the set; "
+                f"{where} has {len(counted)} classes, expected {classes}: this is another version of the set; "
                 "correct its classnames.txt, or change dataset.classes of this evaluation"
             )
         self.prompts = _origin(beside, beside_templates, known, self.classnames)

@@ -28,7 +28,7 @@ class ClassFolders:
 
     Raises:
         FileNotFoundError: neither folder nor CSV.
-        ValueError: a CSV without these columns.
+        ValueError: a CSV without these columns, or another number of folders than of names.
     """
 
     def __init__(self, root: str, split: str = "test", media: Media | None = None) -> None:
@@ -58,6 +58,9 @@ class ClassFolders:
         if all(path.name.isdigit() for path in classes):
             classes.sort(key=lambda path: int(path.name))
         self.classnames = self.classnames or [spoken(path.name) for path in classes]
+        if len(classes) != len(self.classnames):  # the n-th folder would get another class's name
+            names = f"{self.root}/classnames.txt names {len(self.classnames)} classes"
+            raise ValueError(f"{names}, but {folder} has {len(classes)} folders; one folder, empty or not, per class")
         return [
             (path, number)
             for number, place in enumerate(classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -67,7 +68,9 @@ class Table:
 
 
 def _kind(cell: Cell) -> str:
-    return "number" if isinstance(cell, (int, float)) else "text"
+    """Numbers are set flush right, written ones (`12.3`, `+0.4`, `1,000`, `-` for none) too."""
+    written = isinstance(cell, str) and re.fullmatch(r"[+-]?[\d.,]+|-", cell)
+    return "number" if written or isinstance(cell, (int, float)) else "text"
 
 
 @dataclass(frozen=True)

@@ -109,3 +109,30 @@ def test_another_librarys_backbone_teaches(tmp_path: Path) -> None:
     whole.model.target_width = 192
     run(whole)
     assert load_file(tmp_path / "run" / "model" / "model.safetensors")["head.weight"].shape == (192, 128)
+
+
+def test_a_clip_starts_from_the_student(student: Path, tmp_path: Path) -> None:
+    overrides = [
+        "model.image.blocks.depth=2",
+        f"initial_weights.image={student}",
+        f"run.dir={tmp_path / 'run'}",
+        "trainer.max_steps=1",
+        "optim.lr=1.0e-9",
+        "threads=1",
+        "logger=csv",
+        "data.batch_size=4",
+        "data.train.styles=[twemoji]",
+        "data.train.image_size=48",
+        "trainer.limit_val_batches=0",
+        "evaluation=null",
+        "callbacks.samples=null",
+    ]
+    run(compose("eva_clip/tiny", overrides))
+    clip, before = (load_file(place / "model" / "model.safetensors") for place in (tmp_path / "run", student))
+    shared = [name for name in before if name.startswith("image.")]
+    assert shared
+    for name in shared:
+        torch.testing.assert_close(clip[name], before[name], atol=1e-7, rtol=1e-6)
+    norm = "image.blocks.layers.0.attention.inner_norm"
+    torch.testing.assert_close(clip[f"{norm}.weight"], torch.ones(128))
+    torch.testing.assert_close(clip[f"{norm}.bias"], torch.zeros(128), atol=1e-7, rtol=0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multimodal_zoo.card import Card
+    from multimodal_zoo.inference.placement import Placement
 
 __all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "from_pretrained"]
 
@@ -92,11 +93,14 @@ def create(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
+    quantize: str | None = None,
+    placement: Placement | None = None,
+    offload_folder: str | Path | None = None,
     overrides: Sequence[str] = (),
     seed: int | None = 0,
     **values: Any,
 ) -> nn.Module:
-    """Create a published variant.
+    """Create a published variant: in training mode with random weights, in evaluation mode with weights from a file.
 
     Args:
         variant: a name from `list_models()`.
@@ -104,8 +108,12 @@ def create(
             for the weights that the card names; or a path or `hf://organisation/repository/file`.
         device: a torch device; `meta` allocates nothing.
         dtype: of the weights: a torch type or its name, or "auto" for the file's own. None is float32, to which a file
-            of half precision is widened.
+            of half precision is widened; with `quantize` or `placement` it is "auto".
         resize: whether positions and patch kernels of a file for another image or patch size are interpolated.
+        quantize: `int8` or `int4` for the matrices of the blocks (`inference.quantize`), tensor by tensor while the
+            file is read; such a model is for inference only.
+        placement: parts on several devices (`inference.placement`): `auto`, memory by device, or a device for each.
+        offload_folder: new or empty, for parts that the placement keeps on disk.
         overrides: Hydra overrides, as on the command line.
         seed: seed of the random weights.
         **values: top-level keys of the model node to replace.
@@ -113,11 +121,17 @@ def create(
     Raises:
         KeyError: unknown variant or component, or a naming of the card that no table has, with the nearest names.
         multimodal_zoo.checkpoints.load.CheckpointMismatch: keys of the file that do not fit, all listed.
+        ValueError, ImportError: a quantisation or placement that cannot be.
     """
     config = declaration(variant, overrides, **values)
     from multimodal_zoo.checkpoints.store import find_dtype, load_weights, recognise
 
     if pretrained is None:
+        if quantize is not None or placement is not None:
+            raise ValueError(
+                "quantize and placement act while weights are read: give pretrained, or call "
+                "multimodal_zoo.inference.quantize.quantize on a model"
+            )
         model = build_model(config, device=device, seed=seed)
         return model if dtype is None else model.to(find_dtype(dtype))
     from multimodal_zoo.checkpoints.tables import find_naming
@@ -131,8 +145,14 @@ def create(
     if naming is not None:
         source = replace(source, naming=naming)
     model = _receiver(config)
-    load_weights(model, source, device=device, dtype=dtype, sha256=published.get("sha256"), resize=resize)
-    return attach(model, config, weights=place).to(device)
+    if quantize is None and placement is None:
+        load_weights(model, source, device=device, dtype=dtype, sha256=published.get("sha256"), resize=resize)
+        return attach(model, config, weights=place).to(device).eval()
+    from multimodal_zoo.inference.loading import Target, load_for_inference
+
+    target = Target(device, dtype or "auto", quantize, placement, offload_folder)
+    load_for_inference(model, source, target, sha256=published.get("sha256"), resize=resize)
+    return attach(model, config, weights=place).eval()
 
 
 def _receiver(config: Mapping[str, Any]) -> nn.Module:
@@ -164,7 +184,7 @@ def from_pretrained(
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
 ) -> nn.Module:
-    """Load a model from a folder or file, whoever wrote it.
+    """Load a model from a folder or file, whoever wrote it; in evaluation mode, as most features are wanted.
 
     Args:
         path: a training run, a folder of `save_model`, a Lightning checkpoint, a publisher's file or folder, or
@@ -194,7 +214,7 @@ def from_pretrained(
         load_part(nn.ModuleDict({part: model}), part, source, device=device, dtype=dtype, resize=resize)
     # weights that were random when they were saved stay so: evaluation goes on refusing them
     untrained = source.weights is not None and source.weights.startswith("random")
-    return attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path)).to(device)
+    return attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path)).to(device).eval()
 
 
 def _configuration(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.analysis.formats import GROUP_SIZE, block_matrices, in_four_bits
@@ -93,6 +94,10 @@ def _int4(tensor: Tensor) -> Any:
         except ImportError as error:
             raise ImportError("quantize='int4' on a CPU needs torchao>=0.18: pip install -U torchao") from error
         return PrototypeInt4WeightOnlyConfig(group_size=GROUP_SIZE, set_inductor_config=False)
+    if tensor.dtype != torch.bfloat16:
+        raise ValueError(
+            f"quantize='int4' on {tensor.device} takes bfloat16 weights, not {tensor.dtype}: dtype='bfloat16'"
+        )
     from torchao.quantization import Int4WeightOnlyConfig
 
     return Int4WeightOnlyConfig(

@@ -195,3 +195,15 @@ def test_account_needs_no_data():
         receiver = model()
     shapes = {f"their.{n}": t for n, t in receiver.state_dict().items()}
     assert account(receiver, shapes, Naming("x", [rename("their.*", "*")])).exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_fixed_value_may_have_been_rounded_in_a_file(dtype):
+    naming = Naming("example", [filled("scale", 4.605170185988092), constant("size", 49409)])
+    rounded = torch.tensor(4.605170185988092).to(dtype)
+    naming.save({"scale": rounded})
+    naming.save({"scale": rounded.float()})
+    with pytest.raises(CheckpointError, match="scale must be"):
+        naming.save({"scale": torch.tensor(4.7)})
+    with pytest.raises(CheckpointError, match="size must be 49409"):
+        naming.load({"size": torch.tensor(49408)})

@@ -103,7 +103,7 @@ def _from_file(
     place: str, config: Mapping[str, Any], deferring: bool, resize: bool
 ) -> tuple[nn.Module, StartValues | None]:
     if not deferring:
-        return from_pretrained(place, config=config, resize=resize), None
+        return from_pretrained(place, config=config, resize=resize).train(), None
     model, start = _deferred(config, seed=0, draw=False)
     load_weights(model, recognise(place, config), dtype="auto", resize=resize)
     model.weights = place  # type: ignore[assignment]

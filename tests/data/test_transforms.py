@@ -12,6 +12,8 @@ from skimage import data as photographs
 from torchvision.transforms import v2 as published
 from torchvision.transforms.v2 import functional
 
+from multimodal_zoo.catalogue import list_models
+from multimodal_zoo.config import compose
 from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
 from multimodal_zoo.data.transforms import FixedCrop, ImageTransform, RandomResizedCrop
 from multimodal_zoo.registry import build
@@ -168,6 +170,15 @@ def test_processor(processor: ImageTextProcessor) -> None:
     assert processor.texts("ab").shape == (1, 4)
     assert processor.images([FOLDER / "chelsea.png", np.zeros((8, 9, 3), np.uint8)]).shape == (2, 3, 16, 16)
     assert pad_ids([], 0).shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "model", [name for name in (*list_models("clip_vit_*"), *list_models("eva_clip_*")) if "tiny" not in name]
+)
+def test_published_models_drop_alpha_as_published(model: str) -> None:
+    images = compose(None, [f"+model={model}"]).model.processor.images
+    assert (images.resize, images.interpolation, images.background) == ("shorter_crop", "bicubic", None)
+    assert (tuple(images.mean), tuple(images.std)) == (MEAN, STD)
 
 
 def test_transform_from_a_configuration() -> None:

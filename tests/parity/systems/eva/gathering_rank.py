@@ -49,7 +49,7 @@ def main(folder: Path, world: int, number: int) -> None:
     """One process: all four modes on its own part of the batch."""
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(minutes=5))
     tensors = load_file(folder / "inputs.safetensors")
     results: dict[str, Tensor] = {}
     for local, with_gradient in MODES:

@@ -106,6 +106,6 @@ def run_ranks(request: Request, world: int) -> list[dict[str, Tensor]]:
             for number in range(world)
         ]
         for child in children:
-            output, _ = child.communicate(timeout=120)
+            output, _ = child.communicate(timeout=600)
             assert child.returncode == 0, output.decode()
         return [load_file(Path(folder) / f"{number}.safetensors") for number in range(world)]

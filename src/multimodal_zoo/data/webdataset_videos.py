@@ -1,0 +1,54 @@
+"""Video-text pairs in tar shards: video + txt + json under one key, as downloaders of web videos write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multimodal_zoo.data.documents import Document, Text
+from multimodal_zoo.data.media import Media
+from multimodal_zoo.data.shards import RawSample, find_image
+from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.webdataset_pairs import WebdatasetPairs
+from multimodal_zoo.registry import DATASETS
+
+
+@DATASETS.register_module(name="webdataset_videos")
+class WebdatasetVideos(WebdatasetPairs):
+    """Pairs read in a stream from tar shards, a few frames of each video.
+
+    Args:
+        sources: as in `webdataset_pairs`.
+        streams: as in `webdataset_pairs`.
+        shuffle: as in `webdataset_pairs`; whole encoded videos are held.
+        samples_per_epoch: as in `webdataset_pairs`.
+        media: how a video is read (`video_frames`).
+        caption: as in `webdataset_pairs`.
+    """
+
+    def __init__(
+        self,
+        sources: str | Sequence[str],
+        streams: int,
+        shuffle: int,
+        samples_per_epoch: int | None,
+        media: Media,
+        caption: str = "txt",
+    ) -> None:
+        super().__init__(sources, streams, shuffle, samples_per_epoch, caption)
+        self.media = media
+
+    def decode(self, sample: RawSample) -> Document:
+        """The document of an encoded sample: a video and its text.
+
+        Raises:
+            UnusableError: no video, no caption, or a video that cannot be read.
+        """
+        key = sample["__key__"]
+        encoded = find_image(sample, self.media.suffixes)
+        if encoded is None:
+            raise UnusableError("missing video", key)
+        facts = self._facts(sample)
+        text = self._text(sample, facts)
+        if not text:
+            raise UnusableError("missing caption", key)
+        return Document([self.media.read(encoded, key), Text(text)], {"key": key, **facts, "shard": sample["__url__"]})

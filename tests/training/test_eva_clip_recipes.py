@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -34,13 +35,15 @@ PUBLISHED = {
 }
 
 
+@cache
 def resolved(name: str) -> dict[str, Any]:
     """A recipe whose data and start are given."""
     given = ["initial_weights=null"]
-    node = compose(f"eva_clip/{name}").data.train
-    given += [f"data.train.sources.{key}.sources=x" for key in node.sources] if "weights" in node else []
-    given += [] if "weights" in node else ["data.train.sources=x"]
-    plain = OmegaConf.to_container(compose(f"eva_clip/{name}", given), resolve=True, throw_on_missing=True)
+    config = compose(f"eva_clip/{name}", given)
+    readers = config.data.train.sources.values() if "weights" in config.data.train else [config.data.train]
+    for reader in readers:
+        reader.sources = "x"
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -85,12 +85,12 @@ def settle(model: nn.Module, start: Callable[[str], Tensor], device: torch.devic
     named = dict((*model.named_parameters(), *model.named_buffers()))
     unset = [name for name, tensor in named.items() if tensor.is_meta]
 
-    def prepare(tensor: Tensor) -> Tensor:
+    def _prepare(tensor: Tensor) -> Tensor:
         if tensor.is_meta:
             return torch.empty_like(tensor, device=device)
         return tensor.float() if tensor.is_floating_point() else tensor
 
-    model._apply(prepare)
+    model._apply(_prepare)
     named = dict((*model.named_parameters(), *model.named_buffers()))
     with torch.no_grad():
         for name in unset:

@@ -54,8 +54,9 @@ def parameter_groups(case: Case) -> list[dict[str, Any]]:
     values = [f"optim.lr={config['lr']}", f"optim.weight_decay={config['wd']}"]
     for ours, theirs in TOWERS.items():
         tower = f"optim.groups.towers.{ours}"
-        values += [f"{tower}.lr={config[f'{theirs}_lr']}", f"+{tower}.weight_decay={config[f'{theirs}_wd']}"]
-        values += [f"{tower}.layer_decay.rate={config[f'{theirs}_ld']}"]
+        lr, decay, rate = (config.get(f"{theirs}_{key}") for key in ("lr", "wd", "ld"))
+        values += [f"{tower}.lr={'null' if lr is None else lr}", f"{tower}.layer_decay.rate={rate or 1.0}"]
+        values += [f"+{tower}.weight_decay={'null' if decay is None else decay}"]
     optim = OmegaConf.to_container(compose(None, ["+optim=eva_lamb", *values]).optim)
     assert isinstance(optim, dict)
     parameters = dict(make_model(case).named_parameters())

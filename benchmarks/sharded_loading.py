@@ -40,9 +40,10 @@ def overrides(width: int, depth: int) -> list[str]:
 def write(folder: Path, naming: str, suffix: str, options: argparse.Namespace) -> None:
     """One sharded checkpoint with random numbers, its index beside it."""
     import torch
+    from safetensors.torch import save_file
+
     from multimodal_zoo.checkpoints.tables import find_naming
     from multimodal_zoo.zoo import create
-    from safetensors.torch import save_file
 
     model = create("eva_clip_18b", overrides=overrides(options.width, options.depth))
     torch.nn.init.constant_(model.logit_scale.weight, math.log(100))  # what the Hub's naming stands for
@@ -93,6 +94,7 @@ def watched(call) -> tuple[object, dict[str, float]]:
 def load(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Peaks of loading, in MiB, with every page of the model touched at the end."""
     import torch
+
     from multimodal_zoo.zoo import create
 
     torch.set_num_threads(1)

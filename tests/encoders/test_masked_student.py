@@ -1,8 +1,7 @@
-"""A masked student and its teacher: the published numbers, gradients, bad input."""
+"""A masked student and its teacher: gradients, bad input; tests/parity has the published numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,50 +11,17 @@ from torch.testing import assert_close
 
 from multimodal_zoo import zoo
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables import eva_mim, eva_mim_config
+from multimodal_zoo.checkpoints.tables import eva_mim_config
 from multimodal_zoo.encoders.masked_student import MaskedStudent, scale_gradient
 from multimodal_zoo.encoders.patch_teacher import PatchTeacher
-from multimodal_zoo.objectives.batch import MaskedImageBatch
-from multimodal_zoo.objectives.masked_image import MaskedImageObjective
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model
-
-CLOSE = {"atol": 1e-5, "rtol": 2e-5}
-GRADIENTS = (
-    "image.patches.weight",
-    "mask_token",
-    "image.prefix.weight",
-    "image.blocks.layers.0.attention.qkv.key.weight",
-    "image.blocks.layers.1.mlp.inner_norm.weight",
-    "head.weight",
-)
-
-
-def part_of(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def small(**changes: Any) -> MaskedStudent:
     config = {"img_size": 24, "patch_size": 6, "embed_dim": 16, "depth": 2, "num_heads": 2, "predict_feature_dim": 5}
     fields = {**config, "rope": True, "subln": True, "naiveswiglu": True, "mlp_ratio": 2.0, "stop_grad_conv1": True}
     return build_model(eva_mim_config.student_node({**fields, **changes}))  # type: ignore[return-value]
-
-
-def test_teacher_student_loss_and_gradients_are_the_published_ones(golden: Callable[[str], Any]) -> None:
-    case = golden("eva_clip/mim_weak_to_strong")
-    io, mask = case.tensors, case.tensors["mask"]
-    student = build_model(eva_mim_config.student_node(case.config["student"]))
-    teacher = build(eva_mim_config.teacher_node(case.config["teacher"]))
-    student.load_state_dict(eva_mim.STUDENT.load(part_of(case.state, "student.")))
-    teacher.load_state_dict(eva_mim.TEACHER.load(part_of(case.state, "teacher.")))
-    assert_close(teacher(io["image"]).tokens, io["teacher_tokens"], **CLOSE)
-    assert_close(student(io["image"], mask).tokens, io["prediction"], **CLOSE)
-    outputs = MaskedImageObjective(teacher)(student, MaskedImageBatch(io["image"], mask, ["a", "b", "c"]))
-    outputs["loss"].backward()
-    assert_close(outputs["loss"], io["loss"], **CLOSE)
-    parameters = dict(student.named_parameters())
-    norms = torch.stack([parameters[name].grad.norm() for name in GRADIENTS])
-    assert_close(norms, io["grad_norms"], atol=1e-5, rtol=2e-3)
 
 
 def test_a_scaled_gradient_leaves_the_values_exactly_alone() -> None:

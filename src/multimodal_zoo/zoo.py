@@ -65,11 +65,13 @@ def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: i
 def _module(config: Mapping[str, Any], *, device: str | None = None, seed: int | None = 0) -> nn.Module:
     import torch
 
+    from multimodal_zoo.checkpoints.meta import meta_device
+
     arguments = {key: value for key, value in config.items() if key not in ("processor", "card")}
     with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
         if seed is not None:
             torch.manual_seed(seed)
-        with torch.device(device) if device else nullcontext():
+        with meta_device() if device == "meta" else torch.device(device) if device else nullcontext():
             return build(arguments, path="model")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.configs import read_json, variant_of
@@ -16,6 +15,7 @@ from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.guess import guess_variant
 from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES, weight_files
+from multimodal_zoo.checkpoints.meta import meta_device
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import clip_config, detect_naming, eva_clip, eva_clip_config
@@ -93,7 +93,7 @@ def _original(file: Path) -> dict[str, Any] | None:
 
 
 def _fits(node: Mapping[str, Any], shapes: Mapping[str, Tensor], naming: Naming) -> bool:
-    with torch.device("meta"):
+    with meta_device():
         model = build({key: value for key, value in node.items() if key not in ("processor", "card")}, path="model")
     return account(model, shapes, naming).exact
 

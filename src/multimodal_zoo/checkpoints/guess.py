@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.checkpoints.meta import meta_device
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 
 
@@ -56,5 +56,5 @@ def variant_on_meta(variant: str) -> nn.Module:
 
     node = {str(k): v for k, v in compose(None, [f"+model={variant}"]).model.items()}
     node.pop("processor", None)
-    with torch.device("meta"):
+    with meta_device():
         return build(node, path="model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Source:
         naming: the table from its names to ours; None if they are ours.
         weights: what a folder of ours says of its weights' origin.
         average: whether it is a training checkpoint whose averaged weights are read; None if it is none.
+        known: names and shapes, where they have been read already.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Source:
     naming: Naming | None = None
     weights: str | None = None
     average: bool | None = None
+    known: State | None = field(default=None, compare=False, repr=False)
 
     @property
     def files(self) -> list[Path]:
@@ -44,6 +46,8 @@ class Source:
 
     def shapes(self) -> State:
         """Names and shapes, on the meta device, in the file's naming."""
+        if self.known is not None:
+            return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")
 
     def shards(self) -> Iterator[State]:

@@ -93,7 +93,9 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
         found = replace(found, config=dict(config), variant=None)
     if found.average is not None:
         return replace(found, average=found.average and average)
-    return found if found.kind == recognisers.OURS else replace(found, naming=detect_naming(manifest(found.path)))
+    shapes = manifest(found.path)
+    naming = None if found.kind == recognisers.OURS else detect_naming(shapes)
+    return replace(found, naming=naming, known=shapes)
 
 
 def load_weights(

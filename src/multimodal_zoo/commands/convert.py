@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or ("=" in arguments[0] and not Path(arguments[0]).exists()):
         raise ValueError("mmzoo convert needs a file, folder or hf:// name first")
     source, *words = arguments
-    options = dict(word.split("=", 1) if "=" in word else (word, "") for word in words)
+    options = {key: value for key, _, value in (word.partition("=") for word in words)}
     if unknown := [key for key in options if key not in OPTIONS]:
         raise ValueError(f"{', '.join(unknown)}: no such option; mmzoo convert takes {', '.join(OPTIONS)}")
     from multimodal_zoo.checkpoints.convert import SHARD_SIZE, names, write_published

@@ -1,0 +1,42 @@
+"""Building models without memory, and without the work that drawing weights nobody sees would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+#: Functions of torch.nn.init and in-place methods of tensors that draw first weights, or scale what was drawn.
+DRAWS = (
+    "div_", "mul_", "normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_",
+    "xavier_normal_", "orthogonal_", "bernoulli_", "exponential_",
+)  # fmt: skip
+
+
+class _NoDraws(TorchFunctionMode):
+    """Draws on the meta device do nothing: for the first of them torch imports its compiler, which takes seconds."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in DRAWS:
+            drawn = args[0] if args else kwargs.get("tensor")
+            if isinstance(drawn, Tensor) and drawn.is_meta:
+                return drawn
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def meta_device() -> Iterator[None]:
+    """Create tensors on the meta device and draw nothing."""
+    with torch.device("meta"), _NoDraws():
+        yield

@@ -70,6 +70,7 @@ class Tower:
     Attributes:
         name: `image` or `text`.
         module: takes one tensor, gives embeddings; in evaluation mode.
+        eager: the same without anything done for the export: what a file is compared with.
         input: name of the input.
         output: name of the output.
         shape: of the input; a name stands for a size that may change, with its largest value in `limits`.
@@ -78,6 +79,7 @@ class Tower:
 
     name: str
     module: nn.Module
+    eager: nn.Module
     input: str
     output: str
     shape: tuple[str | int, ...]
@@ -111,15 +113,14 @@ def image_tower(model: nn.Module, height: int, width: int) -> Tower:
         ValueError: a model without an image side of the usual parts.
     """
     side = _side(model, "image")
-    encoder: Any = side.image
+    eager, encoder = ImageSide(copy.copy(side)).eval(), side.image
     if getattr(encoder, "rotary", None) is not None:
         probe = torch.zeros(1, 3, height, width, device=next(encoder.parameters()).device)
         with torch.no_grad():
             _, rotation, _ = copy.copy(encoder).eval().embed(probe)
-        side.image = _with_parts(encoder, rotary=FixedRotary(rotation))
-    return Tower(
-        "image", ImageSide(side).eval(), "images", "image_embedding", ("batch", 3, height, width), {"batch": None}
-    )
+        side._modules = {**side._modules, "image": _with_parts(encoder, rotary=FixedRotary(rotation))}
+    shape = ("batch", 3, height, width)
+    return Tower("image", ImageSide(side).eval(), eager, "images", "image_embedding", shape, {"batch": None})
 
 
 def text_tower(model: nn.Module) -> Tower:
@@ -130,7 +131,8 @@ def text_tower(model: nn.Module) -> Tower:
     """
     side = _side(model, "text")
     limits = {"batch": None, "tokens": int(side.text.context_length)}  # type: ignore[union-attr,arg-type]
-    return Tower("text", TextSide(side).eval(), "ids", "text_embedding", ("batch", "tokens"), limits)
+    module = TextSide(side).eval()
+    return Tower("text", module, module, "ids", "text_embedding", ("batch", "tokens"), limits)
 
 
 def _side(model: nn.Module, name: str) -> Any:

@@ -117,6 +117,17 @@ def test_another_resize_keeps_the_rest_of_the_transform(real):
     assert found.mean.equal(real.transform.mean)
 
 
+def test_all_else_of_the_transform_stays(real):
+    real.transform.background = (1, 2, 3)
+    other = resized(real, "pad")
+    kept = {key: value for key, value in vars(other.transform).items() if key != "resize"}
+    assert kept == {key: value for key, value in vars(real.transform).items() if key != "resize"}
+    assert (other.transform.resize, real.transform.resize) == ("pad", "shorter_crop")
+    assert other.tokenizer is real.tokenizer
+    clear = Image.new("RGBA", (6, 6), (9, 9, 9, 0))
+    assert other.transform.pixels(clear)[:, 3, 3].tolist() == [1, 2, 3]
+
+
 def test_errors(model, processor, real, cpu):
     with pytest.raises(TypeError, match="'squash' needs a processor with an image_transform"):
         resized(processor, "squash")

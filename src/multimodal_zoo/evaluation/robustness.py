@@ -51,6 +51,7 @@ class RobustnessTable:
         rows: list[Sequence[Cell]] = [
             (title, _points(published.get(key)), _points(ours.get(key)), _difference(ours.get(key), published.get(key)))
             for key, title in titles.items()
+            if ours or published
         ]
         left_out = [name for name in names if name not in results]
         if left_out:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from multimodal_zoo.data.documents import Document, Image, Picture, Video
-from multimodal_zoo.data.transforms import ImageTransform
+from multimodal_zoo.data.transforms import RESIZES, ImageTransform, choose
 from multimodal_zoo.evaluation.features import Counter, evaluating, finite, floating_dtype, prefetched
 from multimodal_zoo.evaluation.samples import Reading, Samples, describe, documents_of, size_of, skipped
 
@@ -33,9 +33,10 @@ def resized(processor: Any, resize: str) -> Any:
             f"resize: {resize!r} needs a processor with an image_transform, not {type(own).__name__}; "
             "leave resizes (or resize) out to use the processor as it is"
         )
+    choose(resize, dict(RESIZES), "images.resize")
     other = copy.copy(processor)
-    mean, std = own.mean.tolist(), own.std.tolist()
-    other.transform = ImageTransform(own.size, mean, std, resize, own.interpolation, own.background)
+    other.transform = copy.copy(own)  # whatever else the transform has stays as it is
+    other.transform.resize = resize
     return other
 
 

@@ -39,7 +39,7 @@ def small(checkpoint: str = "none", device: str = "cpu") -> nn.Module:
 
 
 def inputs(batch: int):
-    return torch.randn(batch, 3, 32, 32), torch.zeros(batch, 12, dtype=torch.long)
+    return torch.randn(batch, 3, 32, 32), torch.arange(12).repeat(batch, 1)  # full texts: shorter ones are packed
 
 
 def measured(model: nn.Module, batch: int) -> int:
@@ -93,7 +93,7 @@ def step_of(name: str, checkpoint: str) -> tuple[nn.Module, tuple[torch.Tensor, 
     variant = name if name.startswith("eva") else "eva_clip_tiny"
     config = declaration(variant, [*STEPS[name], *both])
     side, length = config["image"]["image_size"], config["text"]["context_length"]
-    return build_model(config).train(), (torch.randn(8, 3, side, side), torch.zeros(8, length, dtype=torch.long))
+    return build_model(config).train(), (torch.randn(8, 3, side, side), torch.arange(length).repeat(8, 1))
 
 
 @pytest.mark.parametrize("checkpoint", ["none", "block"])

@@ -98,7 +98,7 @@ class ClipTextTransformer(nn.Module):
         end = end_positions(ids)
         if ids.device.type == "cpu" and ids.numel() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             lengths = (end + 1).tolist()
-            if sum(lengths) < _FULL * ids.numel():
+            if 0 < sum(lengths) < _FULL * ids.numel():  # 0: a plan is made, with ids that have no values
                 return self._packed(ids, pack_texts(lengths, ids.shape[1], self.context_length))
         return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end[:, None]))[:, 0]
 

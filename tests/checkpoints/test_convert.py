@@ -155,7 +155,7 @@ def test_shards_hold_every_tensor_once(tmp_path: Path) -> None:
     assert list(index["weight_map"]) == list(state)
 
 
-PUBLISHED = ["eva_clip_g14", "eva_clip_b16", "eva_clip_l14_336", "eva_clip_e14_plus", "eva_clip_8b", "eva_clip_18b"]
+PUBLISHED = ["eva_clip_g14", "eva_clip_l14_336", "eva_clip_e14_plus", "eva_clip_18b"]
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)

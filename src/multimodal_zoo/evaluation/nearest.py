@@ -115,6 +115,7 @@ def search_shards(queries: np.ndarray, shards: Sequence[Path], column: str, coun
     sizes: list[int] = []
 
     def blocks() -> Iterator[np.ndarray]:
+        """The column of each shard; their sizes are noted in passing."""
         for path, found in zip(shards, ahead(lambda path: read_columns(path, [column]), shards), strict=True):
             if column not in found:
                 raise ValueError(f"{path.name} has no column {column!r}; the folder was made without it")

@@ -156,7 +156,7 @@ def test_sharded_tensors_take_the_same_steps(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for process in running:
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output.decode()
     ends = torch.load(tmp_path / "ends.pt", weights_only=True)
     for found, wanted in zip(ends, train(start(), 4, 0.01, 0.05), strict=True):

@@ -23,9 +23,10 @@ def test_a_folder_that_cannot_be_written_names_its_key(tmp_path: Path) -> None:
 def test_the_command_refuses_such_a_folder_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from multimodal_zoo.commands import train
     from multimodal_zoo.commands.errors import is_ours, message
+    from multimodal_zoo.training import initial
 
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(train, "initial_model", lambda recipe: pytest.fail("went on"))
+    monkeypatch.setattr(initial, "initial_model", lambda recipe, **others: pytest.fail("went on"))
     config = compose("quickstart", [f"run.dir={tmp_path / 'file' / 'run'}"])
     with pytest.raises(OSError, match=r"run folder .*file/run cannot be written: .*run.dir=PATH") as caught:
         train.run(config)

@@ -169,7 +169,7 @@ def test_two_ranks_start_where_one_process_does(files: dict[str, str], tmp_path:
         for rank in range(2)
     ]
     for process in running:
-        output = process.communicate(timeout=180)[0]
+        output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output.decode()
     for name, start in starts.items():
         found = torch.load(tmp_path / f"{name}.pt", weights_only=True)

@@ -60,9 +60,9 @@ def train_ours(styles: list[str], seed: int, budget: float) -> tuple[Any, Any, d
     from omegaconf import OmegaConf
 
     import multimodal_zoo as zoo
-    from multimodal_zoo.commands.train import initial_model
     from multimodal_zoo.registry import build
     from multimodal_zoo.training import assemble
+    from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
 
     quieten()
@@ -73,7 +73,7 @@ def train_ours(styles: list[str], seed: int, budget: float) -> tuple[Any, Any, d
         recipe["run"] = {"name": "quickstart", "dir": str(folder)}
         recipe.pop("hydra", None)
         recipe = OmegaConf.to_container(OmegaConf.create(recipe), resolve=True)
-        model = initial_model(recipe)
+        model, _ = initial_model(recipe)
         data = build(recipe["data"], path="data", processor=model.processor)
         module = assemble.contrastive_module(recipe, model)
         callbacks = assemble.callbacks(recipe)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multimodal_zoo.card import Card
+    from multimodal_zoo.checkpoints.source import Source
     from multimodal_zoo.inference.placement import Placement
 
 __all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "from_pretrained"]
@@ -126,7 +127,7 @@ def create(
         ValueError, ImportError: a quantisation or placement that cannot be.
     """
     config = declaration(variant, overrides, **values)
-    from multimodal_zoo.checkpoints.store import find_dtype, load_weights, recognise
+    from multimodal_zoo.checkpoints.store import find_dtype, load_weights
 
     if pretrained is None:
         if quantize is not None or placement is not None:
@@ -136,6 +137,21 @@ def create(
             )
         model = build_model(config, device=device, seed=seed)
         return model if dtype is None else model.to(find_dtype(dtype))
+    source, place, sha256 = _opened(variant, config, pretrained)
+    model = _receiver(config)
+    if quantize is None and placement is None:
+        load_weights(model, source, device=device, dtype=dtype, sha256=sha256, resize=resize)
+        return attach(model, config, weights=place).to(device).eval()
+    from multimodal_zoo.inference.loading import Target, load_for_inference
+
+    target = Target(device, dtype or "auto", quantize, placement, offload_folder)
+    load_for_inference(model, source, target, sha256=sha256, resize=resize)
+    return attach(model, config, weights=place).eval()
+
+
+def _opened(variant: str, config: Mapping[str, Any], pretrained: str | Path) -> tuple[Source, str, str | None]:
+    """The checkpoint that `pretrained` means, where it is, and what its file must hash to, if a card says."""
+    from multimodal_zoo.checkpoints.store import recognise
     from multimodal_zoo.checkpoints.tables import find_naming
 
     published = _published(variant, config) if pretrained == "published" else {}
@@ -146,15 +162,7 @@ def create(
     source = recognise(place, config)
     if naming is not None:
         source = replace(source, naming=naming)
-    model = _receiver(config)
-    if quantize is None and placement is None:
-        load_weights(model, source, device=device, dtype=dtype, sha256=published.get("sha256"), resize=resize)
-        return attach(model, config, weights=place).to(device).eval()
-    from multimodal_zoo.inference.loading import Target, load_for_inference
-
-    target = Target(device, dtype or "auto", quantize, placement, offload_folder)
-    load_for_inference(model, source, target, sha256=published.get("sha256"), resize=resize)
-    return attach(model, config, weights=place).eval()
+    return source, place, published.get("sha256")
 
 
 def _receiver(config: Mapping[str, Any]) -> nn.Module:

@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,17 @@ def read_state_dict(path: str | Path, *, sha256: str | None = None) -> State:
     return state
 
 
-def iterate_shards(path: str | Path, *, sha256: str | None = None) -> Iterator[State]:
+def iterate_shards(
+    path: str | Path, *, sha256: str | None = None, passing: Callable[[str], bool] | None = None
+) -> Iterator[State]:
     """The tensors of a checkpoint, one file at a time; drop each before taking the next to bound the memory.
+
+    Args:
+        path: as in `read_state_dict`.
+        sha256: as in `read_state_dict`.
+        passing: says of a name whether its tensor is dropped soon while others of the file stay. Such tensors come
+            from a second mapping of the file, which goes with the last of them: the pages of one mapping stay in memory
+            as long as any of its tensors does.
 
     Raises:
         CorruptCheckpoint: besides what reading a file raises, shards that do not hold what their index says.
@@ -58,7 +67,7 @@ def iterate_shards(path: str | Path, *, sha256: str | None = None) -> Iterator[S
     index = _index_of(local)
     placed = read_index(index) if index is not None else None
     for file in files:
-        state = unwrap(read_file(file), file)
+        state = _mapped(file, passing)
         if placed is not None:
             said = {name for name, shard in placed.items() if shard == file.name}
             if said != set(state):
@@ -67,6 +76,16 @@ def iterate_shards(path: str | Path, *, sha256: str | None = None) -> Iterator[S
                     f"{file}: disagrees with {index} about {len(differing)} tensors: {differing[:5]}"
                 )
         yield state
+
+
+def _mapped(file: Path, passing: Callable[[str], bool] | None) -> State:
+    """The tensors of one file, those that pass in a mapping of their own."""
+    state = unwrap(read_file(file), file)
+    soon = [name for name in state if passing is not None and passing(name)]
+    if soon and len(soon) < len(state) and _is_mapped(file):
+        again = unwrap(read_file(file), file)
+        state.update({name: again[name] for name in soon})
+    return state
 
 
 def manifest(path: str | Path) -> State:
@@ -175,6 +194,10 @@ def _read_pickle(path: Path, device: str) -> dict[str, Any]:
     if isinstance(content, Mapping):
         return dict(content)
     raise UnknownCheckpoint(f"{path}: looked for a mapping of names to tensors, found {type(content).__name__}")
+
+
+def _is_mapped(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (zipfile.is_zipfile(path) and not _is_script(path))
 
 
 def _is_script(path: Path) -> bool:

@@ -31,8 +31,8 @@ class Shards(Protocol):
         """Names and shapes, on the meta device."""
         ...
 
-    def shards(self) -> Iterator[State]:
-        """The tensors, one file at a time."""
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time; `passing` as in `files.iterate_shards`."""
         ...
 
 
@@ -140,14 +140,14 @@ def load_into(
     """
     if not assign and any(p.is_meta for p in model.parameters()):
         raise CheckpointError("the model is on the meta device: load with assign=True")
-    what, shards, shapes = _opened(state)
+    translator = Translator(naming) if naming is not None else None
+    what, shards, shapes = _opened(state, translator.copies if translator is not None and assign else None)
     if shapes is not None:
         result = account(model, shapes, naming)
         result.require(what, "" if result.exact else _hint(result, model, shapes, naming))
     if dtype is not None:
         model.to(dtype)
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    translator = Translator(naming) if naming is not None else None
     seen: dict[str, Tensor] = {}
     move = _mover(wanted, device, deliver) if assign else None
     for shard in shards:
@@ -168,15 +168,15 @@ def load_into(
 
 
 def _opened(
-    state: str | Path | Mapping[str, Tensor] | Shards | Iterable[State],
+    state: str | Path | Mapping[str, Tensor] | Shards | Iterable[State], passing: Callable[[str], bool] | None
 ) -> tuple[str, Iterable[Mapping[str, Tensor]], Mapping[str, Tensor] | None]:
     """What to call the checkpoint, its shards, and its shapes where they are known beforehand."""
     if isinstance(state, (str, Path)):
-        return str(state), iterate_shards(state), manifest(state)
+        return str(state), iterate_shards(state, passing=passing), manifest(state)
     if isinstance(state, Mapping):
         return "the given state", [state], state
     if isinstance(state, Shards):
-        return str(state.path), state.shards(), state.shapes()
+        return str(state.path), state.shards(passing), state.shapes()
     return "the given shards", state, None
 
 

@@ -96,6 +96,11 @@ class Translator:
         """Whether a rule claims this name."""
         return self._claim(name) is not None
 
+    def copies(self, name: str) -> bool:
+        """Whether translating copies this tensor, so that nothing refers to the source afterwards."""
+        claim = self._claim(name)
+        return claim is not None and self.naming.rules[claim[0]].copies
+
     def feed(self, state: Mapping[str, Tensor]) -> State:
         """Translate one shard; names that fit no rule are kept in `unexpected`.
 

@@ -31,6 +31,7 @@ class Rule:
         to_ours: the tensors of `theirs`, in order, to those of `ours`.
         to_theirs: the way back.
         written: whether saving writes `theirs` although nothing of `ours` feeds it (a constant).
+        copies: whether `to_ours` makes new tensors instead of views, so that those of `theirs` serve no longer.
     """
 
     theirs: tuple[str, ...]
@@ -38,6 +39,7 @@ class Rule:
     to_ours: Move = _unchanged
     to_theirs: Move = _unchanged
     written: bool = False
+    copies: bool = False
 
     def __post_init__(self) -> None:
         if len({Pattern(name).holes for name in (*self.theirs, *self.ours)}) > 1:
@@ -109,7 +111,7 @@ def pack(theirs: Sequence[str | None], ours: str, sizes: Sequence[int] | None = 
         dim: the dimension that is packed.
     """
     present, join, split = _slices(theirs, sizes, dim)
-    return Rule(present, (ours,), join, split)
+    return Rule(present, (ours,), join, split, copies=True)
 
 
 def unpack(theirs: str, ours: Sequence[str | None], sizes: Sequence[int] | None = None, dim: int = 0) -> Rule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ class Source:
             return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")
 
-    def shards(self) -> Iterator[State]:
-        """The tensors in the file's naming, one file at a time."""
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors in the file's naming, one file at a time; `passing` as in `iterate_shards`."""
         if self.average is None:
-            yield from iterate_shards(self.path)
+            yield from iterate_shards(self.path, passing=passing)
         else:
             yield self._training("cpu")
 

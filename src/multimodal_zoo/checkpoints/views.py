@@ -46,9 +46,10 @@ class View:
             state.update(shard)
         return state
 
-    def shards(self) -> Iterator[State]:
-        """The tensors, one file at a time."""
-        yield from self._shown(self.source.shards())
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time; the view knows by itself which of them its naming copies."""
+        copied = passing if self.naming is None else Translator(self.naming).copies
+        yield from self._shown(self.source.shards(copied))
 
     def _shown(self, shards: Iterable[State]) -> Iterator[State]:
         left_out: list[str] = []

@@ -69,7 +69,10 @@ def load_for_inference(
         """The tensor on its device, in its bits."""
         device = target.device if placed is None else device_of(name, placed)
         moved = tensor if device in (None, "disk") else tensor.to(device)
-        return moved if shrink is None else shrink(name, moved)
+        if shrink is None:
+            return moved
+        shrunk = shrink(name, moved)
+        return tensor.clone() if shrunk is tensor else shrunk  # the mapped file goes, with all pages that were read
 
     model.requires_grad_(False)
     if resize:

@@ -100,6 +100,20 @@ def test_the_last_matrix_product_is_not_repeated():
     assert part.fc2.weight.grad is not None
 
 
+@pytest.mark.parametrize("name", parts())
+def test_transforms_of_torch_func_see_through_it(name):
+    part, x = parts()[name].double(), torch.randn(3, 6, dtype=torch.float64)
+    weights = dict(part.named_parameters())
+
+    def loss(weights: dict[str, Tensor], row: Tensor) -> Tensor:
+        return torch.func.functional_call(part, weights, (row,)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    part(x).square().sum().backward()
+    for key, parameter in part.named_parameters():
+        assert_close(each[key].sum(0), parameter.grad, rtol=1e-12, atol=1e-13)
+
+
 def test_nothing_is_kept_apart_where_no_gradient_flows():
     x = torch.randn(4, 6)
     assert recompute(torch.sin, x).grad_fn is None

@@ -20,6 +20,7 @@ def recompute(run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         *inputs: what it works on.
     """
     watched = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    if not watched or torch.compiler.is_compiling():  # a compiler decides by itself what to keep
+    # a compiler decides by itself what to keep; torch.func takes no hooks on what is kept
+    if not watched or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return run(*inputs)
     return checkpoint_call(run, *inputs, use_reentrant=False, preserve_rng_state=False, determinism_check="none")

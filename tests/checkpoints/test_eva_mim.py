@@ -13,7 +13,8 @@ import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
 from multimodal_zoo.checkpoints.store import load_part, save_model
 from multimodal_zoo.checkpoints.tables import eva_mim
-from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
+from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node, teacher_node
+from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model, declaration
 
 CONFIG: dict[str, Any] = {
@@ -98,3 +99,16 @@ def test_a_student_of_ours_starts_a_clips_image_tower(tmp_path) -> None:
         assert torch.equal(clip.image.state_dict()[name], tensor), name
     with pytest.raises(CheckpointMismatch, match=r"misshapen"):
         load_part(zoo.create("eva_clip_tiny", overrides=["model.image.width=64"]), "image", tmp_path / "student")
+
+
+@pytest.mark.parametrize("extra", [{}, {"init_values": 0.1, "intp_freq": True, "pt_hw_seq_len": 16}])
+def test_a_teacher_with_inner_norms_takes_a_clip_towers_tensors(extra: dict[str, Any]) -> None:
+    """A later EVA-CLIP as teacher has norms over the heads, which no student has."""
+    fields = {key: value for key, value in CONFIG.items() if key not in ("stop_grad_conv1", "predict_feature_dim")}
+    teacher = build(teacher_node({**fields, **extra, "num_classes": 20}))
+    assert teacher.encoder.rotary.pretrained_side == extra.get("pt_hw_seq_len", 6)
+    state = eva_mim.TEACHER.save(teacher.state_dict())
+    assert ("visual.blocks.5.gamma_2" in state) is bool(extra)
+    again = eva_mim.TEACHER.load({**state, "visual.blocks.0.attn.inner_attn_ln.bias": torch.full((128,), 3.0)})
+    assert again.keys() == teacher.state_dict().keys()
+    assert bool((again["encoder.blocks.layers.0.attention.inner_norm.bias"] == 3).all())

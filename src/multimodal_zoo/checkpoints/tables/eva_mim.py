@@ -15,18 +15,13 @@ from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Rule, drop, rename, reshape
+from multimodal_zoo.checkpoints.rules import Rule, drop, lead, rename, reshape
 
 #: Rotary tables: they follow from the sizes and were stored in several shapes.
 _DERIVED = ("rope.freqs_cos", "rope.freqs_sin", "blocks.{}.attn.rope.freqs_cos", "blocks.{}.attn.rope.freqs_sin")
 #: Tensors of a student that no image tower has.
 STUDENT_ONLY = ("mask_token", "lm_head.*")
 _INNER = "attention.inner_norm."
-
-
-def _batched(theirs: str, ours: str) -> Rule:
-    """The same table with a leading dimension of size 1."""
-    return Rule((theirs,), (ours,), lambda given: [given[0][0]], lambda given: [given[0][None]])
 
 
 def _output_bias(theirs: str, ours: str) -> Rule:
@@ -51,6 +46,8 @@ def _tower(inner_norm: bool) -> list[Rule]:
     pairs = [
         ("norm1.*", "norm_1.*"),
         ("norm2.*", "norm_2.*"),
+        ("gamma_1", "scale_1.weight"),
+        ("gamma_2", "scale_2.weight"),
         ("attn.q_bias", "attention.qkv.q_bias"),
         ("attn.v_bias", "attention.qkv.v_bias"),
         ("attn.qkv.weight", "attention.qkv.weight"),
@@ -70,8 +67,8 @@ def _tower(inner_norm: bool) -> list[Rule]:
     bias = _output_bias(pair[0], ours) if inner_norm else rename(*pair)
     return [
         rename("patch_embed.proj.*", "patches.*"),
-        reshape("cls_token", "prefix.weight", shape=(1, -1), their_shape=(1, 1, -1)),
-        _batched("pos_embed", "positions.weight"),
+        lead("cls_token", "prefix.weight"),
+        lead("pos_embed", "positions.weight"),
         *(rename(theirs + a, ours + b) for a, b in pairs),
         bias,
         rename("norm.*", "pool.norm.*"),
@@ -97,7 +94,11 @@ CLIP_IMAGE = Naming(
 )
 TEACHER = Naming(
     "eva_clip_teacher",
-    [*_PLAIN.under("visual.", "encoder.").rules, rename("visual.head.*", "projection.*")],
+    [
+        *_PLAIN.under("visual.", "encoder.").rules,
+        rename("visual.blocks.{}.attn.inner_attn_ln.*", f"encoder.blocks.layers.{{}}.{_INNER}*"),
+        rename("visual.head.*", "projection.*"),
+    ],
 )
 
 #: A student of this library, in our own names, into the image tower of a dual encoder with inner norms.
@@ -107,7 +108,15 @@ OWN_IMAGE = Naming(
         *(rename(f"image.{name}", f"image.{name}") for name in ("patches.*", "prefix.*", "positions.*", "pool.*")),
         *(
             rename(f"image.blocks.layers.{{}}.{name}", f"image.blocks.layers.{{}}.{name}")
-            for name in ("norm_1.*", "norm_2.*", "attention.qkv.*", "attention.out.weight", "mlp.*")
+            for name in (
+                "norm_1.*",
+                "norm_2.*",
+                "scale_1.*",
+                "scale_2.*",
+                "attention.qkv.*",
+                "attention.out.weight",
+                "mlp.*",
+            )
         ),
         _output_bias("image.blocks.layers.{}.attention.out.bias", "image.blocks.layers.{}."),
         drop("mask_token"),

@@ -21,7 +21,10 @@ STEM_GRADIENT = 0.1
 #: Normalisation of every EVA-CLIP, which teacher and student share.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 #: Fields named as in EVA-CLIP's own `vision_cfg`.
-_SAME = ("mlp_ratio", "patch_size", "qkv_bias", "rope", "naiveswiglu", "subln", "drop_path_rate", "postnorm")
+_SAME = (
+    "mlp_ratio", "patch_size", "qkv_bias", "rope", "naiveswiglu", "subln", "drop_path_rate", "postnorm", "intp_freq",
+    "pt_hw_seq_len",
+)  # fmt: skip
 #: Fields that choose a kernel, or what the nodes say elsewhere.
 _ELSEWHERE = ("img_size", "embed_dim", "depth", "num_heads", "xattn", "stop_grad_conv1", "predict_feature_dim")
 
@@ -32,19 +35,21 @@ def _vision(config: Mapping[str, Any]) -> Node:
     Raises:
         UnknownCheckpoint: a field without meaning here, or a required one that is missing.
     """
-    known = (*_SAME, *_ELSEWHERE, "num_classes")
+    known = (*_SAME, *_ELSEWHERE, "num_classes", "init_values")
     if strange := [f"{key}={value!r}" for key, value in config.items() if key not in known and value]:
         raise UnknownCheckpoint(f"masked image modelling configuration: {', '.join(strange)}: not understood")
     needed = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     if missing := [key for key in needed if key not in config]:
         raise UnknownCheckpoint(f"masked image modelling configuration: no {', '.join(missing)}")
+    own_grid = config["img_size"] // config["patch_size"]  # what the rotary table is for, unless the fields say else
     return {
+        "pt_hw_seq_len": own_grid,
         **{key: config[key] for key in _SAME if key in config},
+        "ls_init_value": config.get("init_values"),
         "image_size": config["img_size"],
         "layers": config["depth"],
         "width": config["embed_dim"],
         "head_width": config["embed_dim"] // config["num_heads"],
-        "pt_hw_seq_len": config["img_size"] // config["patch_size"],  # the rotary table is for the student's own grid
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,6 @@ from harness.cases import Case
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.files import unwrap
-from multimodal_zoo.checkpoints.load import load_into
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.store import load_weights
 from multimodal_zoo.checkpoints.tables import detect_naming
@@ -19,7 +19,9 @@ from multimodal_zoo.checkpoints.tables.eva_clip_config import hub_node, image_no
 from multimodal_zoo.registry import build
 
 #: What of a case's configuration describes a model.
-MODEL_FIELDS = ("embed_dim", "vision_cfg", "text_cfg")
+MODEL_FIELDS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+#: The image tower of the file, where that differs from the model's.
+FILE_FIELD = "checkpoint_vision_cfg"
 
 
 class Part(nn.Module):
@@ -38,18 +40,18 @@ def naming_of(case: Case) -> Naming:
     return naming
 
 
-def node_of(case: Case) -> dict[str, Any]:
-    """The model node of a configuration of two towers, original or the Hub's."""
-    if "projection_dim" in case.config:
-        return hub_node(case.config, head_bias="visual_projection.bias" in case.manifest)
-    return original_node({key: case.config[key] for key in MODEL_FIELDS})
+def make_model(case: Case, apart: Collection[str] = (FILE_FIELD,)) -> nn.Module:
+    """What the configuration describes, without the weights: a model, or one tower with its projection.
 
-
-def make_model(case: Case) -> nn.Module:
-    """What the configuration describes, without the weights: a model, or one tower with its projection."""
-    config = case.config
+    Args:
+        case: its configuration is original or the Hub's; a field that nothing understands is an error.
+        apart: fields of the configuration that describe no model.
+    """
+    config = {key: value for key, value in case.config.items() if key not in apart}
     if "projection_dim" in config or ("vision_cfg" in config and "text_cfg" in config):
-        node = node_of(case)
+        hub = "projection_dim" in config
+        biased = "visual_projection.bias" in case.manifest
+        node = hub_node(config, head_bias=biased) if hub else original_node(config)
         return build({key: value for key, value in node.items() if key not in ("card", "processor")}, path="model")
     assert "vision_cfg" in config or "text_cfg" in config, f"config describes no model: {sorted(config)}"
     return Part("image", image_nodes(config)) if "vision_cfg" in config else Part("text", text_nodes(config))
@@ -58,18 +60,15 @@ def make_model(case: Case) -> nn.Module:
 def model_of(case: Case) -> nn.Module:
     """The model in evaluation mode with the case's weights, every tensor accounted for; one per case.
 
-    A whole model reads them from a file of the kind that is published: a pickled dictionary inside another.
+    They are read from a file of the kind that is published: a pickled dictionary inside another.
     """
 
     def make() -> nn.Module:
         model = make_model(case)
-        if isinstance(model, Part):
-            load_into(model, case.state, naming_of(case))
-            return model.eval()
         with TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
             torch.save({"epoch": 1, "state_dict": case.state}, file)
-            load_weights(model, file, resize="checkpoint_vision_cfg" in case.config)
+            load_weights(model, file, resize=FILE_FIELD in case.config)
         return model.eval()
 
     return case.once("model", make)

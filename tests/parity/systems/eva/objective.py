@@ -67,7 +67,8 @@ def gradients(request: Request) -> Outcome:
     model, _ = losses(request)
     found = published_gradients(request.case, model)
     norms = torch.stack([found[name].norm() for name in names])
-    return {"grad_norms": norms, "grad_logit_scale": found["logit_scale"]}
+    (scale,) = (name for name in found if name.endswith("logit_scale"))
+    return {"grad_norms": norms, "grad_logit_scale": found[scale]}
 
 
 def whole_batch(request: Request) -> Outcome:

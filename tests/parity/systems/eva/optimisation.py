@@ -59,7 +59,7 @@ def parameter_groups(case: Case) -> list[dict[str, Any]]:
         values += [f"+{tower}.weight_decay={'null' if decay is None else decay}"]
     optim = OmegaConf.to_container(compose(None, ["+optim=eva_lamb", *values]).optim)
     assert isinstance(optim, dict)
-    parameters = dict(make_model(case).named_parameters())
+    parameters = dict(make_model(case, apart=RATES).named_parameters())
     return read_rules(optim["groups"]).groups(parameters, optim["lr"], optim["weight_decay"])
 
 

@@ -108,9 +108,8 @@ def sub_layers(tower: nn.Module, inputs: Tensor) -> dict[tuple[int, str], Tensor
 
 def rotary_table(request: Request) -> Outcome:
     """Cosines and sines of every patch, row by row."""
-    vision = request.case.config["vision_cfg"]
     tower = model_of(request.case).image
-    side = vision["image_size"] // vision["patch_size"]
+    side = tower.image_size // tower.patches.patch_size
     rotation = tower.rotary((side, side), 0, torch.device("cpu"))
     return {"rope_cos": rotation.cos, "rope_sin": rotation.sin}
 

@@ -28,10 +28,12 @@ def test_only_tensors_on_meta_are_left_alone() -> None:
     assert bool((real >= 1).all())
 
 
-def test_building_on_meta_imports_neither_compiler_nor_algebra() -> None:
+def test_building_and_naming_on_meta_import_neither_compiler_nor_algebra() -> None:
     """Both together take seconds and more than 100 MB, for weights that nobody sees."""
     program = (
-        "import sys; from multimodal_zoo.zoo import create; create('eva_clip_tiny', device='meta');"
+        "import sys; from multimodal_zoo.zoo import create; model = create('eva_clip_tiny', device='meta');"
+        "from multimodal_zoo.checkpoints.rules import pack; weight = model.image_projection.weight;"
+        "assert pack(['q', 'k'], 'qk').to_ours([weight, weight])[0].shape[0] == 2 * weight.shape[0];"
         "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
+from multimodal_zoo.checkpoints.files import iterate_shards
 from multimodal_zoo.checkpoints.load import account, load_into
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.rules import constant, drop, filled, pack, rename, reshape, transpose, unpack
@@ -180,6 +184,29 @@ def test_meta_models_take_shards_by_assignment(tmp_path):
         receiver = model()
     load_into(receiver, tmp_path / "x.pt", assign=True)
     assert all(torch.equal(receiver.get_parameter(n), p) for n, p in source.named_parameters())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_what_is_copied_leaves_no_second_mapping(suffix, tmp_path):
+    state = {f"{part}.weight": torch.randn(4, 4) for part in "qkvo"}
+    file = tmp_path / f"model.{suffix}"
+    save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
+
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count(str(file))
+
+    naming = Naming("hub", [pack(["q.weight", "k.weight", "v.weight"], "qkv.weight"), rename("o.weight", "o.weight")])
+    with torch.device("meta"):
+        model = nn.ModuleDict({"qkv": nn.Linear(4, 12, bias=False), "o": nn.Linear(4, 4, bias=False)})
+    shards = iterate_shards(file, passing=Translator(naming).copies)
+    one = next(shards)
+    assert mappings() >= 2
+    assert all(torch.equal(one[name], tensor) for name, tensor in state.items())
+    del one, shards
+    load_into(model, file, naming, assign=True)
+    assert mappings() == 1
+    assert torch.equal(model["qkv"].weight, torch.cat([state[f"{part}.weight"] for part in "qkv"]))
 
 
 def test_buffers_left_on_meta_are_told():

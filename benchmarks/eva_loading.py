@@ -1,29 +1,37 @@
-"""EVA-CLIP L/14 from one file: built on `meta`, memory-mapped and assigned, against torch.load and load_state_dict.
+"""EVA-CLIP L/14 from one file to a ready model, against building it and torch.load with load_state_dict.
 
-The rival builds the model with random weights, reads the file into memory and copies it; both are timed, the copy alone
-too, as into a model that is there already. Ours starts from the name of the variant: composing its configuration,
-recognising the file, checking every tensor's shape and building the model count. Random weights, published naming.
-`dtype="auto"` keeps a half-precision file as it is; None widens it to float32, which has to read it. Memory is what the
-process holds more, all pages and those that are no file's, until the first use.
+Every measurement has a process of its own; the rivals alternate. Imports come before the clock starts; seconds are the
+processor's. Each file holds random weights in the published naming.
+
+- ours: `create(variant, pretrained=file)`: composing the configuration, recognising the file, building on `meta`,
+  checking every name and shape, mapping and assigning. `dtype="auto"` keeps the file's precision; a file of half
+  precision loaded as float32 is widened, so all of it is read and written.
+- plain: the same model built with its random weights in float32, the file read into memory (`torch.load`, or
+  `load_file` of safetensors), `load_state_dict`; putting our names in the place of the file's is not timed.
+- open_clip: likewise with `open_clip.create_model` and a file in its own naming.
+- alone: only the loading, into a model that is built already and stays in float32; both sides copy then.
+
+Memory is the most that the process holds more than before, until the first use.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from _report import alternate, ratio, record, use_threads
-from sharded_loading import watched
+from _report import _status, record, use_threads
 
-MIB = 2**20
+PEER = "EVA02-L-14"
 
 
-def write(folder: Path, variant: str) -> None:
-    """The same random weights as a pickle and as safetensors, in half and in full precision."""
+def write(folder: Path, variant: str, peer: bool) -> None:
+    """The same random weights as a pickle and as safetensors, in half and in full precision; and open_clip's."""
     import torch
     from safetensors.torch import save_file
 
@@ -35,89 +43,123 @@ def write(folder: Path, variant: str) -> None:
         tensors = {name: tensor.to(getattr(torch, kind)).contiguous() for name, tensor in state.items()}
         torch.save(tensors, folder / f"{kind}.pt")
         save_file(tensors, folder / f"{kind}.safetensors")
+    if peer:
+        import open_clip
+
+        model = open_clip.create_model(PEER)
+        torch.save({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / "open_clip.pt")
 
 
 def read(path: Path) -> dict:
+    """All tensors in memory."""
     import torch
     from safetensors.torch import load_file
 
     return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
 
 
-def built(state: dict, dtype) -> object:
-    """A model that is built already, under the names of the file: what the rival copies into."""
-    import torch
+class Watch:
+    """Processor seconds, and MiB held more at most, of what happens inside."""
 
-    root = torch.nn.Module()
-    for name, tensor in state.items():
-        module, (*path, leaf) = root, name.split(".")
-        for part in path:
-            if not hasattr(module, part):
-                module.add_module(part, torch.nn.Module())
-            module = getattr(module, part)
-        module.register_parameter(leaf, torch.nn.Parameter(torch.zeros(tensor.shape, dtype=dtype)))
-    return root
+    def __enter__(self) -> Watch:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+        self._before, self._start = _status("VmRSS"), time.process_time()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.process_time() - self._start
+        self.mib = (_status("VmHWM") - self._before) / 1024
 
 
-def extra(path: Path, variant: str, dtype: str) -> dict[str, float]:
-    """MiB that loading adds, in a process of its own."""
+def ours(path: Path, variant: str, dtype: str | None) -> dict[str, float]:
+    """From file to ready model, then into a model that is built already."""
+    from multimodal_zoo.checkpoints.store import load_weights
     from multimodal_zoo.zoo import create
 
-    use_threads(1)
-    create("eva_clip_tiny")  # imports what is imported once
+    create(variant, device="meta")  # imports what is imported once
+    with Watch() as whole:
+        model = create(variant, pretrained=path, dtype=dtype)
+    model = create(variant)
+    with Watch() as alone:
+        load_weights(model, path)
+    return {"whole": whole.seconds, "MiB": whole.mib, "alone": alone.seconds}
+
+
+def plain(path: Path, variant: str, dtype: str | None) -> dict[str, float]:
+    """Building with random weights, reading, copying."""
+    from multimodal_zoo.checkpoints.tables import find_naming
+    from multimodal_zoo.zoo import create
+
     create(variant, device="meta")
-    model, peaks = watched(lambda: create(variant, pretrained=path, dtype=None if dtype == "None" else dtype))
-    del model
-    return peaks
+    with Watch() as build:
+        model = create(variant)
+    with Watch() as reading:
+        state = read(path)
+    state = find_naming("eva_clip").load(state)
+    with Watch() as copying:
+        model.load_state_dict(state)
+    alone = reading.seconds + copying.seconds
+    return {"whole": build.seconds + alone, "MiB": build.mib + reading.mib, "alone": alone}
+
+
+def peer(path: Path, variant: str, dtype: str | None) -> dict[str, float]:
+    """The plain way with open_clip's model."""
+    import open_clip
+
+    open_clip.create_model("ViT-B-32")  # imports what is imported once
+    with Watch() as build:
+        model = open_clip.create_model(PEER)
+    with Watch() as alone:
+        model.load_state_dict(read(path))
+    return {"whole": build.seconds + alone.seconds, "MiB": build.mib + alone.mib, "alone": alone.seconds}
+
+
+SIDES = {"ours": ours, "plain": plain, "open_clip": peer}
+
+
+def compare(folder: Path, file: str, dtype: str, options: argparse.Namespace) -> dict[str, str | float]:
+    """One line of the table: medians of alternating processes."""
+    sides = {"ours": file, "plain": file, **({"open_clip": "open_clip.pt"} if file == "float16.pt" else {})}
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(options.repeats):
+        for side, name in sides.items():
+            words = [sys.executable, __file__, "--variant", options.variant, "--threads", str(options.threads)]
+            words += ["--side", side, str(folder / name), dtype]
+            done = subprocess.run(words, check=True, capture_output=True, text=True)
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+
+    def middle(side: str, key: str) -> float:
+        """The median of one side's figures; nothing where it was not measured."""
+        return statistics.median(one[key] for one in found[side]) if side in found else float("nan")
+
+    row: dict[str, str | float] = {"file": file, "loaded as": dtype if dtype != "auto" else file.split(".")[0]}
+    for key, what in (("whole", "to a ready model, s"), ("alone", "alone, s"), ("MiB", "extra MiB")):
+        row |= {f"{side} {what}": middle(side, key) for side in sides}
+    row |= {
+        f"{side} / ours, ready": middle(side, "whole") / middle("ours", "whole") for side in sides if side != "ours"
+    }
+    row["plain / ours, alone"] = middle("plain", "alone") / middle("ours", "alone")
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", default="eva_clip_l14")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--extra", nargs=2, metavar=("FILE", "DTYPE"), help="print one peak (used by itself)")
+    parser.add_argument("--side", nargs=3, metavar=("SIDE", "FILE", "DTYPE"), help="measure once (used by itself)")
     options = parser.parse_args()
-    if options.extra:
-        print(json.dumps(extra(Path(options.extra[0]), options.variant, options.extra[1])))
-        return
     use_threads(options.threads)
-    import torch
-
-    from multimodal_zoo.zoo import create
-
-    rows = []
-    building = alternate({"build": lambda: create(options.variant)}, options.repeats)["build"]
+    if options.side:
+        side, file, dtype = options.side
+        print(json.dumps(SIDES[side](Path(file), options.variant, dtype)))
+        return
     with tempfile.TemporaryDirectory() as name:
-        write(Path(name), options.variant)
+        write(Path(name), options.variant, peer=True)
         files = [f"{kind}.{end}" for kind in ("float16", "float32") for end in ("pt", "safetensors")]
-        for file, dtype in (*((file, "auto") for file in files), ("float16.pt", None)):
-            path = Path(name) / file
-            half = file.startswith("float16") and dtype == "auto"
-            receiver = built(read(path), torch.float16 if half else torch.float32)
-            rivals = {
-                "ours": lambda path=path, dtype=dtype: create(options.variant, pretrained=path, dtype=dtype),
-                "plain": lambda path=path, receiver=receiver: receiver.load_state_dict(read(path)),
-            }
-            times = alternate(rivals, options.repeats)
-            both = [a + b for a, b in zip(building, times["plain"], strict=True)]
-            words = [sys.executable, __file__, "--variant", options.variant, "--extra", str(path), str(dtype)]
-            peaks = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            rows.append(
-                {
-                    "file": file,
-                    "dtype": str(dtype),
-                    "MB": path.stat().st_size / 1e6,
-                    "ours s": sorted(times["ours"])[options.repeats // 2],
-                    "plain s": sorted(times["plain"])[options.repeats // 2],
-                    "build + plain s": sorted(both)[options.repeats // 2],
-                    "plain / ours": ratio(times["plain"], times["ours"]),
-                    "build + plain / ours": ratio(both, times["ours"]),
-                    "extra MiB": peaks["resident"],
-                    "of these anonymous MiB": peaks["anonymous"],
-                }
-            )
-    record("eva_loading", rows, "python benchmarks/eva_loading.py")
+        asked = [*((file, "auto") for file in files), ("float16.pt", "float32")]
+        rows = [compare(Path(name), file, dtype, options) for file, dtype in asked]
+    record("eva_loading", rows, "python benchmarks/eva_loading.py", threads=options.threads)
 
 
 if __name__ == "__main__":

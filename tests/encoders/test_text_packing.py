@@ -77,3 +77,14 @@ def test_a_full_batch_is_left_as_it_is() -> None:
 def test_ids_outside_the_vocabulary_are_refused_when_packed() -> None:
     with pytest.raises(ValueError, match="ids run from 0 to 50"):
         tower().pooled(batch().index_fill(1, torch.tensor([0]), 50))
+
+
+def test_texts_of_one_row_are_dropped_apart() -> None:
+    """Stochastic depth is drawn for each text, so a batch in training is not packed where there is any."""
+    model, ids = tower(), batch()
+    shapes: list[torch.Size] = []
+    model.blocks.layers[0].register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape))
+    model.blocks.layers[2].drop_path.rate = 0.5
+    model.train().pooled(ids)
+    model.eval().pooled(ids)
+    assert [tuple(shape) for shape in shapes] == [(7, 12, 16), (3, 12, 16)]

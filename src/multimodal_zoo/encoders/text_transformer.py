@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from multimodal_zoo.encoders.outputs import TextFeatures
 from multimodal_zoo.encoders.text_packing import Packing, pack_texts
 from multimodal_zoo.nn.masks import Causal, Document, pick
+from multimodal_zoo.nn.regularize import DropPath
 from multimodal_zoo.registry import ENCODERS
 
 #: Batches with a smaller share of real tokens are packed.
@@ -92,15 +93,20 @@ class ClipTextTransformer(nn.Module):
         """What `forward(ids).pooled` is, without computing tokens in the last block that nothing reads.
 
         On a CPU, texts of different lengths are packed into full rows, so that nothing behind an end token is computed
-        either: the same sums, in another order. An accelerator would have to wait for the lengths.
+        either: the same sums, in another order. An accelerator would have to wait for the lengths, and stochastic depth
+        would drop a branch for all texts of a row.
         """
         self.check(ids)
         end = end_positions(ids)
-        if ids.device.type == "cpu" and ids.numel() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if ids.device.type == "cpu" and ids.numel() and not recorded and not self._drops_branches():
             lengths = (end + 1).tolist()
             if 0 < sum(lengths) < _FULL * ids.numel():  # 0: a plan is made, with ids that have no values
                 return self._packed(ids, pack_texts(lengths, ids.shape[1], self.context_length))
         return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end[:, None]))[:, 0]
+
+    def _drops_branches(self) -> bool:
+        return self.training and any(isinstance(m, DropPath) and m.rate > 0 for m in self.blocks.modules())
 
     def _packed(self, ids: Tensor, packing: Packing) -> Tensor:
         tokens = self.token_embedding(ids.flatten()[packing.source]) + self.positions[packing.places]

@@ -1,4 +1,4 @@
-"""How the model of an EVA-CLIP case is built, where no case on disk shows it: towers alone, activations, strange fields."""
+"""How the model of an EVA-CLIP case is built, where no case shows it: towers alone, activations, strange fields."""
 
 from __future__ import annotations
 

@@ -110,7 +110,6 @@ class SwiGLU(nn.Module):
 
     def _second(self, gate: Tensor, up: Tensor) -> Tensor:
         active = F.silu(gate)
-        product = (
-            active * up if torch.is_grad_enabled() else active.mul_(up)
-        )  # fresh memory costs more than the product
+        # in place where no gradient is wanted: fresh memory costs more than the product
+        product = active * up if torch.is_grad_enabled() else active.mul_(up)
         return self.down(self.inner_norm(product))

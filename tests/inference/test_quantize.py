@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from multimodal_zoo.analysis.formats import block_matrices, in_four_bits, inference_bytes
+from multimodal_zoo.checkpoints.convert import write_published
 from multimodal_zoo.checkpoints.store import save_model
+from multimodal_zoo.data.emoji_pairs import EmojiPairs
+from multimodal_zoo.export.folder import export
 from multimodal_zoo.inference.quantize import quantize, stored_bytes
 from multimodal_zoo.zoo import create
 
@@ -37,6 +40,50 @@ def test_drift_is_bounded(name, bits):
     for a, b in ((before.image, after.image), (before.text, after.text)):
         assert float((a * b).sum(-1).min()) > LEAST[bits]
     assert torch.equal(before.logit_scale, after.logit_scale)
+
+
+@pytest.mark.slow
+def test_a_trained_model_decides_as_before():
+    """Groups of emoji as classes: some steps on them, then the decisions in 8 bits against those in full precision."""
+    pytest.importorskip("emoji")
+    data = EmojiPairs(["twemoji"], ["train", "val"], 48)
+    torch.manual_seed(0)
+    model = create("eva_clip_tiny", overrides=["model.image.blocks.depth=2", "model.text.blocks.depth=1"]).train()
+    ids = model.processor.texts([f"a picture of {name}" for name in data.group_names])
+    classes = torch.from_numpy(data.groups)
+
+    def logits(chosen: list[int]) -> torch.Tensor:
+        rgba = data.pixels(chosen) / 255.0
+        found = model((rgba[:, :3] * rgba[:, 3:] + 0.5 - rgba[:, 3:]) / 0.25, ids)  # on white
+        return found.image @ found.text.T * found.logit_scale
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    for _ in range(60):
+        chosen = torch.randint(len(data), (64,)).tolist()
+        loss = nn.functional.cross_entropy(logits(chosen), classes[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    seen = list(range(0, len(data), 2))
+    with torch.no_grad():
+        before = logits(seen).argmax(1)
+        quantize(model, "int8")
+        after = logits(seen).argmax(1)
+    assert len(before.unique()) >= 3
+    assert float((before == classes[seen]).float().mean()) > 0.2  # it has learnt something (chance: 0.1)
+    assert float((before == after).float().mean()) >= 0.99
+
+
+def test_a_quantised_model_is_not_written(tmp_path):
+    model = quantize(create("eva_clip_tiny").eval(), "int8")
+    with pytest.raises(ValueError, match=r"save_model: the model is in int8.*full precision"):
+        save_model(model, tmp_path / "model")
+    with pytest.raises(ValueError, match="write_published: the model is in int8"):
+        write_published(model, tmp_path / "published", "eva_clip")
+    with pytest.raises(ValueError, match="export: the model is in int8"):
+        export(model, tmp_path / "export", format="torch_export")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bits", LEAST)

@@ -14,7 +14,7 @@ from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.checkpoints.tables import NAMINGS, eva_clip, eva_clip_write
-from multimodal_zoo.checkpoints.writing import write_folder, write_safetensors
+from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 
 #: What `naming` is called that needs no table: this library's names, with `config.yaml`.
 OURS = "ours"
@@ -49,9 +49,10 @@ def write_published(
         format: `safetensors`, or `pt` for one pickled file.
 
     Raises:
-        ValueError: an unknown naming or format, or a folder that is in use.
+        ValueError: a quantised model, an unknown naming or format, or a folder that is in use.
         CheckpointError: a model that the naming or its configuration cannot express.
     """
+    require_floats(model, "write_published")
     if naming not in names():
         raise ValueError(f"naming={naming}: expected one of {', '.join(names())}")
     if format not in FORMATS or shard_size < 1:

@@ -23,7 +23,7 @@ from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming, rank_namings
 from multimodal_zoo.checkpoints.views import View
-from multimodal_zoo.checkpoints.writing import write_folder, write_safetensors
+from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 
 #: Towers of a dual encoder that can be loaded alone.
 PARTS = ("image", "text")
@@ -39,11 +39,12 @@ def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor]
         state: the tensors to write instead of the model's own (averaged or gathered ones), under the same names.
 
     Raises:
-        ValueError: a model without `config`, or tensors that are not the model's.
+        ValueError: a quantised model, one without `config`, or tensors that are not the model's.
         OSError: a full disk or an unwritable folder; an older version in `folder` survives.
     """
     from omegaconf import OmegaConf
 
+    require_floats(model, "save_model")
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping):
         raise ValueError("save_model needs model.config, the node that rebuilds the model; zoo.create attaches it")

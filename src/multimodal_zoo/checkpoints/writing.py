@@ -8,9 +8,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal_zoo.files import atomic_file, beside, flush
+
+
+def require_floats(model: nn.Module, what: str) -> None:
+    """Refuse a model whose matrices are in fewer bits: no file format of ours holds them.
+
+    Args:
+        model: quantised ones say so in `quantized` (`inference.quantize`).
+        what: who asks, for the message.
+
+    Raises:
+        ValueError: the model is quantised.
+    """
+    if bits := getattr(model, "quantized", None):
+        raise ValueError(
+            f"{what}: the model is in {bits}, which can be used but not written; take it in full precision, and "
+            f"quantise it when it is loaded: create(..., pretrained=..., quantize={bits!r})"
+        )
 
 
 def write_file(path: str | Path, write: Callable[[Path], object]) -> Path:

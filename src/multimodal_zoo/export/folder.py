@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from multimodal_zoo.checkpoints.writing import require_floats
 from multimodal_zoo.export.formats import FORMATS, missing
 from multimodal_zoo.export.towers import Tower, image_tower, text_tower
 from multimodal_zoo.files import beside, write_text
@@ -65,9 +66,10 @@ def export(
 
     Raises:
         ExportMismatch: a difference above the tolerance.
-        ValueError: an unknown format or tower, or a folder with other things in it.
+        ValueError: a quantised model, an unknown format or tower, or a folder with other things in it.
         ModuleNotFoundError: a library of the format is missing.
     """
+    require_floats(model, "export")
     require_format(format)
     if not towers or not set(towers) <= set(TOWERS):
         raise ValueError(f"towers: {list(towers)} must be some of {', '.join(TOWERS)}")

@@ -59,9 +59,10 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
     triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
     if mask is None or triangle:
         grouped = query.shape[1] != key.shape[1]
+        causal = mask is not None  # as `triangle` says, which is no plain bool where open lengths are traced
         return F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=mask is not None, scale=scale, enable_gqa=grouped
-        )  # `triangle` itself is no plain bool where a compiler or exporter traces open lengths
+            query, key, value, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
     shape = _densify(mask, query, key)
     extra = shape.allowed if shape.bias is None else shape.additive(query.dtype)
     key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one

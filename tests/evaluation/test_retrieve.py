@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from multimodal_zoo.cli import main
-from multimodal_zoo.commands.retrieve import Options, parse, read_queries
+from multimodal_zoo.commands.retrieve import Options, find_pictures, parse, read_queries
 from multimodal_zoo.data.emoji_pairs import EmojiPairs
-from multimodal_zoo.evaluation.nearest import SEARCHES, nearest, search_shards
+from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
+from multimodal_zoo.evaluation.nearest import SEARCHES, Hit, nearest, search_shards
 from multimodal_zoo.evaluation.shard_files import write_shard
 
 
@@ -170,6 +171,22 @@ def test_embed_and_retrieve(pictures, tmp_path, capsys, monkeypatch):
     assert "written with other shard_size" in capsys.readouterr().err
     assert main(["retrieve", "made"]) == 1
     assert "needs a folder of embeddings and a query" in capsys.readouterr().err
+
+
+def test_pictures_of_sixteen_bits_and_broken_queries(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    Image.fromarray(np.full((40, 40), 20000, np.uint16)).save(folder / "deep.png")
+    (tmp_path / "broken.png").write_bytes(b"")
+    assert embed(folder, "out=made") == 0
+    _, manifest = EmbeddingFolder.open("made")
+    drawn = find_pictures(manifest, [[Hit(1.0, "deep.png", "", "", (0,))]])[0][0].picture
+    assert np.asarray(drawn).max() == 20000 // 256  # not clipped to white
+    assert main(["retrieve", "made", "broken.png"]) == 1
+    assert "the query broken.png cannot be used: broken image" in capsys.readouterr().err
+    assert main(["retrieve", "made", ""]) == 1
+    assert "the query is empty" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(pictures, tmp_path, capsys, monkeypatch):

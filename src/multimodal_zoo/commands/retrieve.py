@@ -157,7 +157,7 @@ def read_queries(words: Sequence[str], listed: str | None) -> list[str | Path]:
             raise FileNotFoundError(f"{line}: no such picture")
         queries.append(Path(line) if is_picture else line)
     if not queries:
-        raise ValueError(f"queries={listed}: there is no query in it")
+        raise ValueError("the query is empty" if listed is None else f"queries={listed}: there is no query in it")
     return queries
 
 
@@ -186,9 +186,14 @@ def load(manifest: dict[str, Any], options: Options) -> nn.Module:
 
 
 def embed_queries(model: Any, queries: Sequence[str | Path], device: Any) -> Any:
-    """Embeddings of texts and pictures in the order of the queries: float32 (queries, width)."""
+    """Embeddings of texts and pictures in the order of the queries: float32 (queries, width).
+
+    Raises:
+        ValueError: a picture that cannot be read.
+    """
     import numpy as np
 
+    from multimodal_zoo.data.skips import UnusableError
     from multimodal_zoo.evaluation.features import embed_images
     from multimodal_zoo.evaluation.samples import text_embeddings
 
@@ -199,25 +204,28 @@ def embed_queries(model: Any, queries: Sequence[str | Path], device: Any) -> Any
         rows = text_embeddings(model, model.processor, list(texts.values()), batch_size=BATCH, device=device)
         found |= dict(zip(texts, rows.numpy(), strict=True))
     if pictures:
-        rows = embed_images(model, pictures.values(), model.processor.images, batch_size=BATCH, device=device)
+        try:
+            rows = embed_images(model, pictures.values(), model.processor.images, batch_size=BATCH, device=device)
+        except UnusableError as error:
+            raise ValueError(f"the query {error.key} cannot be used: {error.reason}") from error
         found |= dict(zip(pictures, rows.numpy(), strict=True))
     return np.stack([found[n] for n in range(len(queries))])
 
 
 def draw(manifest: dict[str, Any], queries: Sequence[str | Path], found: Sequence[Sequence[Hit]], path: str) -> Path:
     """Write the picture of queries and matches."""
-    from multimodal_zoo.data.pictures import open_picture
+    from multimodal_zoo.data.pictures import open_picture, to_rgb
     from multimodal_zoo.evaluation.match_grid import match_grid
 
     tiles = find_pictures(manifest, found)
-    shown = [query if isinstance(query, str) else open_picture(query) for query in queries]
+    shown = [query if isinstance(query, str) else to_rgb(open_picture(query)) for query in queries]
     return write_bytes(path, match_grid(shown, tiles))
 
 
 def find_pictures(manifest: dict[str, Any], found: Sequence[Sequence[Hit]]) -> list[list[Tile]]:
     """Tiles of the matches, with their pictures where the data still has them; else with the caption."""
     from multimodal_zoo.data.pictures import load as decode
-    from multimodal_zoo.data.pictures import open_picture
+    from multimodal_zoo.data.pictures import open_picture, to_rgb
     from multimodal_zoo.data.places import in_order
     from multimodal_zoo.data.skips import UnusableError
     from multimodal_zoo.evaluation.match_grid import Tile
@@ -232,9 +240,9 @@ def find_pictures(manifest: dict[str, Any], found: Sequence[Sequence[Hit]]) -> l
         try:
             document = None if order is None else order.at(hit.place)
             if document is not None and document.key == hit.key:
-                pictures[hit.place] = decode(open_picture(document.image))
+                pictures[hit.place] = to_rgb(decode(open_picture(document.image)))
             else:  # the data changed since; a folder's pictures go by their path
-                pictures[hit.place] = decode(open_picture(Path(manifest["data"]["folder"]) / hit.key))
+                pictures[hit.place] = to_rgb(decode(open_picture(Path(manifest["data"]["folder"]) / hit.key)))
         except (UnusableError, LookupError, OSError, ValueError):
             pictures[hit.place] = None
     return [[Tile(pictures.get(h.place), h.text or h.key, f"{h.score:.3f}") for h in hits] for hits in found]

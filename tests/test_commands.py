@@ -48,9 +48,18 @@ def test_plan_computes_without_allocating(capsys) -> None:
         (["plan", "clip_tny"], "closest: clip_tiny"),
         (["plan", "clip_tiny", "batch_size=many"], "batch_size=many: expected a whole number"),
         (["plan", "clip_tiny", "strategy=magic"], "it takes single"),
+        (["plan", "clip_tiny", "dtype=int8"], "mmzoo plan takes batch_size"),
         (["describe"], "needs a variant"),
     ],
 )
 def test_bad_words_get_a_readable_error(words, expected, capsys) -> None:
     assert main(words) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_list_takes_a_word_or_a_pattern(capsys) -> None:
+    assert main(["list", "tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "eva_clip_tiny" in shown
+    assert "clip_vit_b32" not in shown
+    assert main(["list", "tin?"]) == 1

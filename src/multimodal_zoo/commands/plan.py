@@ -31,7 +31,12 @@ def main(arguments: list[str]) -> int:
     settings = {field.name for field in fields(Setting)}
     options = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in (settings | set(OPTIONS)))
     overrides = [word for word in words if word.split("=", 1)[0] not in options]
-    config = declaration(variant, overrides)
+    try:
+        config = declaration(variant, overrides)
+    except KeyError as error:
+        if overrides and hasattr(error, "add_note"):
+            error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
+        raise
     found = plan(
         build_model(config, device="meta"),
         name=variant,

@@ -118,6 +118,20 @@ def test_hair_is_cropped_before_it_is_resized(mode: str) -> None:
     assert ImageTransform(224, MEAN, STD).pixels(line)[:, 100, 100].tolist() == [10, 20, 30]
 
 
+def test_one_picture_is_no_list() -> None:
+    transform = ImageTransform(8, MEAN, STD)
+    for one in (
+        str(FOLDER / "coffee.png"),
+        FOLDER / "coffee.png",
+        Image.new("RGB", (9, 9)),
+        np.zeros((9, 9, 3), "uint8"),
+    ):
+        with pytest.raises(TypeError, match="expected a list of pictures, got one"):
+            transform(one)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one picture"):
+        transform([])
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"images.resize is 'stretch'; it must be one of shorter_crop, squash, pad"):
         ImageTransform(64, MEAN, STD, "stretch")

@@ -78,6 +78,8 @@ def test_encode_video(model):
     torch.testing.assert_close(one, model.encode_image(frames[:, 0]))
     with pytest.raises(ValueError, match=r"expected \(batch, frames, 3, height, width\), got \(3, 3, 6, 6\)"):
         encode_video(model, frames[0])
+    with pytest.raises(ValueError, match=r"got \(2, 0, 3, 6, 6\)"):
+        encode_video(model, frames[:, :0])
 
 
 def test_batches_hold_about_as_many_pictures():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -158,8 +159,15 @@ class ImageTransform:
 
         Raises:
             UnusableError: a file that cannot be read, or a picture without pixels.
+            TypeError: one picture in place of a list; its letters or rows would be taken for pictures.
+            ValueError: an empty list.
         """
-        return self.normalise(torch.stack([self.pixels(image) for image in images]))
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4:
+            raise TypeError(f"images: expected a list of pictures, got one {type(images).__name__}; write [picture]")
+        pixels = [self.pixels(image) for image in images]
+        if not pixels:
+            raise ValueError("images: expected at least one picture, got an empty list")
+        return self.normalise(torch.stack(pixels))
 
 
 @DATASETS.register_module(name="fixed_crop")

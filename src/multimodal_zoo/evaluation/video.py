@@ -21,9 +21,9 @@ def encode_video(model: Any, frames: Tensor) -> Tensor:
         (batch, width).
 
     Raises:
-        ValueError: another number of dimensions.
+        ValueError: another number of dimensions, or no frame.
     """
-    if frames.ndim != 5:
+    if frames.ndim != 5 or frames.shape[1] == 0:
         raise ValueError(f"frames: expected (batch, frames, 3, height, width), got {tuple(frames.shape)}")
     embeddings = normalize(model.encode_image(frames.flatten(0, 1)), dim=-1)
     return embeddings.unflatten(0, frames.shape[:2]).mean(dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import multimodal_zoo as zoo
 from multimodal_zoo.encoders.dual_encoder import DualEncoder, IdentityProjection, LinearProjection, LogitScale
 from multimodal_zoo.encoders.outputs import ImageFeatures
 from multimodal_zoo.encoders.pooling import ClassTokenPool, MeanPool
@@ -151,6 +152,16 @@ def test_ids_that_the_tower_cannot_read_are_refused(ids: Tensor, words: str) -> 
         tower(ids)
     with pytest.raises(ValueError, match=words):
         tower.pooled(ids)
+
+
+def test_pictures_and_texts_that_are_no_tensors_yet_are_refused() -> None:
+    model = zoo.create("eva_clip_tiny", overrides=["model.image.blocks.depth=1", "model.text.blocks.depth=1"])
+    with pytest.raises(TypeError, match=r"expected a tensor, got list; the model's processor\.images makes one"):
+        model.encode_image(["cat.png"])
+    with pytest.raises(TypeError, match=r"expected a tensor, got list; the model's processor\.texts makes one"):
+        model.encode_text(["a cat"])
+    with pytest.raises(ValueError, match="images of 0x48 pixels"):
+        model.encode_image(torch.zeros(1, 3, 0, 48))
 
 
 def test_embeddings_are_normalised_and_match_the_encoders() -> None:

@@ -68,9 +68,12 @@ class ClipTextTransformer(nn.Module):
         """Refuse ids that the tower cannot read.
 
         Raises:
+            TypeError: texts that are no ids yet.
             ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU
                 only: on an accelerator that would stall every step.
         """
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}; the model's processor.texts makes one")
         if ids.dim() != 2 or ids.shape[1] > self.context_length or ids.is_floating_point():
             raise ValueError(
                 f"ids are {ids.dtype} of shape {tuple(ids.shape)}; expected integers (batch, tokens) with at most "

@@ -17,12 +17,17 @@ def grid_of(images: Tensor, patch_size: int, channels: int) -> tuple[int, int]:
     """Rows and columns of patches.
 
     Raises:
-        ValueError: a wrong number of channels or a side that patches do not divide.
+        TypeError: pictures that are no tensor yet.
+        ValueError: a wrong number of channels, or a side that patches do not divide or that is zero.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images: expected a tensor, got {type(images).__name__}; the model's processor.images makes one"
+        )
     if images.dim() != 4 or images.shape[1] != channels:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (batch, {channels}, height, width)")
     height, width = images.shape[2:]
-    if height % patch_size or width % patch_size:
+    if height % patch_size or width % patch_size or height == 0 or width == 0:
         raise ValueError(
             f"images of {height}x{width} pixels do not divide into patches of {patch_size}; change image_size of the "
             "image transform or patches.patch_size"

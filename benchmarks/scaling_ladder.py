@@ -9,8 +9,8 @@ recipe, the quickstart's. Then the trained `small` teaches `base` by masked imag
 `base` trains contrastively from there. It is compared with `base` from scratch after as many contrastive samples, and
 after as many samples in all (the teacher's own samples are not counted). Behind each figure stands half of its 95 %
 interval for the number of queries (Wilson), or half of the range of the seeds if that is more; it says nothing of other
-first weights where there is one seed. The learning rate was the best of 0.005, 0.01, 0.02 for `small` in 120 steps and is
-the same for every size.
+first weights where there is one seed. The learning rate was the best of 0.005, 0.01, 0.02 for `small` in 120 steps and
+is the same for every size.
 """
 
 from __future__ import annotations

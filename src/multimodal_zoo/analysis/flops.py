@@ -1,6 +1,7 @@
 """Floating-point operations of a forward pass, counted on the meta device.
 
-A multiply-add counts as two, as in published profiles; only matrix products, convolutions and attention count.
+A multiply-add counts as two, as in published profiles; only matrix products, convolutions and attention count. Of
+blocks that are alike one is run (`thinning`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from multimodal_zoo.analysis.shadow import ReadZeros, on_meta, recompute_by
+from multimodal_zoo.analysis.thinning import by_depth
 
 
 def forward_flops(run: Callable[[], object]) -> int:
@@ -27,14 +29,12 @@ def forward_flops(run: Callable[[], object]) -> int:
 
 def image_flops(model: nn.Module, height: int, width: int, channels: int = 3) -> int:
     """Operations of `model.encode_image` for one image of `height` x `width` pixels."""
-    ghost = on_meta(model).eval()
-    return forward_flops(lambda: ghost.encode_image(_image(height, width, channels)))
+    return _evaluated(model, lambda ghost: ghost.encode_image(_image(height, width, channels)))
 
 
 def text_flops(model: nn.Module, length: int) -> int:
     """Operations of `model.encode_text` for one text of `length` tokens."""
-    ghost = on_meta(model).eval()
-    return forward_flops(lambda: ghost.encode_text(_text(length)))
+    return _evaluated(model, lambda ghost: ghost.encode_text(_text(length)))
 
 
 def full_image_flops(model: nn.Module, height: int, width: int, channels: int = 3) -> int:
@@ -42,14 +42,12 @@ def full_image_flops(model: nn.Module, height: int, width: int, channels: int = 
 
     An embedding alone costs less where the last block leaves out the tokens that nothing reads.
     """
-    ghost = on_meta(model).eval()
-    return forward_flops(lambda: ghost.image_projection(ghost.image(_image(height, width, channels)).pooled))
+    return _evaluated(model, lambda ghost: ghost.image_projection(ghost.image(_image(height, width, channels)).pooled))
 
 
 def full_text_flops(model: nn.Module, length: int) -> int:
     """Operations of the text tower with the features of all tokens, and of its projection: what profiles publish."""
-    ghost = on_meta(model).eval()
-    return forward_flops(lambda: ghost.text_projection(ghost.text(_text(length)).pooled))
+    return _evaluated(model, lambda ghost: ghost.text_projection(ghost.text(_text(length)).pooled))
 
 
 def step_flops(model: nn.Module, side: int, length: int, checkpoint: str = "none") -> int:
@@ -63,19 +61,30 @@ def step_flops(model: nn.Module, side: int, length: int, checkpoint: str = "none
         length: tokens of the text.
         checkpoint: the policy of every stack; what is computed again counts again.
     """
-    ghost = on_meta(model).train()
-    recompute_by(ghost, checkpoint)
 
-    def run() -> None:
+    def measure(given: nn.Module) -> int:
         """A step of two pairs."""
-        results = ghost(_image(side, side, 3).expand(2, -1, -1, -1), _text(length).expand(2, -1))
-        roots = [result for result in results if result.requires_grad]
-        if roots:
-            torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
+        ghost = on_meta(given).train()
+        recompute_by(ghost, checkpoint)
+        with ReadZeros(), FlopCounterMode(display=False) as counter:
+            results = ghost(_image(side, side, 3).expand(2, -1, -1, -1), _text(length).expand(2, -1))
+            roots = [result for result in results if result.requires_grad]
+            if roots:
+                torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
+        return int(counter.get_total_flops())
 
-    with ReadZeros(), FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops()) // 2
+    return by_depth(model, measure) // 2
+
+
+def _evaluated(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
+    """Operations of what a copy on meta, in evaluation mode, computes."""
+
+    def measure(given: nn.Module) -> int:
+        """Those of a copy with the blocks given."""
+        ghost = on_meta(given).eval()
+        return forward_flops(lambda: run(ghost))
+
+    return by_depth(model, measure)
 
 
 def _image(height: int, width: int, channels: int) -> Tensor:

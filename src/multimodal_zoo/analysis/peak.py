@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from multimodal_zoo.analysis.shadow import ReadZeros, recompute_by, shadow
+from multimodal_zoo.analysis.thinning import inner_blocks, thinned
 
 
 class LiveBytes(TorchDispatchMode):
@@ -21,12 +22,15 @@ class LiveBytes(TorchDispatchMode):
 
     Attributes:
         live: bytes now.
-        peak: the most so far.
+        spans: what is going on now, as marked from outside.
+        peaks: the most so far, by what was going on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
+        self.live = 0
+        self.spans: frozenset[str] = frozenset()
+        self.peaks: dict[frozenset[str], int] = {self.spans: 0}
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -46,12 +50,67 @@ class LiveBytes(TorchDispatchMode):
         size = storage.nbytes()
         self._known.add(id(storage))
         self.live += size
-        self.peak = max(self.peak, self.live)
+        self.peaks[self.spans] = max(self.peaks.get(self.spans, 0), self.live)
         weakref.finalize(storage, self._forget, id(storage), size)
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
+
+
+class Repeats:
+    """Lets the one inner block of a thinned stack stand for many.
+
+    From the start of its forward pass to the end of its backward pass, the fullest moment of a step of the whole model
+    is that of the thin one and what all the other inner blocks keep: in the forward pass the last of them runs while
+    the others have run, in the backward pass it runs while the others are still to run.
+
+    Args:
+        model: thinned, with one inner block in each of the stacks.
+        inner: how many it stands for, by the stack's name.
+        memory: counts the step.
+    """
+
+    def __init__(self, model: nn.Module, inner: Mapping[str, int], memory: LiveBytes) -> None:
+        self.inner, self.memory = inner, memory
+        self.kept: dict[str, int] = {}
+        self.exact = True
+        self._before: dict[str, int] = {}
+        for name in inner:
+            layers = model.get_submodule(name).layers
+            layers[1].register_forward_pre_hook(self._opens(name))  # type: ignore[index, union-attr]
+            layers[2].register_forward_pre_hook(self._goes_on(name))  # type: ignore[index, union-attr]
+
+    @property
+    def peak(self) -> int:
+        """The most bytes of the whole model's step; only if `exact`."""
+        more = {name: (count - 1) * self.kept.get(name, 0) for name, count in self.inner.items()}
+        return max(peak + sum(more[name] for name in spans) for spans, peak in self.memory.peaks.items())
+
+    def _opens(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def close(gradient: Tensor) -> None:
+            """The gradient of the block's input is there: its backward pass is over."""
+            self.memory.spans -= {name}
+
+        def opens(block: nn.Module, arguments: tuple[Any, ...]) -> None:
+            """Begin once; a block that is recomputed is entered again."""
+            if name in self._before:
+                return
+            self._before[name] = self.memory.live
+            self.memory.spans |= {name}
+            if arguments[0].requires_grad:
+                arguments[0].register_hook(close)
+            elif any(parameter.requires_grad for parameter in block.parameters()):
+                self.exact = False  # nothing tells when its backward pass is over
+
+        return opens
+
+    def _goes_on(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def goes_on(block: nn.Module, arguments: tuple[Any, ...]) -> None:
+            """What the inner block has kept."""
+            self.kept.setdefault(name, self.memory.live - self._before[name])
+
+        return goes_on
 
 
 def step_peak(
@@ -64,7 +123,8 @@ def step_peak(
 ) -> int:
     """Bytes at the fullest moment of forward and backward: what is kept, and what the layer at work needs.
 
-    The step runs on fake tensors, which choose the kernels of a CPU and carry shapes only. Gradients of weights are
+    The step runs on fake tensors, which choose the kernels of a CPU and carry shapes only; of blocks that are alike one
+    is run and stands for all (`Repeats`). Gradients of weights are
     there from the start and not counted; the objective is not part of the step.
 
     Args:
@@ -74,20 +134,31 @@ def step_peak(
         autocast: the dtype of mixed precision, or None.
         dtype: of the weights and, where it is a half, of the inputs.
     """
-    with FakeTensorMode():
-        ghost = shadow(model, lambda t: torch.empty(t.shape, dtype=dtype if t.is_floating_point() else t.dtype))
-        ghost.train()
-        recompute_by(ghost, checkpoint)
-        for parameter in ghost.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.empty_like(parameter)
-        arguments = tuple(t.to(dtype) if t.is_floating_point() else t for t in inputs())
-        precision = torch.autocast("cpu", autocast) if autocast is not None else nullcontext()
-        with ReadZeros(), LiveBytes() as memory:
-            with precision:
-                results = tree_leaves(ghost(*arguments))
-            roots = [result for result in results if isinstance(result, Tensor) and result.requires_grad]
-            del results
-            if roots:
-                torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
-        return memory.peak
+    inner = inner_blocks(model)
+    for stacks in (inner, {}) if inner else ({},):
+        thin = thinned(model, dict.fromkeys(stacks, 1))
+        with FakeTensorMode():
+            ghost = shadow(thin, lambda t: torch.empty(t.shape, dtype=dtype if t.is_floating_point() else t.dtype))
+            ghost.train()
+            recompute_by(ghost, checkpoint)
+            memory = LiveBytes()
+            repeats = Repeats(ghost, stacks, memory)
+            _step(ghost, tuple(t.to(dtype) if t.is_floating_point() else t for t in inputs()), memory, autocast)
+        if repeats.exact:
+            break
+    return repeats.peak
+
+
+def _step(model: nn.Module, arguments: tuple[Tensor, ...], memory: LiveBytes, autocast: torch.dtype | None) -> None:
+    """Forward and backward of a copy on fake tensors."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
+    precision = torch.autocast("cpu", autocast) if autocast is not None else nullcontext()
+    with ReadZeros(), memory:
+        with precision:
+            results = tree_leaves(model(*arguments))
+        roots = [result for result in results if isinstance(result, Tensor) and result.requires_grad]
+        del results
+        if roots:
+            torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])

@@ -240,7 +240,7 @@ def draw(results: dict[str, list[dict[str, Any]]]) -> None:
         axis.set_xticks(list(sizes.values()), [f"{size:.2g}" for size in sizes.values()], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURE, dpi=130)
     plt.close(figure)

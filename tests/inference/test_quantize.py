@@ -182,8 +182,8 @@ print(json.dumps({"peak": max(most, held()) - start, "stored": stored_bytes(mode
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_the_whole_never_exists_in_full_precision(tmp_path: Path) -> None:
-    sizes = {"width": 256, "blocks.depth": 24, "blocks.block.mlp.hidden": 1280}
-    sizes |= {"blocks.block.attention.qkv.heads": 4, "blocks.block.attention.qkv.head_dim": 64}
+    sizes = {"width": 768, "blocks.depth": 6, "blocks.block.mlp.hidden": 3840}
+    sizes |= {"blocks.block.attention.qkv.heads": 12, "blocks.block.attention.qkv.head_dim": 64}
     text = {"width": 64, "blocks.depth": 1, "blocks.block.attention.qkv.heads": 1, "blocks.block.mlp.hidden": 64}
     words = [f"model.image.{k}={v}" for k, v in sizes.items()]
     words += ["model.text.vocab_size=514", *(f"model.text.{k}={v}" for k, v in text.items())]
@@ -191,6 +191,6 @@ def test_the_whole_never_exists_in_full_precision(tmp_path: Path) -> None:
     save_model(create("eva_clip_18b", overrides=words), tmp_path / "model")
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "model"), "int8", *words]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    assert found["whole"] > 85e6
-    assert found["stored"] < 0.32 * found["whole"]
-    assert found["peak"] < 0.8 * found["whole"]  # what is stored, and the matrix at work in a few forms
+    assert found["whole"] > 190e6
+    assert found["stored"] < 0.3 * found["whole"]
+    assert found["peak"] < 0.5 * found["whole"], found  # what is stored, and the matrix at work in a few forms

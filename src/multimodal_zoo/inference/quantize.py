@@ -6,6 +6,8 @@ and the projections to the common space keep their type.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,9 +78,19 @@ def quantizer(model: nn.Module, bits: str) -> Callable[[str, Tensor], Tensor]:
         """The tensor in fewer bits, if it is one of the matrices."""
         if tensor.is_meta or name not in eight | four:
             return tensor
-        return _shrunk(tensor, _int4(tensor) if name in four else _int8())
+        shrunk = _shrunk(tensor, _int4(tensor) if name in four else _int8())
+        _trim()
+        return shrunk
 
     return deliver
+
+
+def _trim() -> None:
+    """Give freed memory back: glibc would keep the gaps that each large matrix leaves between the small results."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _int8() -> Any:

@@ -161,12 +161,12 @@ def test_weights_by_format():
         "int8": 2 * count,  # no blocks: nothing is quantised
         "int4": 2 * count,
     }
-    blocks = nn.ModuleList(nn.Linear(256, 8) for _ in range(2)).append(nn.Linear(24, 8))
+    blocks = nn.ModuleList(nn.Linear(256, 16) for _ in range(2)).append(nn.Linear(24, 8))
     found = inference_bytes(nn.ModuleDict({"blocks": blocks, "head": nn.Linear(4, 4)}))
-    rest = 2 * (3 * 8 + 4 * 4 + 4)
+    rest = 2 * (2 * 16 + 8 + 4 * 4 + 4)
     narrow = 24 * 8 + 8 * 5  # no multiple of the group: in 8 bits
-    assert found["int8"] == 2 * (256 * 8 + 8 * 5) + narrow + rest
-    assert found["int4"] == 2 * (256 * 8 // 2 + 8 * 2 * 4) + narrow + rest
+    assert found["int8"] == 2 * (256 * 16 + 16 * 5) + narrow + rest
+    assert found["int4"] == 2 * (256 * 16 // 2 + 16 * 2 * 4) + narrow + rest
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def run(config: DictConfig) -> float | None:
         KeyError, TypeError, ValueError: a configuration that does not fit, with its path.
     """
     from multimodal_zoo.training import assemble, folder
+    from multimodal_zoo.training.allocator import keep_freed_memory
     from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
 
@@ -55,6 +56,8 @@ def run(config: DictConfig) -> float | None:
     checkpoint = folder.find_checkpoint(config.resume, place)
     recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     set_threads(recipe["threads"])
+    if recipe["keep_memory"] and recipe["trainer"].get("accelerator") == "cpu":
+        keep_freed_memory()
     _seed(recipe["seed"])
     model, start = initial_model(recipe, resumed=checkpoint is not None, say=print if primary else _unsaid)
     module = assemble.contrastive_module(recipe, model, start)

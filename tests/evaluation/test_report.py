@@ -8,10 +8,11 @@ import torch
 
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint, record_run
 from multimodal_zoo.evaluation.history import panels, read_history, read_metrics
+from multimodal_zoo.evaluation.outcome import load_results
 from multimodal_zoo.evaluation.report import write_report
 from multimodal_zoo.evaluation.result import Picture, Result, Table, show
 from multimodal_zoo.evaluation.retrieval import Retrieval
-from multimodal_zoo.evaluation.suite import load_results, run_suite
+from multimodal_zoo.evaluation.suite import run_suite
 from multimodal_zoo.registry import EVALUATORS
 
 CALLS = []

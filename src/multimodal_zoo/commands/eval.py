@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,20 @@ from multimodal_zoo.catalogue import list_group, require
 from multimodal_zoo.files import write_text
 
 logger = logging.getLogger(__name__)
+
+
+class UnfinishedError(RuntimeError):
+    """Some evaluations of a suite failed; the results of the others are kept and used again.
+
+    Args:
+        failed: name -> message.
+    """
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        listed = "".join(f"\n  {name}: {message}" for name, message in failed.items())
+        what = "1 evaluation" if len(failed) == 1 else f"{len(failed)} evaluations"
+        super().__init__(f"{what} failed; run again to repeat what failed, the others are kept{listed}")
+        self.failed = dict(failed)
 
 
 def run(config: DictConfig) -> float | None:
@@ -28,6 +43,7 @@ def run(config: DictConfig) -> float | None:
     Raises:
         KeyError: an unknown `optimized_metric`, with those that there are.
         ValueError: no model, random weights that were not asked for, nothing to evaluate.
+        UnfinishedError: evaluations that failed; the report and the tables of the others come first.
     """
     import torch
 
@@ -45,10 +61,13 @@ def run(config: DictConfig) -> float | None:
     record_run(folder, model)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     only = None if config.get("only") is None else list(config.only)
-    results = run_suite(model, model.processor, config.benchmark, folder, device, only)
+    failed: dict[str, str] = {}
+    results = run_suite(model, model.processor, config.benchmark, folder, device, only, failed)
     report = write_report(folder, title=None if config.get("source") is None else Path(config.source).name)
     print_overview(results)
-    print(f"report: {report}")
+    print(f"report: {report}", flush=True)
+    if failed:
+        raise UnfinishedError(failed)
     if config.optimized_metric is None:
         return None
     values = {f"{key}/{metric}": value for key, found in results.items() for metric, value in found.metrics.items()}

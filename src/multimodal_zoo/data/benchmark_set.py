@@ -32,6 +32,14 @@ class AbsentDataError(FileNotFoundError):
     """A set of a suite is not below its root; the suite goes on with the others."""
 
 
+class NoRootError(ValueError):
+    """No place was given below which the sets of a suite could be."""
+
+
+class MissingRootError(FileNotFoundError):
+    """The place below which the sets of a suite should be is not there."""
+
+
 @DATASETS.register_module(name="benchmark_set")
 class BenchmarkSet:
     """A set in CLIP_benchmark's webdataset layout or in class folders, with names and templates of its protocol.
@@ -52,8 +60,8 @@ class BenchmarkSet:
 
     Raises:
         AbsentDataError: the set is not there.
-        FileNotFoundError: the root itself is not there.
-        ValueError: no root, a number of classes other than `classes`, or no names or templates from anywhere.
+        NoRootError, MissingRootError: no root, or it is not there.
+        ValueError: a number of classes other than `classes`, or no names or templates from anywhere.
     """
 
     def __init__(
@@ -120,16 +128,16 @@ def check_root(root: str | None) -> str:
     """The root itself, if there can be sets below it.
 
     Raises:
-        ValueError: none was given.
-        FileNotFoundError: a local folder that is not there.
+        NoRootError: none was given.
+        MissingRootError: a local folder that is not there.
     """
     if root is None:
-        raise ValueError(f"{KEY}: where are the data sets? Give {KEY}=FOLDER or an http(s) address")
+        raise NoRootError(f"{KEY}: where are the data sets? Give {KEY}=FOLDER or an http(s) address")
     if REMOTE.match(root):
         return root.rstrip("/")
     path = Path(root).expanduser()
     if not (path.parent if "{}" in path.name else path).is_dir():
-        raise FileNotFoundError(f"{KEY}: no folder {root}")
+        raise MissingRootError(f"{KEY}: no folder {root}")
     return str(path)
 
 

@@ -104,7 +104,7 @@ class PublishedTable:
 
         Args:
             results: what was measured, by evaluation.
-            absent: evaluations whose data was not there -> why.
+            absent: evaluations whose data was not there, or that failed -> why.
             model: the measured model; its card says which column to compare with.
         """
         variant = variant_of(model)
@@ -119,9 +119,8 @@ class PublishedTable:
             "not run": ", ".join(name for name in missing if name not in absent),
             "note": self.section.notes.get(variant, ""),
         }
-        if any(about.values()):
-            title = f"{self.section.title}: left out, and notes"
-            tables.append(Table(title, ("what", "which"), [(what, text) for what, text in about.items() if text]))
+        if ours and about["note"]:
+            tables.append(Table(f"{self.section.title}: note", ("model", "note"), [(variant, about["note"])]))
         metrics: dict[str, float] = {"rows": len(ours), "rows_of_the_table": len(self.section.rows)}
         if ours:
             metrics["mean"] = sum(ours.values()) / len(ours)
@@ -139,28 +138,30 @@ def measured(section: Section, results: Mapping[str, Result]) -> dict[str, float
 
 
 def comparison(section: Section, variant: str, results: Mapping[str, Result], views: Sequence[str]) -> Table:
-    """Published and measured figures of one section, row by row, with the mean over the measured rows."""
+    """Published and measured figures of the measured rows of one section, with their mean."""
     published, ours = section.column(variant), measured(section, results)
     by_view = tuple(f"ours, {view.replace('_', ' ')}" for view in views)
     columns = ("data set", "published", "ours", "difference", *by_view, "samples", "95 % interval")
     rows: list[Sequence[Cell]] = []
-    for row in section.rows:
+    for row, share in ours.items():
         evaluation, figure = section.place_of(row)
-        result = results.get(evaluation) if row in ours else None
-        share, target = ours.get(row), published.get(row)
-        shares = (percent(result.metrics.get(f"{view}_{figure}") if result else None) for view in views)
+        result, target = results[evaluation], published.get(row)
+        shares = (percent(result.metrics.get(f"{view}_{figure}")) for view in views)
         rows.append(
             (
                 row.replace("_", " ").replace("/", ", "),
                 NOTHING if target is None else f"{target:.1f}",
                 percent(share),
-                NOTHING if share is None or target is None else f"{100 * share - target:+.1f}",
+                NOTHING if target is None else f"{100 * share - target:+.1f}",
                 *shares,
                 samples(result, figure),
                 bounds(result, figure),
             )
         )
     rows.append(_mean_row(section, published, ours, [measured_view(section, results, view) for view in views]))
+    if not published:
+        rows = [(row[0], row[2], *row[4:]) for row in rows]
+        return Table(f"{section.title}: ours, per cent", (columns[0], columns[2], *columns[4:]), rows)
     return Table(f"{section.title}: published ({variant}) and ours, per cent", columns, rows)
 
 
@@ -195,19 +196,17 @@ def trials(result: Result, figure: str) -> int:
     return int(result.details["texts" if figure.startswith("text_to_image") else "images"])
 
 
-def samples(result: Result | None, figure: str) -> str:
+def samples(result: Result, figure: str) -> str:
     """The number of samples; for pictures also the published one, where it is another."""
-    if result is None:
-        return NOTHING
     known = result.details.get("published_images") or []
     images = int(result.details["images"])
     count = trials(result, figure)
     return f"{count:,} (of {known[0]:,})" if known and count == images and count not in known else f"{count:,}"
 
 
-def bounds(result: Result | None, figure: str) -> str:
+def bounds(result: Result, figure: str) -> str:
     """Wilson's 95 % interval of a share in per cent; none for a mean of two shares."""
-    if result is None or figure == "top1_top5":
+    if figure == "top1_top5":
         return NOTHING
     low, high = interval(result.metrics[figure], trials(result, figure))
     return f"{percent(low)}-{percent(high)}"

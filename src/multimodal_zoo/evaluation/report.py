@@ -11,15 +11,13 @@ from typing import Any
 from multimodal_zoo.card import Card
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.history import panels, read_history
+from multimodal_zoo.evaluation.outcome import Outcome, headlines, load_results, measurements, summaries
 from multimodal_zoo.evaluation.result import Picture, Result, Table, show
 from multimodal_zoo.evaluation.style import CSS
-from multimodal_zoo.evaluation.suite import headlines, load_results, measurements, summaries
 from multimodal_zoo.files import write_text
 
 #: Columns of text of a table that is printed elsewhere than on a terminal.
 WIDTH = 140
-#: Characters from which a cell is read as a text, not as a figure.
-PROSE = 30
 #: Sample pictures shown, the last ones of the run.
 SAMPLES = 4
 
@@ -28,7 +26,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     """Write `report.html`, `report.md` and `report.json` from what lies in a run folder.
 
     Read are, as far as they exist: `run.json` (by `record_run`), `config.yaml`, `metrics.csv`, `samples/*.png` and
-    `evaluation/*.json`. A report can be written again at any time, during the run too.
+    `evaluation/*.json` with `suite.json`. A report can be written again at any time, during the run too.
 
     Args:
         folder: of a training run or of `mmzoo eval`.
@@ -45,8 +43,9 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     if not results and not run and not (folder / "metrics.csv").is_file():
         raise FileNotFoundError(f"{folder}: no run.json, metrics.csv or evaluation/*.json to report on")
     title = title or str(run.get("variant") or folder.resolve().name)
+    overview = [*summaries(results), *Outcome.load(folder).tables(), *headlines(results)]
     sections = {
-        "Results": "".join(table.html() for table in [*summaries(results), *headlines(results)]),
+        "Results": "".join(table.html() for table in overview),
         "Training": _training(folder),
         "Evaluations": "".join(_evaluation(result) for result in measurements(results)),
         "Samples": "".join(picture.html() for picture in _samples(folder)),
@@ -55,7 +54,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         "Configuration": _configuration(folder),
         "How it was made": _provenance(run),
     }
-    write_text(folder / "report.md", _markdown(title, run, results))
+    write_text(folder / "report.md", _markdown(title, run, overview, results))
     write_text(folder / "report.json", _summary(title, run, results))
     return write_text(folder / "report.html", page(title, _subtitle(run), sections))
 
@@ -148,9 +147,9 @@ def _provenance(run: Mapping[str, Any]) -> str:
     return f"<pre>{escape(str(run.get('command', '')))}</pre>{facts(rows)}"
 
 
-def _markdown(title: str, run: Mapping[str, Any], results: Mapping[str, Result]) -> str:
+def _markdown(title: str, run: Mapping[str, Any], overview: Iterable[Table], results: Mapping[str, Result]) -> str:
     parts = [f"# {title}\n", _subtitle(run), ""]
-    parts += [table.markdown() for table in [*summaries(results), *headlines(results)]]
+    parts += [table.markdown() for table in overview]
     for result in measurements(results):
         parts.append(result.markdown().replace(f"]({result.name}_", f"](evaluation/{result.name}_"))
     if attributions(results.values()):
@@ -192,9 +191,8 @@ def _grid(content: Table) -> Any:
     from rich.table import Table as Grid
 
     grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(content.columns):
-        prose = any(len(show(row[number])) > PROSE for row in content.rows)
-        grid.add_column(column, justify="left" if prose or not number else "right")
+    for column, numeric in zip(content.columns, content.numeric(), strict=True):
+        grid.add_column(column, justify="right" if numeric else "left")
     for row in content.rows:
         grid.add_row(*(show(cell) for cell in row))
     return grid

@@ -48,17 +48,25 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.title!r}: row {number} has {len(row)} cells for {len(self.columns)}")
 
+    def numeric(self) -> list[bool]:
+        """Whether each column holds figures alone, which are set flush right under their head."""
+        return [bool(self.rows) and all(_figure(row[n]) for row in self.rows) for n in range(len(self.columns))]
+
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""
-        lines = [self.columns, ["---"] * len(self.columns), *([show(c) for c in row] for row in self.rows)]
+        rules = ["--:" if numeric else "---" for numeric in self.numeric()]
+        lines = [self.columns, rules, *([show(c) for c in row] for row in self.rows)]
         body = "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
         return f"**{self.title}**\n\n{body}\n"
 
     def html(self) -> str:
         """The table as an HTML fragment."""
-        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
+        kinds = ["number" if numeric else "text" for numeric in self.numeric()]
+        head = "".join(f'<th class="{kind}">{escape(c)}</th>' for c, kind in zip(self.columns, kinds, strict=True))
         body = "".join(
-            "<tr>" + "".join(f'<td class="{_kind(c)}">{escape(show(c))}</td>' for c in row) + "</tr>"
+            "<tr>"
+            + "".join(f'<td class="{kind}">{escape(show(c))}</td>' for c, kind in zip(row, kinds, strict=True))
+            + "</tr>"
             for row in self.rows
         )
         return (
@@ -67,10 +75,9 @@ class Table:
         )
 
 
-def _kind(cell: Cell) -> str:
-    """Numbers are set flush right, written ones (`12.3`, `+0.4`, `1,000`, `-` for none) too."""
-    written = isinstance(cell, str) and re.fullmatch(r"[+-]?[\d.,]+|-", cell)
-    return "number" if written or isinstance(cell, (int, float)) else "text"
+def _figure(cell: Cell) -> bool:
+    """Whether a cell is a number or a written one: `12.3`, `+0.4`, `1,000 (of 1,200)`, `1.2-3.4`, `-` for none."""
+    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"[+-]?[\d.,]+(-[\d.,]+| \(of [\d,]+\))?|-", cell))
 
 
 @dataclass(frozen=True)

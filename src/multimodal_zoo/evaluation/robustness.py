@@ -30,11 +30,11 @@ class RobustnessTable:
         self.shifted = list(shifted)
 
     def summarise(self, results: Mapping[str, Result], absent: Mapping[str, str], model: Any) -> Result:
-        """Published and measured means and drops; none of them unless all versions are there.
+        """Published and measured means and drops; no table unless all versions are there.
 
         Args:
             results: what was measured, by evaluation.
-            absent: evaluations whose data was not there -> why.
+            absent: evaluations whose data was not there, or that failed -> why.
             model: the measured model.
         """
         variant = variant_of(model)
@@ -51,16 +51,14 @@ class RobustnessTable:
         rows: list[Sequence[Cell]] = [
             (title, _points(published.get(key)), _points(ours.get(key)), _difference(ours.get(key), published.get(key)))
             for key, title in titles.items()
-            if ours or published
         ]
         left_out = [name for name in names if name not in results]
-        if left_out:
-            rows.append((f"no means of ours without {', '.join(left_out)}", NOTHING, NOTHING, NOTHING))
-        title = f"robustness to distribution shifts of {self.reference} ({variant}), percentage points"
-        table = Table(title, ("figure", "published", "ours", "difference"), rows)
+        whose = f" ({variant})" if published else ""
+        title = f"robustness to distribution shifts of {self.reference}{whose}, percentage points"
+        tables = [Table(title, ("figure", "published", "ours", "difference"), rows)] if ours else []
         metrics = {key: value / 100 for key, value in ours.items()}
         about = {"absent": ", ".join(name for name in left_out if name in absent)}
-        return Result("robustness_table", metrics, [table], details={"summary": True, "variant": variant, **about})
+        return Result("robustness_table", metrics, tables, details={"summary": True, "variant": variant, **about})
 
     def figures(self, top1: Mapping[str, float]) -> dict[str, float]:
         """Means and drops from accuracies by evaluation; empty unless all of them are there."""

@@ -27,7 +27,7 @@ figure.table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { padding: 6px 14px 6px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--faint); font-size: 13px; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 table.facts td { white-space: pre-line; overflow-wrap: anywhere; }
 table.facts td:first-child { color: var(--faint); white-space: nowrap; }
 details > summary { cursor: pointer; font-weight: 600; padding: 4px 0; }

@@ -16,9 +16,10 @@ from torch import nn
 
 import multimodal_zoo
 from multimodal_zoo.catalogue import unknown
-from multimodal_zoo.data.benchmark_set import AbsentDataError
+from multimodal_zoo.data.benchmark_set import AbsentDataError, MissingRootError, NoRootError
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint
-from multimodal_zoo.evaluation.result import Result, Table
+from multimodal_zoo.evaluation.outcome import Outcome
+from multimodal_zoo.evaluation.result import Result
 from multimodal_zoo.evaluation.workspace import Workspace, share
 from multimodal_zoo.registry import build, find
 
@@ -32,14 +33,15 @@ def run_suite(
     folder: Path,
     device: torch.device,
     only: Sequence[str] | None = None,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Result]:
     """Run evaluations one by one; each result lies in `folder/evaluation` before the next one starts.
 
     An evaluator given as a configuration is built when its turn comes, and skipped when the folder already holds its
     result for the same configuration, weights and library version: an interrupted suite goes on where it stopped.
     Evaluators that take a workspace share class vectors, kept in `folder/class_vectors`. One whose data is absent
-    (`AbsentDataError`) is left out and named in a warning and in the summaries. Parts with a method `summarise` come
-    last and make their tables from the results, those of earlier runs among them.
+    (`AbsentDataError`) is left out and named in a warning and in the report. Parts with a method `summarise` come last
+    and make their tables from the results, those of earlier runs among them.
 
     Args:
         model: on `device`.
@@ -49,6 +51,8 @@ def run_suite(
         folder: the run folder.
         device: where the model lies.
         only: names, or shell patterns of names, of the evaluations to run; None runs all.
+        failed: filled with name -> message of evaluations that raised, while the others go on; None raises at once, and
+            so does a suite of which nothing could be measured.
 
     Returns:
         name -> result, in the order of `evaluators`; those of `only`, and the summaries.
@@ -62,37 +66,64 @@ def run_suite(
     parts = {name: part for name, part in evaluators.items() if not _summarises(name, part)}
     chosen = _chosen(list(parts), only)
     setting = _Setting.of(model, processor, device, folder)
-    known: dict[str, Result] = {}
-    absent: dict[str, str] = {}
-    for name, evaluator in parts.items():
-        found = setting.kept(name, evaluator)
-        if found is None and name in chosen:
-            logger.info("%s (%d of %d)", name, chosen.index(name) + 1, len(chosen))
-            try:
-                found = setting.measure(name, evaluator)
-            except AbsentDataError as error:
-                absent[name] = str(error)
-        elif name in chosen:
-            logger.info("%s: taken from %s", name, folder)
-        if found is not None:
-            known[name] = found
+    known, absent, errors = _measured(setting, parts, chosen, carry_on=failed is not None)
+    if not known and errors:
+        raise next(iter(errors.values()))
     if absent:
         if not known:
             names, first = ", ".join(absent), next(iter(absent.values()))
             raise FileNotFoundError(f"the data of no evaluation is there ({names}); {first}")
         logger.warning("left out, for their data is not there: %s", ", ".join(absent))
+    messages = {name: _message(error) for name, error in errors.items()}
+    if failed is not None:
+        failed.update(messages)
     results = {name: result for name, result in known.items() if name in chosen}
-    results.update(_summaries({n: e for n, e in evaluators.items() if n not in parts}, known, absent, setting))
+    missing = {**absent, **messages}
+    results.update(_summaries({n: e for n, e in evaluators.items() if n not in parts}, known, missing, setting))
+    Outcome(tuple(evaluators), absent, messages).save(folder)
     return {name: results[name] for name in evaluators if name in results}
 
 
+def _measured(
+    setting: _Setting, parts: Mapping[str, Any], chosen: Sequence[str], carry_on: bool
+) -> tuple[dict[str, Result], dict[str, str], dict[str, Exception]]:
+    """The results, old and new, by name; why data is absent; what was raised, if the suite is to carry on."""
+    known: dict[str, Result] = {}
+    absent: dict[str, str] = {}
+    errors: dict[str, Exception] = {}
+    for name, evaluator in parts.items():
+        found = setting.kept(name, evaluator)
+        if found is not None and name in chosen:
+            logger.info("%s: taken from %s", name, setting.folder)
+        elif found is None and name in chosen:
+            try:
+                found = setting.measure(name, evaluator, f"{chosen.index(name) + 1} of {len(chosen)}")
+            except AbsentDataError as error:
+                logger.info("%s: absent", name)
+                absent[name] = str(error)
+            except Exception as error:
+                if not carry_on or isinstance(error, (NoRootError, MissingRootError)):  # no set would be found
+                    raise
+                logger.error("%s failed: %s", name, _message(error))
+                errors[name] = error
+        if found is not None:
+            known[name] = found
+    return known, absent, errors
+
+
+def _message(error: Exception) -> str:
+    """What an error says; one that is not ours may need its type to be understood."""
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return said if isinstance(error, (ValueError, KeyError, OSError)) and said else f"{type(error).__name__}: {said}"
+
+
 def _summaries(
-    parts: Mapping[str, Any], known: Mapping[str, Result], absent: Mapping[str, str], setting: _Setting
+    parts: Mapping[str, Any], known: Mapping[str, Result], missing: Mapping[str, str], setting: _Setting
 ) -> dict[str, Result]:
     results = {}
     for name, part in parts.items():
         built = build(part, path=f"evaluation.{name}") if isinstance(part, Mapping) else part
-        results[name] = replace(built.summarise(known, absent, setting.model), name=name)
+        results[name] = replace(built.summarise(known, missing, setting.model), name=name)
         results[name].save(setting.folder / "evaluation")
     return results
 
@@ -126,11 +157,12 @@ class _Setting:
         mark = self.mark(evaluator)
         return finished(self.folder, name, mark) if mark else None
 
-    def measure(self, name: str, evaluator: Any) -> Result:
+    def measure(self, name: str, evaluator: Any, place: str) -> Result:
         """Run one evaluation and save its result; an error notes which one it was."""
         start = time.perf_counter()
         try:
             part = build(evaluator, path=f"evaluation.{name}") if isinstance(evaluator, Mapping) else evaluator
+            logger.info("%s (%s)", name, place)
             share(part, self.workspace)
             result: Result = part(self.model, self.processor, self.device)
         except Exception as error:
@@ -186,33 +218,3 @@ def finished(folder: Path, name: str, mark: str) -> Result | None:
         logger.warning("%s cannot be used again: %s", path, error)
         return None
     return result if mark and result.details.get("hash") == mark else None
-
-
-def load_results(folder: Path) -> dict[str, Result]:
-    """All results saved in a run folder, by name."""
-    return {path.stem: Result.load(path) for path in sorted((folder / "evaluation").glob("*.json"))}
-
-
-def summaries(results: Mapping[str, Result]) -> list[Table]:
-    """The tables that were made from other results."""
-    return [table for result in results.values() if result.details.get("summary") for table in result.tables]
-
-
-def measurements(results: Mapping[str, Result]) -> list[Result]:
-    """The results that are not made from others."""
-    return [result for result in results.values() if not result.details.get("summary")]
-
-
-def headlines(results: Mapping[str, Result]) -> list[Table]:
-    """Overview tables: evaluations with the same headline figures stand in one table."""
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in measurements(results):
-        groups.setdefault(result.headline or tuple(list(result.metrics)[:4]), []).append(result)
-    return [
-        Table(
-            "overview",
-            ("evaluation", *(metric.replace("_", " ") for metric in metrics)),
-            [(result.name.replace("_", " "), *(result.metrics[m] for m in metrics)) for result in members],
-        )
-        for metrics, members in groups.items()
-    ]

@@ -99,6 +99,20 @@ def test_saved_model_as_source_and_as_weights(folder, tmp_path):
         eval_command.run(plain)
 
 
+def test_a_file_of_another_size_is_resized_on_request(folder, tmp_path):
+    from multimodal_zoo.checkpoints.errors import CheckpointMismatch
+    from multimodal_zoo.checkpoints.store import save_model
+    from multimodal_zoo.zoo import create
+
+    save_model(create("eva_clip_tiny"), tmp_path / "model")
+    words = [f"weights={tmp_path / 'model'}", "model=eva_clip_tiny", "model.image.image_size=64"]
+    for command, more in {"eval": ["benchmark=emoji"], "embed": [], "export": []}.items():
+        with pytest.raises(CheckpointMismatch, match="on the command line resize=true"):
+            eval_command.load_model(compose(f"base/{command}", [*words, *more]), command)
+        model = eval_command.load_model(compose(f"base/{command}", [*words, *more, "resize=true"]), command)
+        assert model.image.image_size == 64
+
+
 def test_embed_a_packaged_reader(tmp_path):
     pytest.importorskip("emoji")
     overrides = ["data=emoji", "data.train.splits=[val]", "data.train.styles=[twemoji]", "model=clip_tiny", *SMALL]

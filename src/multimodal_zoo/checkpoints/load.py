@@ -225,7 +225,8 @@ def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], na
     lines = []
     names = {name for name, _, _ in result.misshapen}
     if names and names <= resizable(model).keys() and not (result.unexpected or result.missing):
-        lines.append("these follow from the image size and the patch size; resize=True interpolates them")
+        why = "these follow from the image size and the patch size"
+        lines.append(f"{why}; resize=True interpolates them, on the command line resize=true")
     try:
         guess = guess_variant(shapes, naming)
     except Exception as error:  # the listing matters more than the hint

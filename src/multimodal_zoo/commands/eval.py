@@ -78,7 +78,7 @@ def load_model(config: DictConfig, command: str) -> Any:
     """The model that `source`, or `model` and `weights`, name; random weights only when asked for.
 
     Args:
-        config: has `source`, `model`, `weights`, `allow_random`.
+        config: has `source`, `model`, `weights`, `allow_random`, `resize`.
         command: for the error's example.
 
     Raises:
@@ -87,10 +87,11 @@ def load_model(config: DictConfig, command: str) -> Any:
     from multimodal_zoo.zoo import attach, build_model, from_pretrained
 
     node: Any = OmegaConf.to_container(config.model, resolve=True) if config.get("model") is not None else None
+    resize = bool(config.get("resize", False))
     if config.get("source") is not None:
         if config.weights is not None:
             raise ValueError(f"weights: {config.weights} is one model too many beside source {config.source}; drop one")
-        return from_pretrained(config.source, config=node)
+        return from_pretrained(config.source, config=node, resize=resize)
     if node is None:
         raise ValueError(f"source: mmzoo {command} needs a run folder, a checkpoint or a variant")
     if config.weights is None:
@@ -100,7 +101,7 @@ def load_model(config: DictConfig, command: str) -> Any:
                 "weights=hf://organisation/repository/file), or ask for random ones with allow_random=true"
             )
         return build_model(node)
-    return attach(from_pretrained(config.weights, config=node), node, weights=str(config.weights))
+    return attach(from_pretrained(config.weights, config=node, resize=resize), node, weights=str(config.weights))
 
 
 def variant_name() -> str:

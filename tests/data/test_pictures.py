@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data as photographs
 
 from multimodal_zoo.data.pictures import from_array, load, open_picture, to_rgb
+from multimodal_zoo.data.processor import ImageProcessor
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.transforms import ImageTransform
 
@@ -81,7 +84,28 @@ def test_exif_orientation(cat: Image.Image, orientation: int) -> None:
     assert error(turned, cat.transpose(turns[orientation])) == 0
     buffer = io.BytesIO()
     cat.save(buffer, "PNG", exif=exif)
-    assert error(open_picture(buffer.getvalue(), turn=False), cat) == 0
+    stored = open_picture(buffer.getvalue(), turn=False)
+    assert error(stored, cat) == 0
+    assert open_picture(stored) is stored  # a transform does not turn what a reader left as it is
+    for image in (turned, stored):
+        assert open_picture(pickle.loads(pickle.dumps(image))).size == image.size
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_an_opened_picture_is_turned_like_its_file(cat: Image.Image, tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"x.{suffix}"
+    cat.save(path, exif=exif)
+    processor = ImageProcessor(ImageTransform(24, [0.5] * 3, [0.5] * 3))
+    expected = processor.images([path])
+    assert torch.equal(processor.images([Image.open(path)]), expected)
+    read = Image.open(path)
+    read.load()
+    assert torch.equal(processor.images([read]), expected)
+    assert torch.equal(processor.images([path.read_bytes()]), expected)
+    unturned = ImageProcessor(ImageTransform(24, [0.5] * 3, [0.5] * 3)).images([cat])
+    assert (expected - unturned).abs().mean() > 0.05
 
 
 def test_broken_files(tmp_path: Path, cat: Image.Image) -> None:

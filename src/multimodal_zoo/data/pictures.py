@@ -25,6 +25,8 @@ Background: TypeAlias = "Sequence[int] | None"
 WHITE = (255, 255, 255)
 #: The EXIF tag that says which side is up.
 ORIENTATION = 0x0112
+#: Where PIL keeps what that tag may stand in.
+TAGGED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 #: What PIL raises at files that are not what they seem.
 BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error, Image.DecompressionBombError)
 #: PIL modes of more than eight bits a channel.
@@ -89,30 +91,41 @@ def to_rgb(image: Image.Image, background: Background = WHITE) -> Image.Image:
 
 
 def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool = True) -> Image.Image:
-    """A PIL image from an image, an array, a path or encoded bytes; files are turned upright by their EXIF tag.
+    """A PIL image from an image, an array, a path or encoded bytes, turned upright by its EXIF tag.
 
     Files are read as far as their header where that is enough, so that a JPEG can still be decoded at reduced size.
 
     Args:
         source: what to open.
         key: the sample, for the error.
-        turn: whether files are turned by their EXIF tag.
+        turn: whether pictures that carry an EXIF orientation are turned by it; if not, they lose it.
 
     Raises:
         UnusableError: the file is missing, or is no image that PIL can read, or is far too large to be one.
     """
-    if isinstance(source, Image.Image):
-        return source
     if isinstance(source, np.ndarray):
         return from_array(source)
-    name = key or (str(source) if not isinstance(source, bytes) else f"{len(source)} bytes")
+    name = key or (f"{len(source)} bytes" if isinstance(source, bytes) else str(getattr(source, "filename", source)))
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        return image if not turn or image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+        if isinstance(source, Image.Image):
+            image = source
+        else:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.getexif().get(ORIENTATION, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image) if turn else _untagged(image)
     except FileNotFoundError as error:
         raise UnusableError("missing image file", name) from error
     except BROKEN as error:
         raise UnusableError("broken image", name) from error
+
+
+def _untagged(image: Image.Image) -> Image.Image:
+    """The image as it is stored, without what would have it turned later on."""
+    plain = image.copy()
+    for place in TAGGED:
+        plain.info.pop(place, None)
+    return plain
 
 
 def load(image: Image.Image, key: str = "") -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from multimodal_zoo.commands.embed import open_folder, reader_config
+from multimodal_zoo.commands.embed import open_folder, reader_config, report
 from multimodal_zoo.data.folder_pairs import FolderPairs
 from multimodal_zoo.data.folder_pictures import FolderPictures
 from multimodal_zoo.data.places import in_order
@@ -142,6 +142,7 @@ def test_pictures_that_break_half_way_are_counted_and_cost_nobody_else(whole, cp
     assert read(folder)["key"].tolist() == [f"{n:02d}.png" for n in good]
     assert manifest["skipped"] == {"broken image": 6, "missing caption": 1}
     assert manifest["skipped_examples"]["missing caption"] == ["deeper/z.png"]
+    assert manifest["skipped_examples"]["broken image"] == ["03.png", "04.png", "05.png"]
     folder.shard(1).unlink()
     assert made(tmp_path / "e", whole, FolderPictures(str(source), False), cpu, settings)[1]["skipped"] == {
         "broken image": 6,
@@ -152,6 +153,24 @@ def test_pictures_that_break_half_way_are_counted_and_cost_nobody_else(whole, cp
     assert [document.key for document in FolderPictures(str(source / "deeper"), need_caption=False)] == ["z.png"]
     with pytest.raises(FileNotFoundError, match="no picture"):
         FolderPictures(str(tmp_path / "nowhere"))
+
+
+def test_examples_of_one_reason_add_up_over_shards(whole, cpu, tmp_path, capsys):
+    whole.processor.images = ImageTransform(6, [0.5] * 3, [0.5] * 3)
+    source = tmp_path / "pictures"
+    source.mkdir()
+    for n in range(6):
+        png(source / f"{n}.png", 20 * n)
+    for n in (0, 4):
+        (source / f"{n}.png").write_bytes((source / f"{n}.png").read_bytes()[:40])
+    reader = FolderPictures(str(source), need_caption=False)
+    folder, manifest = made(tmp_path / "e", whole, reader, cpu, Settings(True, False, 2, 2))
+    assert manifest["skipped_examples"] == {"broken image": ["0.png", "4.png"]}
+    report(manifest, folder)
+    printed = capsys.readouterr().out
+    assert "2 skipped: broken image 2 (0.png, 4.png)" in printed
+    report({**manifest, "documents": 1, "shards": 1}, folder)
+    assert "1 document in 1 file, " in capsys.readouterr().out
 
 
 def test_what_the_first_document_has_is_embedded(squares, tmp_path):

@@ -101,6 +101,7 @@ def about_model(config: DictConfig, model: Any) -> dict[str, Any]:
     if weights is not None and Path(weights).exists():
         weights = str(Path(weights).resolve())
     loaded = {"source": config.source, "weights": weights, "model": node, "allow_random": bool(config.allow_random)}
+    loaded["resize"] = bool(config.get("resize", False))
     return {
         "model": loaded,
         "variant": getattr(model, "variant", None),
@@ -112,14 +113,14 @@ def about_model(config: DictConfig, model: Any) -> dict[str, Any]:
 
 def report(manifest: dict[str, Any], folder: EmbeddingFolder) -> None:
     """Print what a run came to."""
+    from multimodal_zoo.data.skips import Skips
     from multimodal_zoo.evaluation.throughput import in_words
 
     if not manifest["complete"]:
         print(f"rank {folder.rank} of {folder.ranks} is through; {folder.path} is complete when all are")
         return
     rates = in_words(manifest["per_second"])
-    print(f"{manifest['documents']:,} documents in {manifest['shards']} files, {rates}: {folder.path}")
+    documents = f"{manifest['documents']:,} document{'s' * (manifest['documents'] != 1)}"
+    print(f"{documents} in {manifest['shards']} file{'s' * (manifest['shards'] != 1)}, {rates}: {folder.path}")
     if manifest["skipped"]:
-        named = manifest["skipped_examples"]
-        reasons = [f"{why} {n} ({', '.join(named.get(why, []))})" for why, n in manifest["skipped"].items()]
-        print(f"{sum(manifest['skipped'].values()):,} skipped: {', '.join(reasons)}")
+        print(Skips.of(manifest["skipped"], manifest["skipped_examples"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from multimodal_zoo.data.documents import Document
@@ -42,6 +42,14 @@ class Skips:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> Skips:
+        """What was counted elsewhere and kept as plain values."""
+        skips = cls()
+        skips.counts = Counter(counts)
+        skips.examples = {reason: list(keys) for reason, keys in examples.items()}
+        return skips
 
     def add(self, reason: str, key: str) -> None:
         """Count one sample."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multimodal_zoo.data.documents import Image
 from multimodal_zoo.data.places import Found, Order, Place
-from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
 from multimodal_zoo.evaluation.features import batched, evaluating, finite, floating_dtype, prefetched
 from multimodal_zoo.evaluation.samples import text_embeddings, texts_of
@@ -95,17 +95,14 @@ class _Tally:
     """What the shards of a rank add up to."""
 
     documents: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    skips: Skips = field(default_factory=Skips)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def add(self, about: dict[str, Any]) -> None:
         """Add a shard's facts."""
         self.documents += about["documents"]
-        self.skipped.update(about["skipped"])
+        self.skips.update(Skips.of(about["skipped"], about["examples"]))
         self.seconds.update(about["seconds"])
-        for reason, keys in about["examples"].items():
-            self.examples.setdefault(reason, keys)
 
 
 def embed(
@@ -156,15 +153,14 @@ def embed(
 def _state(tally: _Tally, shards: int, settings: Settings) -> dict[str, Any]:
     """What a rank notes when it is through."""
     if not tally.documents:
-        why = ", ".join(f"{reason} {n} ({', '.join(tally.examples[reason])})" for reason, n in tally.skipped.items())
-        raise ValueError(f"data: there is no usable document: {why or 'it is empty'}")
+        raise ValueError(f"data: there is no usable document: {tally.skips if len(tally.skips) else 'it is empty'}")
     return {
         "shards": shards,
         "documents": tally.documents,
         "images": tally.documents * bool(settings.images),
         "texts": tally.documents * bool(settings.texts),
-        "skipped": dict(tally.skipped),
-        "examples": tally.examples,
+        "skipped": dict(tally.skips.counts),
+        "examples": tally.skips.examples,
         "seconds": {kind: round(tally.seconds[kind], 3) for kind in ("images", "texts")},
     }
 

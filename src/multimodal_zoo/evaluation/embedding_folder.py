@@ -7,11 +7,11 @@ whoever comes last adds everything up in the manifest.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.evaluation.shard_files import FORMATS, Columns, read_about, write_shard
 from multimodal_zoo.files import write_text
 
@@ -114,8 +114,10 @@ class EmbeddingFolder:
             return manifest
         counts = {key: sum(s[key] for s in states) for key in ("images", "texts")}
         totals: dict[str, Any] = {"documents": sum(s["documents"] for s in states), "counts": counts}
-        totals["skipped"] = dict(sum((Counter(s["skipped"]) for s in states), Counter()))
-        totals["skipped_examples"] = {reason: keys for s in states for reason, keys in s["examples"].items()}
+        skips = Skips()
+        for each in states:
+            skips.update(Skips.of(each["skipped"], each["examples"]))
+        totals["skipped"], totals["skipped_examples"] = dict(skips.counts), skips.examples
         seconds = {kind: sum(s["seconds"][kind] for s in states) / self.ranks for kind in ("images", "texts")}
         totals["per_second"] = {kind: round(counts[kind] / taken, 2) for kind, taken in seconds.items() if taken}
         manifest = {**manifest, **totals, "shards": sum(s["shards"] for s in states), "complete": True}

@@ -122,9 +122,14 @@ def test_bad_words_get_one_readable_message(tmp_path: Path, words: list[str], ex
 
 
 def test_what_a_naming_cannot_express_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UnknownCheckpoint, match="cannot describe this model's image"):
+    with pytest.raises(UnknownCheckpoint, match=r"no SwiGLU, no sub-LN.* written as ours, eva_clip"):
         write_published(model(**GATED), tmp_path / "out", "hf_eva_clip_scaled")
-    with pytest.raises(UnknownCheckpoint, match="choose naming=hf_eva_clip_scaled"):
+    with pytest.raises(UnknownCheckpoint, match="no rotary positions, no SwiGLU, no sub-LN") as refused:
+        write_published(model(**GATED), tmp_path / "out", "hf_eva_clip")
+    for naming in str(refused.value).split("written as ours, ")[1].split(", "):
+        write_published(model(**GATED), tmp_path / naming, naming)
+        assert not naming.startswith("hf_eva_clip")
+    with pytest.raises(UnknownCheckpoint, match=r"no bias in visual_projection.* written as .*hf_eva_clip_scaled"):
         write_published(model(), tmp_path / "out", "hf_eva_clip")
     warm = model(**RMS)
     with torch.no_grad():

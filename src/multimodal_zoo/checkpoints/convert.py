@@ -63,9 +63,12 @@ def write_published(
         raise ValueError(f"out={folder}: the folder is not empty; name another")
     if naming == OURS:
         return save_model(model, folder)
-    stem, config_name, content = _WRITERS[naming]
-    config = content(model.config)  # type: ignore[arg-type]
-    state = published_state(model, NAMINGS[naming])
+    stem, config_name, _ = _WRITERS[naming]
+    try:
+        config, state = _published(model, naming)
+    except CheckpointError as error:
+        fitting = ", ".join([OURS, *(name for name in _WRITERS if _expresses(model, name))])
+        raise type(error)(f"naming={naming}: {error}; this model can be written as {fitting}") from error
 
     def write(temporary: Path) -> None:
         """Weights first: a folder with a configuration is complete."""
@@ -76,6 +79,19 @@ def write_published(
         (temporary / config_name).write_text(json.dumps(config, indent=2) + "\n")
 
     return write_folder(folder, write)
+
+
+def _published(model: nn.Module, naming: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors under a publisher's names."""
+    return _WRITERS[naming][2](model.config), published_state(model, NAMINGS[naming])  # type: ignore[arg-type]
+
+
+def _expresses(model: nn.Module, naming: str) -> bool:
+    """Whether a naming can hold the model."""
+    try:
+        return bool(_published(model, naming))
+    except CheckpointError:
+        return False
 
 
 def names() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
@@ -32,13 +32,13 @@ def hub_config(node: Mapping[str, Any]) -> Node:
     Raises:
         UnknownCheckpoint: a model that its class cannot hold: rotary positions, gates, sub-LN, a bias of the head.
     """
-    if _get(node, "image_projection").get("bias"):
-        raise UnknownCheckpoint("EvaCLIPModel has no bias in visual_projection; choose naming=hf_eva_clip_scaled")
+    _check_hub(node, [] if not _get(node, "image_projection").get("bias") else ["bias in visual_projection"])
     return hub_scaled_config(node)
 
 
 def hub_scaled_config(node: Mapping[str, Any]) -> Node:
     """The `config.json` of the older port of `EvaCLIPModel`, with a temperature and biases; raises as `hub_config`."""
+    _check_hub(node)
     image, text = _get(node, "image"), _get(node, "text")
     biased = bool(_get(node, "image.blocks.block.attention.qkv").get("type") == "packed_qkv_keyless")
     block = _get(node, "image.blocks.block")
@@ -121,6 +121,21 @@ def _text(node: Mapping[str, Any]) -> Node:
     return config
 
 
+def _check_hub(node: Mapping[str, Any], others: Sequence[str] = ()) -> None:
+    """Refuse an image tower with parts that EvaCLIPModel lacks, and `others`, each named."""
+    image, block = _get(node, "image"), _get(node, "image.blocks.block")
+    parts = {
+        "rotary positions": image.get("rotary") is not None,
+        "SwiGLU": _get(block, "mlp.type") == "swiglu",
+        "sub-LN": "inner_norm" in block["attention"],
+        "layer scale": bool(block.get("layer_scale")),
+        "mean over the tokens": _get(image, "pool.type") == "mean_pool",
+    }
+    found = [*(part for part, there in parts.items() if there), *others]
+    if found:
+        raise UnknownCheckpoint(f"EvaCLIPModel has no {', no '.join(found)}, which this model has")
+
+
 def _hub_tower(tower: Mapping[str, Any], eps: float) -> Node:
     names = {"gelu": "gelu", "quick_gelu": "quick_gelu", "tanh_gelu": "gelu_pytorch_tanh"}
     mlp = _get(tower, "blocks.block.mlp")
@@ -152,7 +167,7 @@ def _checked(config: Node, again: Mapping[str, Any], node: Mapping[str, Any], wh
         if _essence(again[key]) != _essence(node.get(key))
     ]
     if differing:
-        raise UnknownCheckpoint(f"{what} cannot describe this model's {', '.join(differing)}; choose another naming")
+        raise UnknownCheckpoint(f"{what} cannot describe this model's {', '.join(differing)}")
     return config
 
 

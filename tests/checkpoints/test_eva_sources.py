@@ -90,6 +90,22 @@ def test_hub_folders_give_the_published_numbers(tmp_path: Path, facts: dict[str,
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 
+def test_a_hub_folder_gives_one_tower_and_names_missing_shards(tmp_path: Path) -> None:
+    config, io, state = golden("hf_evaclip_naming")
+    (tmp_path / "config.json").write_text(json.dumps({**config, **HUB_FACTS[0]}))
+    sharded(tmp_path, state, ".safetensors")
+    whole: Any = from_pretrained(tmp_path)
+    tower: Any = from_pretrained(tmp_path, part="image")
+    assert isinstance(tower, VisionTransformer)
+    with torch.no_grad():
+        assert torch.equal(tower(io["image"]).pooled, whole.image(io["image"]).pooled)
+    lost = tmp_path / "model-00002-of-00003.safetensors"
+    lost.unlink()
+    for part in (None, "image"):
+        with pytest.raises(MissingCheckpoint, match=rf"1 shard\(s\) of it are missing: {lost.name}"):
+            from_pretrained(tmp_path, part=part)
+
+
 def test_a_plain_clip_folder_is_none_of_them(tmp_path: Path) -> None:
     facts = {"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": {}, "text_config": {}}
     (tmp_path / "config.json").write_text(json.dumps(facts))
@@ -252,6 +268,8 @@ def test_types_follow_the_caller_and_half_precision_files_are_widened(tmp_path: 
     other: Any = from_pretrained(path, dtype=torch.bfloat16)
     assert {p.dtype for p in other.parameters()} == {torch.bfloat16}
     assert create("eva_clip_tiny", dtype="float16", device="meta").image.patches.weight.dtype == torch.float16
+    for alias, dtype in {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.items():
+        assert create("eva_clip_tiny", dtype=alias, device="meta").image.patches.weight.dtype == dtype
     with pytest.raises(ValueError, match="dtype='int8': expected float32"):
         create("eva_clip_tiny", pretrained=path, dtype="int8")
     save_model(kept, tmp_path / "saved")

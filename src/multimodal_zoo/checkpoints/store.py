@@ -27,6 +27,8 @@ from multimodal_zoo.checkpoints.writing import require_floats, write_folder, wri
 
 #: Towers of a dual encoder that can be loaded alone.
 PARTS = ("image", "text")
+#: Short names of types, as training scripts have them.
+ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> Path:
@@ -140,7 +142,8 @@ def find_dtype(dtype: str | torch.dtype | None, source: Source | None = None) ->
     """The type that a caller means.
 
     Args:
-        dtype: a torch type or its name, "auto" for the type of most of the file's values, None for the model's own.
+        dtype: a torch type, its name or an alias (fp32, fp16, bf16), "auto" for the type of most of the file's
+            values, None for the model's own.
         source: the file; without one there is no "auto".
 
     Raises:
@@ -153,7 +156,7 @@ def find_dtype(dtype: str | torch.dtype | None, source: Source | None = None) ->
         for tensor in source.shapes().values():
             sizes[tensor.dtype] += tensor.numel() if tensor.is_floating_point() else 0
         return sizes.most_common(1)[0][0]
-    found = getattr(torch, dtype, None)
+    found = getattr(torch, ALIASES.get(dtype, dtype), None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"dtype={dtype!r}: expected float32, float16, bfloat16 or auto (the file's own)")
     return found

@@ -22,6 +22,7 @@ def test_describe_prints_the_whole_card(capsys) -> None:
     shown = capsys.readouterr().out
     for word in ("151,277,313", "2103.00020", "MIT", "clip_bpe"):
         assert word in shown
+    assert "mean: 0.48145466, 0.4578275, 0.40821073" in shown
 
 
 def test_plan_computes_without_allocating(capsys) -> None:

@@ -76,5 +76,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "\n".join(f"{key}: {_text(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, (list, tuple)):
+        if all(isinstance(item, (int, float)) for item in value):
+            return ", ".join(map(str, value))
         return "\n".join(_text(item).replace("\n", ", ") for item in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -17,6 +17,7 @@ from multimodal_zoo.config import compose
 from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
 from multimodal_zoo.data.transforms import FixedCrop, ImageTransform, RandomResizedCrop
 from multimodal_zoo.registry import build
+from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
 
 FOLDER = Path(photographs.__file__).parent
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -198,3 +199,14 @@ def test_published_models_drop_alpha_as_published(model: str) -> None:
 def test_transform_from_a_configuration() -> None:
     config = {"type": "image_transform", "size": 8, "mean": [0, 0, 0], "std": [1, 1, 1], "resize": "squash"}
     assert build(config)([np.full((4, 4), 255, np.uint8)]).eq(1).all()
+
+
+def test_what_is_no_picture_and_no_text_is_said_to_be() -> None:
+    processor = ImageTextProcessor(ImageTransform(8, [0.5] * 3, [0.5] * 3), ClipTokenizer(vocab_size=600))
+    for images in (torch.zeros(2, 3, 9, 9, dtype=torch.uint8), [torch.zeros(3, 9, 9, dtype=torch.uint8)]):
+        with pytest.raises(TypeError, match=r"got Tensor of torch\.uint8 \(3, 9, 9\); of a tensor .* take tensor"):
+            processor.images(images)
+    with pytest.raises(TypeError, match="texts: expected strings, got int 3 at place 1"):
+        processor.texts(["a", 3])
+    with pytest.raises(TypeError, match="texts: expected a string or a list of strings, got int"):
+        processor.texts(3)

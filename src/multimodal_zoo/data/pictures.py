@@ -101,10 +101,19 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool =
         turn: whether pictures that carry an EXIF orientation are turned by it; if not, they lose it.
 
     Raises:
+        TypeError: none of these, a tensor for instance.
         UnusableError: the file is missing, or is no image that PIL can read, or is far too large to be one.
     """
     if isinstance(source, np.ndarray):
         return from_array(source)
+    if not isinstance(source, (Image.Image, str, os.PathLike, bytes)) and not hasattr(source, "read"):
+        what = type(source).__name__
+        if hasattr(source, "shape"):
+            what += f" of {source.dtype} {tuple(source.shape)}"
+        raise TypeError(
+            f"expected a PIL image, a uint8 array (height, width, 3), a path or bytes, got {what}; "
+            "of a tensor (3, height, width) take tensor.permute(1, 2, 0).numpy()"
+        )
     name = key or (f"{len(source)} bytes" if isinstance(source, bytes) else str(getattr(source, "filename", source)))
     try:
         if isinstance(source, Image.Image):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -63,5 +63,15 @@ class ImageTextProcessor(ImageProcessor):
         self.tokenizer = texts
 
     def texts(self, texts: str | Sequence[str]) -> Tensor:
-        """Long (batch, longest): ids, trimmed to the longest text of the batch."""
-        return pad_ids(self.tokenizer.encode([texts] if isinstance(texts, str) else list(texts)), self.tokenizer.pad_id)
+        """Long (batch, longest): ids, trimmed to the longest text of the batch.
+
+        Raises:
+            TypeError: something else than texts.
+        """
+        if not isinstance(texts, str) and not isinstance(texts, Iterable):
+            raise TypeError(f"texts: expected a string or a list of strings, got {type(texts).__name__}")
+        words = [texts] if isinstance(texts, str) else list(texts)
+        for number, word in enumerate(words):
+            if not isinstance(word, str):
+                raise TypeError(f"texts: expected strings, got {type(word).__name__} {word!r} at place {number}")
+        return pad_ids(self.tokenizer.encode(words), self.tokenizer.pad_id)

@@ -55,7 +55,7 @@ def export(
 
     Args:
         model: a dual encoder with its processor, on the CPU, in float32.
-        out: the folder; an earlier export there is replaced.
+        out: the folder; one that exists must be empty.
         format: a name of `FORMATS`.
         towers: which of `TOWERS`.
         image_size: height and width of the images that the graph takes; None for the tower's own.
@@ -66,7 +66,7 @@ def export(
 
     Raises:
         ExportMismatch: a difference above the tolerance.
-        ValueError: a quantised model, an unknown format or tower, or a folder with other things in it.
+        ValueError: a quantised model, an unknown format or tower, or a folder in use.
         ModuleNotFoundError: a library of the format is missing.
     """
     require_floats(model, "export")
@@ -86,7 +86,7 @@ def export(
             facts["preprocessing"]["size"] = image_size
         write_text(draft / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
         if place.exists():
-            shutil.rmtree(place)
+            place.rmdir()
         draft.rename(place)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -95,8 +95,8 @@ def export(
 
 
 def _check_place(place: Path) -> None:
-    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not (place / FACTS).is_file()):
-        raise ValueError(f"out: {place} holds other things; choose a new folder, or that of an earlier export")
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+        raise ValueError(f"out: {place} is in use; name another folder, or delete it")
 
 
 def _tower(model: nn.Module, name: str, image_size: tuple[int, int] | None) -> Tower:

@@ -25,6 +25,7 @@ from multimodal_zoo.zoo import declaration
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "docs" / "systems" / "clip.md"
+EVA_CLIP = ROOT / "docs" / "systems" / "eva_clip.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LAUNCHERS = find_spec("hydra_plugins.hydra_submitit_launcher") if find_spec("hydra_plugins") else None
@@ -162,19 +163,20 @@ def test_files_and_options_named_in_a_page_exist(page: Path) -> None:
         assert option in list_group(group), f"{group}={option}"
 
 
-def test_parameter_counts_are_those_of_the_models() -> None:
-    rows = re.findall(
-        r"^\| `(clip_\w+)` \|.*\| ([\d,]+) \|$", (ROOT / "docs/systems/clip.md").read_text(), re.MULTILINE
-    )
-    assert {name for name, _ in rows} == set(zoo.list_models("clip*"))
+@pytest.mark.parametrize("page", [CLIP, EVA_CLIP], ids=lambda page: page.stem)
+def test_parameter_counts_are_those_of_the_models(page: Path) -> None:
+    rows = re.findall(rf"^\| `({page.stem}_\w+)` \|.*\| ([\d,]+) \|$", page.read_text(), re.MULTILINE)
+    listed = {name for name in zoo.list_models(f"{page.stem}*") if page is CLIP or not name.endswith("_tiny")}
+    assert {name for name, _ in rows} == listed
     for name, count in rows:
         model = zoo.create(name, device="meta")
         assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", "")), name
 
 
-def test_benchmark_figures_are_the_recorded_ones() -> None:
+@pytest.mark.parametrize("page", [CLIP, EVA_CLIP], ids=lambda page: page.stem)
+def test_benchmark_figures_are_the_recorded_ones(page: Path) -> None:
     """Every number in the table stands in the results of its command, ratios too: none is computed from the others."""
-    rows = re.findall(r"^\|(.*)\| `python benchmarks/(\w+)\.py` \|$", CLIP.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\|(.*)\| `python benchmarks/(\w+)\.py` \|$", page.read_text(), re.MULTILINE)
     assert rows
     for cells, name in rows:
         recorded = json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text())["rows"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,19 @@ from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import Embeddings
 from multimodal_zoo.registry import ENCODERS
+
+
+class _StraightThrough(torch.autograd.Function):
+    """`min(x, maximum)` in value only: the gradient is that of `x`, above the maximum too (DeCLIP's code)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, maximum: float) -> Tensor:
+        return x.clamp(max=maximum)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient on."""
+        return gradients[0], None
 
 
 class _Ceiling(torch.autograd.Function):
@@ -38,7 +52,7 @@ class LogitScale(nn.Module):
 
     Args:
         initial: first value of the scale itself, `1 / temperature`.
-        maximum: the scale never acts above this value; the parameter is not changed.
+        maximum: the scale never acts above this value; the parameter is not changed. Infinity is no limit.
     """
 
     def __init__(self, initial: float = 1 / 0.07, maximum: float = 100.0) -> None:
@@ -55,6 +69,18 @@ class LogitScale(nn.Module):
     def forward(self) -> Tensor:
         """The scale, a scalar of at most `maximum`."""
         return _Ceiling.apply(self.weight.exp(), self.maximum)
+
+
+@ENCODERS.register_module(name="straight_through_logit_scale")
+class StraightThroughLogitScale(LogitScale):
+    """A learned inverse temperature that is cut in value only, as DeCLIP's published code does it.
+
+    Above the maximum the parameter still gets the gradient of the uncut scale, in both directions.
+    """
+
+    def forward(self) -> Tensor:
+        """The scale, a scalar of at most `maximum`."""
+        return _StraightThrough.apply(self.weight.exp(), self.maximum)
 
 
 @ENCODERS.register_module(name="linear_projection")
@@ -102,7 +128,7 @@ class IdentityProjection(nn.Module):
         return features
 
 
-def _pooled(encoder: nn.Module, inputs: Tensor) -> Tensor:
+def pooled_features(encoder: nn.Module, inputs: Tensor) -> Tensor:
     """The pooled features; an encoder that can compute them alone, cheaper than with all tokens, has `pooled`."""
     alone = getattr(encoder, "pooled", None)
     return alone(inputs) if callable(alone) else encoder(inputs).pooled
@@ -129,6 +155,8 @@ class DualEncoder(nn.Module):
         text_projection: from the text tower's width to `embed_dim`.
         logit_scale: gives the inverse temperature.
         embed_dim: width of the common space.
+        heads: further layers that objectives train beside the towers, by name (`simsiam`, `masked_words`, ...).
+        matching: how images and texts are compared, where not by their global embeddings (`token_matching`); or None.
     """
 
     def __init__(
@@ -139,6 +167,8 @@ class DualEncoder(nn.Module):
         text_projection: nn.Module,
         logit_scale: nn.Module,
         embed_dim: int,
+        heads: Mapping[str, nn.Module] | None = None,
+        matching: nn.Module | None = None,
     ) -> None:
         super().__init__()
         for side, tower, projection in (("image", image, image_projection), ("text", text, text_projection)):
@@ -151,6 +181,8 @@ class DualEncoder(nn.Module):
         self.image, self.text = image, text
         self.image_projection, self.text_projection = image_projection, text_projection
         self.logit_scale = logit_scale
+        self.heads = nn.ModuleDict({name: head for name, head in (heads or {}).items() if head is not None})
+        self.matching = matching
 
     def extra_repr(self) -> str:
         """Where the weights come from, so that nobody takes random ones for trained ones."""
@@ -158,7 +190,7 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""
-        return F.normalize(self.image_projection(_pooled(self.image, images)), dim=-1)
+        return F.normalize(self.image_projection(pooled_features(self.image, images)), dim=-1)
 
     def encode_patches(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Every patch in the common space, `(batch, patches, embed_dim)`: final norm and projection on each token.
@@ -172,7 +204,7 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of token ids `(batch, tokens)`."""
-        return F.normalize(self.text_projection(_pooled(self.text, ids)), dim=-1)
+        return F.normalize(self.text_projection(pooled_features(self.text, ids)), dim=-1)
 
     def scale(self) -> Tensor:
         """The inverse temperature, a scalar that is already exponentiated and at most the maximum."""

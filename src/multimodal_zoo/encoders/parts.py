@@ -2,6 +2,7 @@
 
 from multimodal_zoo.encoders import adapters as adapters
 from multimodal_zoo.encoders import dual_encoder as dual_encoder
+from multimodal_zoo.encoders import heads as heads
 from multimodal_zoo.encoders import masked_student as masked_student
 from multimodal_zoo.encoders import patch_teacher as patch_teacher
 from multimodal_zoo.encoders import pooling as pooling

@@ -1,7 +1,8 @@
-"""The batches that objectives take: image-text pairs, and images with masked patches."""
+"""The batches that objectives take: image-text pairs, pairs in several views, and images with masked patches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,65 @@ class ImageTextBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
         concepts = None if self.concepts is None else self.concepts.pin_memory()
         return ImageTextBatch(self.images.pin_memory(), self.ids.pin_memory(), self.keys, concepts)
+
+
+@dataclass
+class MultiViewBatch:
+    """Image-text pairs of which each side is there in several views; row i of every view belongs to pair i.
+
+    Attributes:
+        images: view -> (batch, 3, height, width), float, normalised as the model's image transform says.
+        texts: view -> (batch, longest of that view), long, padded to the longest text of the view.
+        labels: text view -> long of that view's shape: what stood at a masked place, -100 everywhere else. Only views
+            with masked words have an entry.
+        keys: name of each pair in its data set, for error messages and reports.
+        concepts: (batch,), long, or None; see `ImageTextBatch`.
+
+    Raises:
+        ValueError: no image or text view, views with different numbers of rows, or labels that fit no text view.
+    """
+
+    images: dict[str, Tensor]
+    texts: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    keys: list[str]
+    concepts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.images or not self.texts:
+            raise ValueError(
+                f"MultiViewBatch needs views of both sides: images {list(self.images)}, texts {list(self.texts)}"
+            )
+        rows = {"keys": len(self.keys)}
+        for side, views in (("images", self.images), ("texts", self.texts), ("labels", self.labels)):
+            rows |= {f"{side}.{name}": len(view) for name, view in views.items()}
+        if self.concepts is not None:
+            rows["concepts"] = len(self.concepts)
+        if len(set(rows.values())) != 1:
+            raise ValueError(f"MultiViewBatch needs as many rows in every view, not {rows}")
+        for name, labels in self.labels.items():
+            if name not in self.texts or labels.shape != self.texts[name].shape:
+                shapes = {view: tuple(ids.shape) for view, ids in self.texts.items()}
+                raise ValueError(f"labels.{name} has shape {tuple(labels.shape)}, which no text view of {shapes} has")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> MultiViewBatch:
+        images, texts, labels = (
+            {name: change(view) for name, view in views.items()} for views in (self.images, self.texts, self.labels)
+        )
+        return MultiViewBatch(
+            images, texts, labels, self.keys, None if self.concepts is None else change(self.concepts)
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MultiViewBatch:
+        """The same batch with its tensors on `device`."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> MultiViewBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return self._changed(lambda tensor: tensor.pin_memory())
 
 
 @dataclass

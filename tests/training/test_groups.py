@@ -26,6 +26,16 @@ def test_optional_patterns_may_match_nothing() -> None:
     }
 
 
+def test_some_flat_parameters_may_decay() -> None:
+    shapes = {"a.qkv.bias": (6,), "a.out.bias": (2,), "a.weight": (2, 2), "table": (3, 2)}
+    parameters = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+    groups = read_rules({"decay": ["*.qkv.bias"], "no_decay": ["table"]}).groups(parameters, lr=1.0, weight_decay=0.1)
+    decayed = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    assert decayed == {"a.qkv.bias": 0.1, "a.out.bias": 0.0, "a.weight": 0.1, "table": 0.0}
+    with pytest.raises(ValueError, match="no_decay and decay both name table"):
+        read_rules({"decay": ["t*"], "no_decay": ["table"]}).groups(parameters, lr=1.0, weight_decay=0.1)
+
+
 def test_freezing_stops_gradients_and_shows_in_the_table() -> None:
     parameters = {"image.weight": nn.Parameter(torch.zeros(2, 3)), "text.weight": nn.Parameter(torch.zeros(5))}
     rules = read_rules({"frozen": ["image.*"]})

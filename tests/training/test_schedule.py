@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from multimodal_zoo.training.schedule import Constant, WarmupCosine
+from multimodal_zoo.training.schedule import Constant, StartedCosine, WarmupCosine
 
 
 def test_cosine_with_a_warmup_in_steps() -> None:
@@ -23,6 +23,18 @@ def test_a_fraction_of_all_steps() -> None:
     assert WarmupCosine(warmup=0.5)(3, 10) == 0.8
     assert Constant(warmup=0.2)(0, 10) == 0.5
     assert Constant(warmup=0)(0, 10) == 1.0
+
+
+def test_a_warmup_from_a_rate_of_its_own() -> None:
+    """The last warm-up step has the full rate, and the cosine starts from it."""
+    schedule = StartedCosine(warmup=5, start=0.1, final=0.2)
+    assert [schedule(s, 9) for s in range(5)] == pytest.approx([0.1, 0.325, 0.55, 0.775, 1.0])
+    assert schedule(6, 9) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert schedule(8, 9) == schedule(50, 9) == pytest.approx(0.2)
+    assert [StartedCosine(warmup=w, start=0.1)(0, 9) for w in (0, 1)] == [pytest.approx(0.9698463104), 1.0]
+    assert StartedCosine(warmup=9, start=0.5)(8, 9) == 1.0
+    with pytest.raises(ValueError, match=r"schedule\.start is -0.1"):
+        StartedCosine(start=-0.1)
 
 
 @pytest.mark.parametrize("warmup", [-1, 1.5])

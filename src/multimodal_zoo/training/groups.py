@@ -92,12 +92,14 @@ class ParameterRules:
         no_decay: patterns of parameters without weight decay, beside those of `no_decay_rank`.
         no_decay_rank: tensors with at most this many dimensions have no weight decay; 1 covers biases, norms, layer
             scales and the temperature, -1 nothing.
+        decay: patterns of parameters that keep their weight decay whatever `no_decay_rank` says.
         towers: named sets with rates of their own; what no tower holds takes the optimiser's.
     """
 
     frozen: Sequence[str] = ()
     no_decay: Sequence[str] = ()
     no_decay_rank: int = 1
+    decay: Sequence[str] = ()
     towers: Mapping[str, Tower] = field(default_factory=dict)
 
     def freeze(self, parameters: Named) -> list[str]:
@@ -125,9 +127,10 @@ class ParameterRules:
             dicts with `params`, `lr`, `weight_decay`, and `tower`, `scale` and `names` for the table.
 
         Raises:
-            ValueError: a pattern matches nothing, or two towers claim one parameter.
+            ValueError: a pattern matches nothing, two towers claim one parameter, or a parameter is told to decay and
+                not to.
         """
-        undecayed = matching(self.no_decay, parameters, "optim.groups.no_decay")
+        undecayed = self._undecayed(parameters)
         tower_of = self._towers(parameters)
         scales: dict[str, float] = {}
         for key, tower in self.towers.items():
@@ -142,7 +145,7 @@ class ParameterRules:
             tower = self.towers.get(key, Tower(()))
             scale = scales.get(name, 1.0)
             decay = weight_decay if tower.weight_decay is None else tower.weight_decay
-            if parameter.ndim <= self.no_decay_rank or name in undecayed:
+            if name in undecayed:
                 decay = 0.0
             # a sharded and a plain tensor cannot be updated by one fused call
             place = (key, scale, decay, isinstance(parameter, DTensor))
@@ -151,6 +154,15 @@ class ParameterRules:
             group["params"].append(parameter)
             group["names"].append(name)
         return list(merged.values())
+
+    def _undecayed(self, parameters: Named) -> set[str]:
+        """Names without weight decay."""
+        named = matching(self.no_decay, parameters, "optim.groups.no_decay")
+        kept = matching(self.decay, parameters, "optim.groups.decay")
+        if both := sorted(named & kept):
+            raise ValueError(f"optim.groups: no_decay and decay both name {both[0]}")
+        flat = {name for name, parameter in parameters.items() if parameter.ndim <= self.no_decay_rank}
+        return named | (flat - kept)
 
     def _towers(self, parameters: Named) -> dict[str, str]:
         owner: dict[str, str] = {}

@@ -41,6 +41,41 @@ class WarmupCosine:
 
 
 @dataclass(frozen=True)
+class StartedCosine:
+    """Linear warm-up from a rate of its own, then half a cosine, as DeCLIP's recipes count it (arXiv:2110.05208, code).
+
+    Step 0 has the factor `start`, step w - 1, the last of w warm-up steps, has 1, and the cosine begins there: step
+    s >= w - 1 of n has `final + (1 - final) * (1 + cos(pi * (s - w + 1) / (n - w))) / 2`.
+
+    Attributes:
+        warmup: steps if an int, a fraction of all steps if a float below 1.
+        start: factor of the first step.
+        final: factor that the cosine ends on.
+
+    Raises:
+        ValueError: a warm-up that is neither, or a negative factor.
+    """
+
+    warmup: int | float = 0
+    start: float = 0.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        for key in ("start", "final"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"schedule.{key} is {getattr(self, key)}; a factor on the rate must not be negative")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Factor at `step` of `total`."""
+        count, warmup = step + 1, warmup_steps(self.warmup, total)
+        if count < warmup:
+            return self.start + (1 - self.start) * (count - 1) / (warmup - 1)
+        progress = min(1.0, (count - warmup) / max(1, total - warmup))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
 class Constant:
     """Linear warm-up, then the base rate.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
+from systems.declip_parts import optimisation
 
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
@@ -38,3 +39,5 @@ def decoded(case: Case) -> Outcome:
 
 SYSTEM = System("declip", fields={"texts": None, "decoded": decoded})
 SYSTEM.call(r"tokenize\(texts, context_length, return_length=True\)")(tokenize)
+
+SYSTEM.call(r"CosineLRScheduler\.step\(iteration\)")(optimisation.learning_rate)

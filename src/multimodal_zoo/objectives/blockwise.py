@@ -47,11 +47,11 @@ def info_nce(image: Tensor, texts: Tensor, scale: Tensor, concepts: Tensor | Non
         concepts: (batch,) ids of what the pairs show, or None.
         block_size: rows of the similarity matrix held at a time.
     """
-    concepts, everyones = _exchange(concepts, len(image), image.device)
+    concepts, everyones = everyones_concepts(concepts, len(image), image.device)
     return InfoNCE(*_InfoNCE.apply(image, texts, scale, concepts, everyones, block_size))
 
 
-def _exchange(concepts: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+def everyones_concepts(concepts: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
     """This process's concepts and everyone's, None where nobody knows any.
 
     With several processes all of them gather, whatever they hold: one that knows no concept of its batch would

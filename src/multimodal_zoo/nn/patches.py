@@ -88,6 +88,30 @@ class PatchEmbedding(nn.Module):
         return F.linear(pixels, self.weight.flatten(1), self.bias), grid
 
 
+@ENCODERS.register_module(name="frozen_patch_embedding")
+class FrozenPatchEmbedding(PatchEmbedding):
+    """A patch embedding whose weight stays as it was drawn, which steadies training (MoCo v3, arXiv 2104.02057).
+
+    The weight has no gradient, so that no optimiser moves or decays it; training mode turns the gradient off again if
+    somebody turned it on. A bias, if there is one, trains.
+
+    Args:
+        width: width of the tokens.
+        patch_size: side of a patch, in pixels.
+        bias: whether the map has a bias; DeCLIP's has none.
+        channels: channels of the images.
+    """
+
+    def __init__(self, width: int, patch_size: int, bias: bool, channels: int = 3) -> None:
+        super().__init__(width, patch_size, bias, channels)
+        self.weight.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FrozenPatchEmbedding:
+        """Change the mode; the weight stays without gradient."""
+        self.weight.requires_grad_(False)
+        return super().train(mode)
+
+
 @ENCODERS.register_module(name="conv_stem")
 class ConvStem(nn.Module):
     """Small strided convolutions in place of one big patch (arXiv 2106.14881): trains faster from scratch.

@@ -61,3 +61,24 @@ def pack_texts(lengths: Sequence[int], stride: int, room: int) -> Packing:
             last[i, j], order[text] = end - 1, i * most + j
             start = end
     return Packing(source, places, texts, last, order)
+
+
+def locate(packing: Packing, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Where chosen tokens of a padded batch stand in packed rows.
+
+    Args:
+        packing: of the batch.
+        wanted: `(batch, tokens)` bool, among the tokens that were packed.
+
+    Returns:
+        `(rows, most)`, the chosen places of each row, 0 behind a row's last one; and `(chosen,)`, where each chosen
+        token, text by text, is in the flattened first.
+    """
+    held = (packing.texts >= 0) & wanted[packing.texts.clamp_min(0), packing.places]
+    rows, places = held.nonzero(as_tuple=True)
+    counts = held.sum(1)
+    slots = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+    found = torch.zeros(len(held), int(counts.max()), dtype=torch.long)
+    found[rows, slots] = places
+    order = (packing.texts[rows, places] * wanted.shape[1] + packing.places[rows, places]).argsort()
+    return found, (rows * found.shape[1] + slots)[order]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import TextFeatures
-from multimodal_zoo.encoders.text_packing import Packing, pack_texts
+from multimodal_zoo.encoders.text_packing import Packing, locate, pack_texts
 from multimodal_zoo.nn.masks import Causal, Document, pick
 from multimodal_zoo.nn.regularize import DropPath
 from multimodal_zoo.registry import ENCODERS
@@ -101,20 +101,45 @@ class ClipTextTransformer(nn.Module):
         """
         self.check(ids)
         end = end_positions(ids)
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if ids.device.type == "cpu" and ids.numel() and not recorded and not self._drops_branches():
-            lengths = (end + 1).tolist()
-            if 0 < sum(lengths) < _FULL * ids.numel():  # 0: a plan is made, with ids that have no values
-                return self._packed(ids, pack_texts(lengths, ids.shape[1], self.context_length))
+        packing = self._packing(ids, end + 1)
+        if packing is not None:
+            ends = self._packed(ids, packing, packing.last)
+            return self.norm(ends.flatten(0, 1)[packing.order])
         return self.norm(self.blocks(self.embed(ids), mask=Causal(), places=end[:, None]))[:, 0]
+
+    def chosen(self, ids: Tensor, wanted: Tensor) -> Tensor:
+        """What `forward(ids).tokens[wanted]` is: chosen tokens text by text, `(chosen, width)`.
+
+        On a CPU, nothing behind the last chosen token of a text is computed, nor what nothing reads in the last block.
+
+        Args:
+            ids: `(batch, tokens)`.
+            wanted: `(batch, tokens)` bool.
+        """
+        self.check(ids)
+        lengths = (wanted * torch.arange(1, ids.shape[1] + 1, device=ids.device)).amax(1).clamp_min(1)
+        packing = self._packing(ids, lengths)
+        if packing is None:
+            return self.norm(self.blocks(self.embed(ids), mask=Causal())[wanted])
+        places, order = locate(packing, wanted)
+        return self.norm(self._packed(ids, packing, places).flatten(0, 1)[order])
+
+    def _packing(self, ids: Tensor, lengths: Tensor) -> Packing | None:
+        """How the first tokens of each text are packed; None where that cannot be or would not pay."""
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if ids.device.type != "cpu" or not ids.numel() or recorded or self._drops_branches():
+            return None
+        counted = lengths.tolist()
+        if not 0 < sum(counted) < _FULL * ids.numel():  # 0: a plan is made, with ids that have no values
+            return None
+        return pack_texts(counted, ids.shape[1], self.context_length)
 
     def _drops_branches(self) -> bool:
         return self.training and any(isinstance(m, DropPath) and m.rate > 0 for m in self.blocks.modules())
 
-    def _packed(self, ids: Tensor, packing: Packing) -> Tensor:
+    def _packed(self, ids: Tensor, packing: Packing, places: Tensor) -> Tensor:
         tokens = self.token_embedding(ids.flatten()[packing.source]) + self.positions[packing.places]
-        ends = self.blocks(tokens, mask=Causal() & Document(packing.texts), places=packing.last)
-        return self.norm(ends.flatten(0, 1)[packing.order])
+        return self.blocks(tokens, mask=Causal() & Document(packing.texts), places=places)
 
     def forward(self, ids: Tensor) -> TextFeatures:
         """Features of token ids `(batch, tokens)`, start to end, padded with any smaller id."""

@@ -2,5 +2,13 @@
 
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective as ContrastiveObjective
 from multimodal_zoo.objectives.frames import VideoTextObjective as VideoTextObjective
+from multimodal_zoo.objectives.image_text import ImageTextContrast as ImageTextContrast
+from multimodal_zoo.objectives.image_text import MultiViewContrast as MultiViewContrast
+from multimodal_zoo.objectives.image_text import NearestNeighbour as NearestNeighbour
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective as MaskedImageObjective
 from multimodal_zoo.objectives.queue import NeighbourQueue as NeighbourQueue
+from multimodal_zoo.objectives.self_supervision import MaskedWords as MaskedWords
+from multimodal_zoo.objectives.self_supervision import Simclr as Simclr
+from multimodal_zoo.objectives.self_supervision import Simsiam as Simsiam
+from multimodal_zoo.objectives.supervisions import SupervisedContrast as SupervisedContrast
+from multimodal_zoo.objectives.token_wise import TokenWise as TokenWise

@@ -44,6 +44,9 @@ class NeighbourQueue(nn.Module):
         pointer: scalar long, where the next batch begins.
     """
 
+    #: each process of a data-parallel run has a queue of its own
+    rank_buffers = ("entries", "inverse_norms", "pointer")
+
     entries: Tensor
     inverse_norms: Tensor
     pointer: Tensor

@@ -20,6 +20,7 @@ from multimodal_zoo.training.ema import Ema
 from multimodal_zoo.training.groups import read_rules
 from multimodal_zoo.training.logs import MetricsCsv
 from multimodal_zoo.training.progress import Throughput
+from multimodal_zoo.training.rank_state import RankState
 from multimodal_zoo.training.rng import RandomState
 from multimodal_zoo.training.teacher import patch_teacher
 
@@ -66,7 +67,7 @@ def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:
 
 
 def callbacks(config: Mapping[str, Any]) -> list[Callback]:
-    """The recipe's callbacks, and those that every run has: random state and throughput.
+    """The recipe's callbacks, and those that every run has: random state, what each rank has for itself, throughput.
 
     Bounds on parameters come first, then the moving average, so that the others see both up to date; Lightning puts
     checkpoints last.
@@ -74,7 +75,7 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
     nodes = {name: node for name, node in (config.get("callbacks") or {}).items() if node}
     built = [build(node, path=f"callbacks.{name}") for name, node in nodes.items()]
     built.sort(key=lambda callback: (not isinstance(callback, Clamp), not isinstance(callback, Ema)))
-    return [Throughput(), RandomState(int(config["seed"])), *built]
+    return [Throughput(), RandomState(int(config["seed"])), RankState(), *built]
 
 
 def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:

@@ -14,28 +14,33 @@ import lightning
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch
+from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch, MultiViewBatch
 from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
+from multimodal_zoo.training.rank_state import rank_buffers
 from multimodal_zoo.training.schedule import Schedule, scheduler
-from multimodal_zoo.training.sharding import settle, shard
+from multimodal_zoo.training.sharding import inside, settle, shard
 
 log = logging.getLogger(__name__)
 
 #: parameter groups -> optimiser
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+#: What an objective takes: anything with a length, the number of its samples.
+Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch
 
 
 class ContrastiveModule(lightning.LightningModule):
-    """Trains a model with any objective of one batch: a dual encoder on pairs, a masked student on images.
+    """Trains a model with any objective of one batch: a dual encoder on pairs or their views, a masked student on images.
 
     With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches whose pairs do not see each
     other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
 
     Args:
         model: what trains, a dual encoder or a masked student.
-        objective: called as `objective(model, batch)`; its entry `loss` is back-propagated, all entries are logged.
+        objective: called as `objective(model, batch)`; its entry `loss` is back-propagated, all entries are logged. A
+            method `check(model)` refuses a model that does not suit it. Buffers that a part of it names in
+            `rank_buffers` are each process's own.
         rules: which parameters train, and how.
         optimizer: makes the optimiser from parameter groups.
         lr: learning rate of the parameters that no tower of `rules` holds.
@@ -43,6 +48,9 @@ class ContrastiveModule(lightning.LightningModule):
         schedule: factor on the learning rates at a step.
         config: the recipe as a plain dict, stored in every checkpoint as a hyper-parameter.
         start: computes the start values of a model whose matrices are on `meta`; None where all are there.
+
+    Raises:
+        ValueError: a model that lacks what the objective needs, with the configuration key.
     """
 
     def __init__(
@@ -58,6 +66,8 @@ class ContrastiveModule(lightning.LightningModule):
         start: Callable[[str], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        if callable(check := getattr(objective, "check", None)):
+            check(model)
         self.model = model
         self.objective = objective
         self.rules = rules
@@ -68,6 +78,8 @@ class ContrastiveModule(lightning.LightningModule):
         self.start = start
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.frozen = self.rules.freeze(self.trainable_names())
+        # read by DistributedDataParallel, which would give every process those of the first
+        self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in rank_buffers(objective)]
         #: called with the norm of each step's gradient before clipping
         self.gradient_watchers: list[Callable[[Tensor], None]] = []
 
@@ -91,17 +103,17 @@ class ContrastiveModule(lightning.LightningModule):
                 self.trainer.world_size,
             )
 
-    def training_step(self, batch: ImageTextBatch | MaskedImageBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One batch; returns the loss."""
-        outputs = self.objective(self.model, batch)
-        self._log("train", outputs, len(batch.images))
+        outputs = inside(self.model, self.objective, batch)
+        self._log("train", outputs, len(batch))
         group = self.trainer.optimizers[0].param_groups[0]
         self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
         return outputs["loss"]
 
-    def validation_step(self, batch: ImageTextBatch | MaskedImageBatch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         """One batch of the validation data."""
-        self._log("validation", self.objective(self.model, batch), len(batch.images))
+        self._log("validation", inside(self.model, self.objective, batch), len(batch))
 
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
         validating = stage == "validation"

@@ -32,7 +32,7 @@ class FiniteGuard(Callback):
 
     Args:
         every_n_steps: looks at every n-th optimiser step; looking makes an accelerator wait for the loss, and keeps the
-            step's accumulated batches in its memory.
+            step's accumulated batches, and the objective's state before them, in its memory.
 
     Raises:
         ValueError: fewer than one step.
@@ -46,6 +46,7 @@ class FiniteGuard(Callback):
             )
         self.every_n_steps = every_n_steps
         self._batches: list[tuple[Any, tuple[Any, ...]]] = []
+        self._objective: dict[str, Tensor] = {}
         self._step = -1
         self._watching = False
 
@@ -63,6 +64,9 @@ class FiniteGuard(Callback):
             self._step = trainer.global_step
             self._batches = []
             self._watching = self._step % self.every_n_steps == 0
+            if self._watching:  # an objective's queue moves on in the forward pass
+                state = pl_module.objective.state_dict()  # type: ignore[union-attr]
+                self._objective = {name: tensor.clone() for name, tensor in state.items()}
         if self._watching:
             self._batches.append((batch, rng.snapshot()))
 
@@ -112,10 +116,11 @@ class FiniteGuard(Callback):
             "ranks": trainer.world_size,
             "note": f"replay computes {'the step again' if trainer.world_size == 1 else OWN_PART}",
             "accumulate": trainer.accumulate_grad_batches,
+            "kinds": [type(batch).__name__ for batch, _ in self._batches],
             "batches": [_plain(batch) for batch, _ in self._batches],
             "random": [rng.pack(state) for _, state in self._batches],
             "model": model,
-            "objective": pl_module.objective.state_dict(),  # type: ignore[union-attr]
+            "objective": self._objective,
             "config": dict(pl_module.hparams.get("config", {})),
         }
         torch.save(content, path)
@@ -144,7 +149,7 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
     Returns:
         what the objective gave for the last of the batches; the step's gradients are left in the parameters.
     """
-    from multimodal_zoo.objectives.batch import ImageTextBatch
+    from multimodal_zoo.objectives import batch as classes
     from multimodal_zoo.registry import build
 
     saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -156,8 +161,8 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
     model.load_state_dict(saved["model"])
     objective.load_state_dict(saved["objective"])
     outputs: Any = None
-    for batch, random in zip(saved["batches"], saved["random"], strict=True):
+    for kind, batch, random in zip(saved["kinds"], saved["batches"], saved["random"], strict=True):
         rng.restore(random)
-        outputs = objective.train()(model.train(), ImageTextBatch(**batch))
+        outputs = objective.train()(model.train(), getattr(classes, kind)(**batch))
         (outputs["loss"] / saved["accumulate"]).backward()
     return outputs

@@ -13,8 +13,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-#: Methods beside `forward` through which an objective or an evaluation enters a dual encoder.
-ENTRANCES = ("encode_image", "encode_text")
+#: Methods beside `forward` through which an evaluation enters a dual encoder.
+ENTRANCES = ("encode_image", "encode_text", "encode_image_tokens", "encode_text_tokens")
+#: The method that `shard` gives a model for everything else: `inside` goes through it.
+RUN = "run_inside"
 
 
 class FullySharded(ModelParallelStrategy):
@@ -50,7 +52,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> Non
     Scalars (the temperature) cannot be split: they stay whole on every rank, with averaged gradients.
 
     Args:
-        model: any module; its `encode_image` and `encode_text` count as entrances like `forward`.
+        model: any module; its methods named in `ENTRANCES` count as entrances like `forward`.
         mesh: one dimension, the data-parallel ranks.
         precision: Lightning's name; with `bf16-mixed` parameters travel in bfloat16 and gradients add up in float32.
     """
@@ -63,13 +65,23 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> Non
     for block in blocks(model):
         fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=whole)
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
-    for name in ENTRANCES:
+    setattr(model, RUN, lambda function, *arguments: function(*arguments))
+    for name in (*ENTRANCES, RUN):
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
     group = mesh.get_group()
     for parameter in whole:
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: _average(p, group))
+
+
+def inside(model: nn.Module, objective: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+    """`objective(model, batch)`; the parts of a sharded model that no block holds are whole while it runs.
+
+    So an objective may call towers, projections and heads one by one.
+    """
+    run = getattr(model, RUN, None)
+    return objective(model, batch) if run is None else run(objective, model, batch)
 
 
 def settle(model: nn.Module, start: Callable[[str], Tensor], device: torch.device) -> None:

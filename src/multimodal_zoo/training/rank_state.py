@@ -1,0 +1,79 @@
+"""State that each process of a data-parallel run has for itself: a queue of the features that it saw, say.
+
+A module of the objective names such buffers in `rank_buffers`. They are not made equal among the processes, and a
+checkpoint holds those of every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from multimodal_zoo.objectives.gather import rank, world_size
+
+
+def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that `module` or a part of it names in an attribute `rank_buffers`, by their full names.
+
+    Raises:
+        AttributeError: a part names a buffer that it does not have.
+    """
+    found = {}
+    for prefix, part in module.named_modules():
+        names: Iterable[str] = getattr(part, "rank_buffers", ())
+        found.update({f"{prefix}.{name}".lstrip("."): part.get_buffer(name) for name in names})
+    return found
+
+
+class RankState(Callback):
+    """Keeps every rank's own buffers of the objective in the checkpoint, and gives each rank its own back."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, list[Tensor]] | None = None
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the buffers of all ranks; with one process the ordinary state holds them."""
+        if world_size() > 1:
+            own = rank_buffers(pl_module.objective)  # type: ignore[arg-type]
+            checkpoint["rank_buffers"] = {name: collect(buffer) for name, buffer in own.items()}
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember them until training starts, when every strategy has restored the rest.
+
+        Raises:
+            ValueError: the checkpoint was written by another number of processes.
+        """
+        self._pending = checkpoint.get("rank_buffers") or None
+        for name, values in (self._pending or {}).items():
+            if len(values) != world_size():
+                raise ValueError(
+                    f"resume: the checkpoint holds {name} of {len(values)} processes and this run has {world_size()}; "
+                    "an exact continuation needs as many (trainer.devices, trainer.num_nodes)"
+                )
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put this rank's own values back."""
+        own = rank_buffers(pl_module.objective)  # type: ignore[arg-type]
+        for name, values in (self._pending or {}).items():
+            own[name].copy_(values[rank()])
+        self._pending = None
+
+
+def collect(tensor: Tensor) -> list[Tensor]:
+    """A tensor of every rank, in rank order, on the CPU of rank 0; an empty list elsewhere. All ranks must call it."""
+    tensor = tensor.detach().contiguous()
+    first = rank() == 0
+    parts = [torch.empty_like(tensor) for _ in range(world_size())] if first else None
+    dist.gather(tensor, parts, dst=0)
+    return [part.cpu() for part in parts or []]

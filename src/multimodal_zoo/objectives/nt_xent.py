@@ -7,56 +7,64 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
-from multimodal_zoo.objectives.gather import gather_with_gradient, rank, world_size
+from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
+from multimodal_zoo.objectives.gather import gather_with_gradient, rank
 
 
-def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.1, concepts: Tensor | None = None) -> Tensor:
+def nt_xent(
+    first: Tensor,
+    second: Tensor,
+    temperature: float = 0.1,
+    concepts: Tensor | None = None,
+    block_size: int = 256,
+) -> Tensor:
     """Each of a batch's 2 * batch views finds the other view of its image among both views of all images.
 
     Similarity is the cosine divided by the temperature, a view never meets itself, and the cross-entropies are
-    averaged over this process's 2 * batch rows. Exact under data parallelism like `contrastive_loss`: parameter
+    averaged over this process's 2 * batch views. Exact under data parallelism as `contrastive_loss` is: parameter
     gradients averaged over processes are those of one process with the whole batch.
 
     Args:
-        first: (batch, width), features of the first view, of any length; compared in float32 if they are of half
-            precision.
+        first: (batch, width), features of the first view, of any length. Half precision is compared in float32.
         second: (batch, width), of the second view; row i shows the image of row i of `first`.
         temperature: what cosines are divided by.
         concepts: (batch,) long; images of one concept are not negatives of each other. Negative ids: no concept.
+        block_size: views compared with all others at a time; changes memory and speed, not the result.
 
     Returns:
         Scalar.
 
     Raises:
-        ValueError: shapes that do not fit, an empty batch, a temperature that is not positive.
+        ValueError: shapes that do not fit, an empty batch, a temperature that is not positive, a `block_size` below
+            one.
     """
     _check(first, second, temperature, concepts)
     dtype = torch.promote_types(first.dtype, torch.float32)
-    own, everyones = everyones_concepts(concepts, len(first), first.device)
+    views = torch.stack([first, second], dim=1)  # a gather keeps the two views of an image side by side
+    everyones = gather_with_gradient(views)
+    rows = F.normalize(views.to(dtype), dim=-1).flatten(0, 1)
+    columns = rows if everyones is views else F.normalize(everyones.to(dtype), dim=-1).flatten(0, 1)
+    number = len(rows) * rank() + torch.arange(len(rows), device=rows.device)  # each row's own column
+    hide = _Hide(number, *everyones_concepts(concepts, len(first), first.device))
     with torch.autocast(first.device.type, enabled=False):
-        views = torch.stack([first.to(dtype), second.to(dtype)], dim=1)
-        views = F.normalize(views, dim=-1)  # (batch, 2, width): a gather keeps the two views of an image side by side
-        columns = gather_with_gradient(views)
-        rows = views.transpose(0, 1).flatten(0, 1)
-        logits = rows @ columns.transpose(0, 1).flatten(0, 1).T / temperature
-        return F.cross_entropy(_without_self(logits, own, everyones), _partners(len(first), first.device))
+        return linear_cross_entropy(rows / temperature, columns, None, number ^ 1, block_size, hide)
 
 
-def _partners(batch: int, device: torch.device) -> Tensor:
-    """Column of the other view of each row's image."""
-    number = rank() * batch + torch.arange(batch, device=device)
-    return torch.cat([number + world_size() * batch, number])
+class _Hide:
+    """Masks what is no negative of a view: itself, and views of other images of its concept."""
 
+    def __init__(self, number: Tensor, own: Tensor | None, everyones: Tensor | None) -> None:
+        self.number = number
+        self.own = None if own is None else own.repeat_interleave(2)
+        self.everyones = None if everyones is None else everyones.repeat_interleave(2)
 
-def _without_self(logits: Tensor, own: Tensor | None, everyones: Tensor | None) -> Tensor:
-    """The logits with those masked that are no negatives: a row's own entry, and other images of its concept."""
-    batch = len(logits) // 2
-    others = _partners(batch, logits.device).roll(batch)  # each row's own column
-    barred = torch.zeros_like(logits, dtype=torch.bool)
-    if own is not None and everyones is not None:
-        barred = ((own[:, None] == everyones) & (own[:, None] >= 0)).repeat(2, 2)
-        barred.scatter_(1, _partners(batch, logits.device)[:, None], False)
-    return logits.masked_fill(barred.scatter_(1, others[:, None], True), MASKED)
+    def __call__(self, block: slice, logits: Tensor) -> None:
+        number = self.number[block, None]
+        if self.own is not None:
+            own = self.own[block, None]
+            same = (own == self.everyones) & (own >= 0)
+            logits.masked_fill_(same.scatter_(1, number ^ 1, False), MASKED)
+        logits.scatter_(1, number, MASKED)
 
 
 def _check(first: Tensor, second: Tensor, temperature: float, concepts: Tensor | None) -> None:

@@ -30,7 +30,7 @@ class BatchTransform(Protocol):
 
 
 class Collate(Protocol):
-    """Documents to rows, rows to a batch: what loaders ask of `PairCollate` and `MaskedImageCollate`."""
+    """Documents to rows, rows to a batch: what loaders ask of `PairCollate`, `MultiViewCollate` and `MaskedImageCollate`."""
 
     image_transform: PictureTransform | None
 
@@ -112,6 +112,19 @@ def finished(
     return images.clamp(0, 1).sub_(mean).div_(std)
 
 
+def concept_of(document: Document) -> int:
+    """The document's concept; -1 where its reader knows none."""
+    concept = document.meta.get("concept", -1)  # files from outside may say anything under this name
+    known = isinstance(concept, Integral) and abs(int(concept)) < 2**63  # numpy's integers are Integral, not int
+    return int(concept) if known else -1
+
+
+def concepts_of(numbers: Sequence[int]) -> Tensor | None:
+    """Concepts of a batch, long (batch,); None if none is known."""
+    concepts = torch.tensor(numbers)
+    return None if bool((concepts < 0).all()) else concepts
+
+
 class PairCollate:
     """Turns documents into rows and rows into a batch.
 
@@ -146,9 +159,7 @@ class PairCollate:
     def text_row(self, document: Document, random: Random) -> Row:
         """The row of a document whose pixels come from elsewhere."""
         ids = self.processor.tokenizer.encode([self.captions(document, random)])[0]
-        concept = document.meta.get("concept", -1)  # files from outside may say anything under this name
-        known = isinstance(concept, Integral) and abs(int(concept)) < 2**63  # numpy's integers are Integral, not int
-        return Row(ids, document.key, int(concept) if known else -1)
+        return Row(ids, document.key, concept_of(document))
 
     def batch(self, pixels: Tensor, rows: Sequence[Row], generator: torch.Generator) -> ImageTextBatch:
         """The batch of some rows.
@@ -158,12 +169,11 @@ class PairCollate:
             rows: one for each picture.
             generator: randomness of the augmentation.
         """
-        concepts = torch.tensor([row.concept for row in rows])
         return ImageTextBatch(
             images=self.finish(pixels, generator),
             ids=pad_ids([row.ids for row in rows], self.processor.tokenizer.pad_id),
             keys=[row.key for row in rows],
-            concepts=None if bool((concepts < 0).all()) else concepts,
+            concepts=concepts_of([row.concept for row in rows]),
         )
 
     def finish(self, pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,8 +16,12 @@ from multimodal_zoo.data import masked_images as masked_images
 from multimodal_zoo.data import masking as masking
 from multimodal_zoo.data import media as media
 from multimodal_zoo.data import mixture as mixture
+from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import processor as processor
+from multimodal_zoo.data import synonyms as synonyms
+from multimodal_zoo.data import text_augment as text_augment
+from multimodal_zoo.data import text_views as text_views
 from multimodal_zoo.data import transforms as transforms
 from multimodal_zoo.data import video_text_data as video_text_data
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs

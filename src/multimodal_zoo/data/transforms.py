@@ -36,15 +36,17 @@ Box = tuple[float, float, float, float]
 EXTREME = 16
 
 
-def shorter_crop(image: Image.Image, size: int, interpolation: Filter, background: Background) -> Image.Image:
-    """Resize the shorter side to `size`, then crop the centre; conversion to RGB comes last, as CLIP does it."""
-    short = min(image.size)
-    wide, high = (max(size, size * side // short) for side in image.size)
+def shorter_crop(
+    image: Image.Image, size: int, interpolation: Filter, background: Background, resized: int | None = None
+) -> Image.Image:
+    """Resize the shorter side to `resized` (None: to `size`), then crop the centre; conversion to RGB comes last."""
+    short, wanted = min(image.size), size if resized is None else resized
+    wide, high = (max(wanted, wanted * side // short) for side in image.size)
     left, top = round((wide - size) / 2), round((high - size) / 2)
     box = (left, top, left + size, top + size)
-    if short == size:
+    if short == wanted:
         image = image.crop(box)
-    elif max(wide, high) > EXTREME * size:
+    elif max(wide, high) > EXTREME * wanted:
         across, down = image.width / wide, image.height / high
         part = (left * across, top * down, (left + size) * across, (top + size) * down)
         image = image.resize((size, size), interpolation, box=part)
@@ -124,6 +126,11 @@ class ImageTransform:
         interpolation: `bicubic`, `bilinear`, `lanczos` or `nearest`, always antialiased as PIL does it.
         background: red, green and blue (0 to 255) behind transparent pixels; None drops alpha as it stands and turns
             to RGB after resizing, which is what published models were trained and scored with.
+        resized: pixels to which `shorter_crop` resizes the shorter side before it crops `size` (256 for 224: ImageNet's
+            usual evaluation, DeCLIP's); None resizes to `size`.
+
+    Raises:
+        ValueError: a choice that does not exist, or `resized` where nothing is cropped or less than `size`.
     """
 
     def __init__(
@@ -134,6 +141,7 @@ class ImageTransform:
         resize: str = "shorter_crop",
         interpolation: str = "bicubic",
         background: Background = WHITE,
+        resized: int | None = None,
     ) -> None:
         choose(resize, dict(RESIZES), "images.resize")
         choose(interpolation, dict(INTERPOLATIONS), "images.interpolation")
@@ -141,13 +149,21 @@ class ImageTransform:
         self.size = size
         self.mean = torch.tensor(list(mean), dtype=torch.float32)
         self.std = torch.tensor(list(std), dtype=torch.float32)
-        self.resize = resize
+        if resized is not None and (resize != "shorter_crop" or resized < size):
+            raise ValueError(
+                f"images.resized is {resized} with resize {resize!r} and size {size}; expected at least {size}, with "
+                "resize shorter_crop, or null"
+            )
+        self.resize, self.resized = resize, resized
         self.interpolation = interpolation
 
     def pixels(self, image: Picture | PathLike | bytes) -> Tensor:
         """One picture as uint8 (3, size, size), before normalisation."""
         opened = ready_to_resize(load(open_picture(image)), self.background)
-        return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation], self.background))
+        rest = (self.size, INTERPOLATIONS[self.interpolation], self.background)
+        if self.resized is not None:
+            return to_tensor(shorter_crop(opened, *rest, self.resized))
+        return to_tensor(RESIZES[self.resize](opened, *rest))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float (batch, 3, height, width) from uint8 of the same shape."""

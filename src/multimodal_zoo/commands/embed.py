@@ -28,7 +28,7 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.commands.eval import load_model
     from multimodal_zoo.data.places import in_order
     from multimodal_zoo.evaluation.embedding import Settings, embed, settle
-    from multimodal_zoo.evaluation.environment import fingerprint
+    from multimodal_zoo.evaluation.environment import fingerprint, require_vectors
     from multimodal_zoo.registry import build
 
     folder = open_folder(config)
@@ -39,6 +39,7 @@ def run(config: DictConfig) -> float | None:
     device = torch.device(config.device)
     order = in_order(build(described, path="data"), folder.rank, folder.ranks)
     model = load_model(config, "embed").to(device)
+    require_vectors(model, "embed")
     settings = settle(settings, order)
     same = {
         "format": folder.suffix,

@@ -22,6 +22,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.evaluation.environment import require_vectors
     from multimodal_zoo.export.folder import export, require_format
 
     require_format(config.format)
@@ -29,6 +30,7 @@ def run(config: DictConfig) -> float | None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = load_model(config, "export").float()
+    require_vectors(model, "export")
     facts = export(
         model,
         config.out,

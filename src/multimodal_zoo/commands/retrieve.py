@@ -170,13 +170,14 @@ def load(manifest: dict[str, Any], options: Options) -> nn.Module:
     from omegaconf import OmegaConf
 
     from multimodal_zoo.commands.eval import load_model
-    from multimodal_zoo.evaluation.environment import fingerprint
+    from multimodal_zoo.evaluation.environment import fingerprint, require_vectors
 
     named = dict(manifest["model"])
     if options.model is not None:
         # a variant keeps its declaration, whose weights are elsewhere now
         named["source" if named["model"] is None else "weights"] = options.model
     model: nn.Module = load_model(OmegaConf.create(named), "retrieve").to(options.device)
+    require_vectors(model, "retrieve")
     if (found := fingerprint(model)) != manifest["weights"]:
         raise ValueError(
             f"{named['source'] or named['weights'] or 'the model'} has other weights (fingerprint {found}) than the "

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.matching import mapped_patches, mapped_words
 from multimodal_zoo.encoders.outputs import Embeddings
 from multimodal_zoo.registry import ENCODERS
 
@@ -205,6 +206,14 @@ class DualEncoder(nn.Module):
     def encode_text(self, ids: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of token ids `(batch, tokens)`."""
         return F.normalize(self.text_projection(pooled_features(self.text, ids)), dim=-1)
+
+    def encode_image_tokens(self, images: Tensor, head: str = "token_wise") -> Tensor:
+        """Patches mapped by a head and not normalised, `(batch, patches, width)`: what FILIP compares."""
+        return mapped_patches(self, images, head)
+
+    def encode_text_tokens(self, ids: Tensor, head: str = "token_wise", padding: bool = True) -> Tensor:
+        """Text tokens mapped by a head and not normalised, `(batch, context, width)`; see `mapped_words`."""
+        return mapped_words(self, ids, head, padding)
 
     def scale(self) -> Tensor:
         """The inverse temperature, a scalar that is already exponentiated and at most the maximum."""

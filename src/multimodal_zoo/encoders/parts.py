@@ -5,8 +5,8 @@ from multimodal_zoo.encoders import attention_pool as attention_pool
 from multimodal_zoo.encoders import dual_encoder as dual_encoder
 from multimodal_zoo.encoders import heads as heads
 from multimodal_zoo.encoders import masked_student as masked_student
-from multimodal_zoo.encoders import modified_resnet as modified_resnet
 from multimodal_zoo.encoders import matching as matching
+from multimodal_zoo.encoders import modified_resnet as modified_resnet
 from multimodal_zoo.encoders import patch_teacher as patch_teacher
 from multimodal_zoo.encoders import pooling as pooling
 from multimodal_zoo.encoders import residual_network as residual_network

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation.samples import describe, documents_of, text_embeddings, texts_of
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.registry import EVALUATORS
+
+#: Texts whose tokens are held at once.
+TEXTS_AT_ONCE = 1024
 
 
 def build_classifier(
@@ -34,7 +38,7 @@ def build_classifier(
         device: where the model lies; None asks its parameters.
 
     Returns:
-        (classes, width) float32 on the CPU, normalised.
+        (classes, width) float32 on the CPU, normalised; or matrices, see `class_means`.
 
     Raises:
         ValueError: no class, no template, or a template without a place for the name.
@@ -58,7 +62,9 @@ def class_means(
 ) -> Tensor:
     """Class vectors from lists of texts: the normalised mean of the normalised embeddings of each list.
 
-    All texts are embedded together, sorted by length, and each distinct one once.
+    All texts are embedded together, sorted by length, and each distinct one once. A model that compares tokens gets
+    matrices instead: the mean of normalised tokens place by place, divided by its Frobenius norm (FILIP's published
+    evaluation); its prompts are embedded some classes at a time, for those of ImageNet would take 6 GiB.
 
     Args:
         model: has `encode_text`.
@@ -68,7 +74,7 @@ def class_means(
         device: where the model lies; None asks its parameters.
 
     Returns:
-        (classes, width) float32 on the CPU, normalised.
+        (classes, width), or (classes, context, width) for a model that compares tokens, float32 on the CPU, of norm 1.
 
     Raises:
         ValueError: a class without a text.
@@ -77,10 +83,30 @@ def class_means(
     if empty:
         raise ValueError(f"classes {empty[:5]} have no text to make a class vector from")
     device = device or next(model.parameters()).device
-    flat = [text for members in texts for text in members]
-    embeddings = normalize(text_embeddings(model, processor, flat, batch_size=batch_size, device=device), dim=-1)
-    means = [part.mean(dim=0) for part in embeddings.split([len(members) for members in texts])]
-    return normalize(torch.stack(means), dim=-1)
+    matching = matching_of(model)
+    means = []
+    for group in [texts] if matching.vectors else by_texts(texts, TEXTS_AT_ONCE):
+        flat = [text for members in group for text in members]
+        embeddings = normalize(text_embeddings(model, processor, flat, batch_size=batch_size, device=device), dim=-1)
+        means += [matching.class_mean(part) for part in embeddings.split([len(members) for members in group])]
+    return of_norm_one(torch.stack(means))
+
+
+def of_norm_one(means: Tensor) -> Tensor:
+    """Means (classes, ...) divided by the norm of each whole."""
+    return normalize(means.flatten(1), dim=-1).view_as(means)
+
+
+def by_texts(classes: Sequence[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
+    """Groups of classes with at least `size` texts together, the last one fewer."""
+    group: list[Sequence[str]] = []
+    for members in classes:
+        group.append(members)
+        if sum(map(len, group)) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 @EVALUATORS.register_module(name="class_prompts")

@@ -83,6 +83,27 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def ways_of(model: nn.Module) -> str:
+    """How a model compares, where not by its embeddings: it has no weights, and yet decides every figure."""
+    matching = getattr(model, "matching", None)
+    return "" if matching is None else f" {matching!r}"
+
+
+def require_vectors(model: nn.Module, command: str) -> None:
+    """Refuse a model whose embeddings mean nothing.
+
+    Raises:
+        ValueError: the model compares tokens.
+    """
+    if getattr(model, "matching", None) is not None:
+        raise ValueError(
+            f"model.matching: this model compares images and texts by {type(model.matching).__name__}, not by one "
+            f"vector each, and its embeddings were not trained: mmzoo {command} cannot use them. Tokens come from "
+            "model.encode_image_tokens and model.encode_text_tokens; model.matching=null takes a variant's embeddings "
+            "all the same"
+        )
+
+
 def config_hash(config: Mapping[str, Any], *also: str) -> str:
     """A hash of a configuration and of whatever else decides a result; the order of keys does not matter."""
     text = json.dumps([config, *also], sort_keys=True, default=str)

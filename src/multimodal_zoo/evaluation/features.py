@@ -149,6 +149,7 @@ def embed_texts(
     batch_size: int,
     device: torch.device,
     pad_id: int,
+    encode: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Embed texts: each distinct one once, in batches of like length, so that no short text is padded to a long one.
 
@@ -159,6 +160,7 @@ def embed_texts(
         batch_size: texts per forward pass.
         device: where the model lies.
         pad_id: the id that fills up short rows in what `prepare` returns.
+        encode: another function of the ids than `model.encode_text`.
 
     Returns:
         (texts, width) float32 on the CPU, in the order of `texts`.
@@ -166,6 +168,7 @@ def embed_texts(
     Raises:
         ValueError: no text at all, or embeddings that are not finite.
     """
+    encode = encode or model.encode_text
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     distinct = list(place)
     with evaluating(model), Counter("texts", len(distinct)) as counter:
@@ -177,7 +180,7 @@ def embed_texts(
             order.append(by_length + start)
             for rows in by_length.split(batch_size):
                 longest = int(lengths[rows].max())
-                parts.append(model.encode_text(ids[rows, :longest].to(device)).float().cpu())
+                parts.append(encode(ids[rows, :longest].to(device)).float().cpu())
                 counter.advance(len(rows))
         sorted_embeddings = _join(parts, "text")
         embeddings = torch.empty_like(sorted_embeddings)
@@ -214,7 +217,7 @@ def finite(embeddings: Tensor, what: str) -> Tensor:
     Raises:
         ValueError: NaN or infinite values; the message counts them and names the first rows.
     """
-    bad = ~embeddings.isfinite().all(dim=1)
+    bad = ~embeddings.flatten(1).isfinite().all(dim=1)
     if bad.any():
         rows = bad.nonzero().flatten()[:5].tolist()
         raise ValueError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, normalize
 
+from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.result import Picture, Result, Table
 from multimodal_zoo.evaluation.samples import Samples, attribution_of, describe, read
@@ -87,7 +89,9 @@ class LinearProbe:
         train: image documents with a class.
         test: image documents with a class that occurs in `train`.
         label: the metadata key of the class.
-        features: `pooled` (the image encoder's output, before the projection, as CLIP does it) or `embedding`.
+        features: `pooled` (the image encoder's output, before the projection, as CLIP does it) or `embedding`. Of a
+            model that compares tokens, whose pooled output was never trained, the mean of the image tower's tokens, or
+            of the mapped and normalised ones.
         inverse_penalties: the values of C to choose from.
         validation_share: part of `train` that chooses C; afterwards the probe is fitted on all of it.
         split_by: the metadata key by which that part is drawn; documents of one value stay together.
@@ -149,7 +153,7 @@ class LinearProbe:
             details={
                 "train": describe(self.train),
                 "test": describe(self.test),
-                "features": self.features,
+                "features": self.features if matching_of(model).vectors else f"{self.features} (mean of tokens)",
                 "width": features.shape[1],
                 "attribution": [*dict.fromkeys(attribution_of(self.train) + attribution_of(self.test))],
             },
@@ -157,11 +161,14 @@ class LinearProbe:
         )
 
     def _read(self, model: nn.Module, processor: Any, dataset: Any, device: torch.device) -> Samples:
-        def pooled(images: Tensor) -> Tensor:
-            """The image encoder's output before the projection."""
-            return model.image(images).pooled
+        matching = matching_of(model)
 
-        encode = pooled if self.features == "pooled" else None
+        def embedding(images: Tensor) -> Tensor:
+            """One vector of what the model compares."""
+            found = matching.encode_image(model, images)
+            return found if matching.vectors else normalize(found, dim=-1).mean(dim=1)
+
+        encode = partial(matching.readout, model) if self.features == "pooled" else embedding
         return read(model, processor, dataset, batch_size=self.batch_size, device=device, encode=encode)
 
     def _names(self, labels: Sequence[Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,16 +12,58 @@ from torch import Tensor
 BLOCK = 2**24
 
 
-def _blocks(queries: Tensor, gallery: Tensor, block: int) -> Iterator[tuple[slice, Tensor]]:
-    rows = max(1, block // max(1, len(gallery)))
-    for start in range(0, len(queries), rows):
-        part = slice(start, start + rows)
-        yield part, queries[part] @ gallery.T  # (rows, gallery)
+@dataclass(frozen=True)
+class PairScores:
+    """The similarities of all pairs, computed some rows at a time.
+
+    Attributes:
+        rows: numbers of queries -> their similarities (rows, gallery).
+        queries: how many there are.
+        gallery: how many items each is compared with.
+    """
+
+    rows: Callable[[slice | Tensor], Tensor]
+    queries: int
+    gallery: int
+
+    def take(self, numbers: Tensor) -> PairScores:
+        """Those of a few queries."""
+        return given(self.rows(numbers))
+
+    def blocks(self, block: int) -> Iterator[tuple[slice, Tensor]]:
+        """Parts of the queries and their similarities, at most `block` of them at once."""
+        size = max(1, block // max(1, self.gallery))
+        for start in range(0, self.queries, size):
+            part = slice(start, start + size)
+            yield part, self.rows(part)
+
+
+def inner_products(queries: Tensor, gallery: Tensor) -> PairScores:
+    """Similarities of vectors (queries, width) and (gallery, width), normalised, by their inner product."""
+    return PairScores(lambda part: queries[part] @ gallery.T, len(queries), len(gallery))
+
+
+def given(matrix: Tensor) -> PairScores:
+    """Similarities (queries, gallery) that are known already."""
+    return PairScores(lambda part: matrix[part], *matrix.shape)
 
 
 def first_ranks(
     queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor, *, block: int = BLOCK
 ) -> Tensor:
+    """What `ranks` gives for vectors.
+
+    Args:
+        queries: (queries, width), normalised.
+        gallery: (gallery, width), normalised.
+        query_labels: (queries,) integers.
+        gallery_labels: (gallery,) integers.
+        block: the most similarities held at once.
+    """
+    return ranks(inner_products(queries, gallery), query_labels, gallery_labels, block=block)
+
+
+def ranks(scores: PairScores, query_labels: Tensor, gallery_labels: Tensor, *, block: int = BLOCK) -> Tensor:
     """Rank of the best-placed relevant gallery item of each query.
 
     A gallery item is relevant when its label equals the query's: with image numbers as labels this is exact
@@ -28,8 +71,7 @@ def first_ranks(
     Equal similarities keep the order of the gallery, so a model that maps everything to one point scores at chance.
 
     Args:
-        queries: (queries, width), normalised.
-        gallery: (gallery, width), normalised.
+        scores: how well each gallery item fits each query.
         query_labels: (queries,) integers.
         gallery_labels: (gallery,) integers.
         block: the most similarities held at once.
@@ -40,39 +82,43 @@ def first_ranks(
     Raises:
         ValueError: nothing to rank, a shape that does not fit, or a query without any relevant item.
     """
-    if not len(queries) or not len(gallery):
-        raise ValueError(f"retrieval needs queries and a gallery, got {len(queries)} queries and {len(gallery)} items")
-    if len(queries) != len(query_labels) or len(gallery) != len(gallery_labels):
-        sizes = (len(queries), len(query_labels), len(gallery), len(gallery_labels))
+    if not scores.queries or not scores.gallery:
+        raise ValueError(f"retrieval needs queries and a gallery, got {scores.queries} queries, {scores.gallery} items")
+    if scores.queries != len(query_labels) or scores.gallery != len(gallery_labels):
+        sizes = (scores.queries, len(query_labels), scores.gallery, len(gallery_labels))
         raise ValueError("queries/labels {}/{} and gallery/labels {}/{} must be of equal length".format(*sizes))
     lost = ~torch.isin(query_labels, gallery_labels)
     if lost.any():
         numbers = lost.nonzero().flatten()[:5].tolist()
         raise ValueError(f"{int(lost.sum())} queries have no relevant item in the gallery, the first are {numbers}")
-    ranks = torch.empty(len(queries), dtype=torch.long)
-    places = torch.arange(len(gallery), device=gallery.device)
-    for part, similarity in _blocks(queries, gallery, block):
-        relevant = query_labels[part, None].to(gallery.device) == gallery_labels[None].to(gallery.device)
-        best = similarity.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)  # (rows, 1)
-        place = (relevant & (similarity == best)).float().argmax(dim=1, keepdim=True)  # first of the equal ones
-        ahead = (similarity > best) | ((similarity == best) & (places[None] < place))
-        ranks[part] = ahead.sum(dim=1).cpu()
-    return ranks
+    found = torch.empty(scores.queries, dtype=torch.long)
+    for part, similarity in scores.blocks(block):
+        places = torch.arange(scores.gallery, device=similarity.device)
+        relevant = query_labels[part, None].to(similarity.device) == gallery_labels[None].to(similarity.device)
+        nearest = similarity.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)  # (rows, 1)
+        place = (relevant & (similarity == nearest)).float().argmax(dim=1, keepdim=True)  # first of the equal ones
+        ahead = (similarity > nearest) | ((similarity == nearest) & (places[None] < place))
+        found[part] = ahead.sum(dim=1).cpu()
+    return found
 
 
 def top_matches(queries: Tensor, gallery: Tensor, count: int, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """What `best` gives for vectors (queries, width) and (gallery, width), normalised."""
+    return best(inner_products(queries, gallery), count, block=block)
+
+
+def best(scores: PairScores, count: int, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """The best gallery items of each query.
 
     Args:
-        queries: (queries, width), normalised.
-        gallery: (gallery, width), normalised.
+        scores: how well each gallery item fits each query.
         count: items per query, at most the size of the gallery.
         block: the most similarities held at once.
 
     Returns:
         similarities and gallery numbers, both (queries, count), best first.
     """
-    found = [s.topk(min(count, len(gallery)), dim=1) for _, s in _blocks(queries, gallery, block)]
+    found = [s.topk(min(count, scores.gallery), dim=1) for _, s in scores.blocks(block)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 

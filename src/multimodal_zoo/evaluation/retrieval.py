@@ -9,8 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation import pictures
-from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
+from multimodal_zoo.evaluation.ranking import (
+    PairScores,
+    best,
+    given,
+    inner_products,
+    interval,
+    rank_summary,
+    ranks,
+    recall_at,
+)
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import (
     Samples,
@@ -28,14 +38,38 @@ from multimodal_zoo.registry import EVALUATORS
 DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
+def both_ways(model: nn.Module, images: Tensor, texts: Tensor, device: torch.device) -> dict[str, PairScores]:
+    """How well each text fits each image and each image each text, as the model compares them.
+
+    Args:
+        model: its `matching` decides; without one the cosine of embeddings.
+        images: (images, ...) normalised features on the CPU.
+        texts: (texts, ...) normalised features on the CPU.
+        device: where tokens are compared; vectors stay on the CPU.
+    """
+    matching = matching_of(model)
+    if matching.vectors:
+        return {"image_to_text": inner_products(images, texts), "text_to_image": inner_products(texts, images)}
+    with torch.inference_mode():
+        of_images, of_texts = matching.scores(images.to(device), texts.to(device))
+    return {"image_to_text": given(of_images.cpu()), "text_to_image": given(of_texts.cpu())}
+
+
 def retrieval_ranks(
     images: Tensor, texts: Tensor, image_of_text: Tensor, labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What `ranks_both_ways` gives for vectors: images (images, width) and texts (texts, width), normalised."""
+    scores = {"image_to_text": inner_products(images, texts), "text_to_image": inner_products(texts, images)}
+    return ranks_both_ways(scores, image_of_text, labels)
+
+
+def ranks_both_ways(
+    scores: dict[str, PairScores], image_of_text: Tensor, labels: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Rank of the first hit of each query, in both directions.
 
     Args:
-        images: (images, width), normalised.
-        texts: (texts, width), normalised; an image may have several.
+        scores: what `both_ways` returns; an image may have several texts.
         image_of_text: (texts,) the image of each text.
         labels: (images,) numbers; images of one number count as the same. None: each image is its own.
 
@@ -43,11 +77,11 @@ def retrieval_ranks(
         `image_to_text` (images,) and `text_to_image` (texts,), 0 for a hit in first place. An image query hits when
         any of its texts is among the first k, as in CLIP_benchmark.
     """
-    labels = torch.arange(len(images)) if labels is None else labels
+    labels = torch.arange(scores["image_to_text"].queries) if labels is None else labels
     text_labels = labels[image_of_text]
     return {
-        "image_to_text": first_ranks(images, texts, labels, text_labels),
-        "text_to_image": first_ranks(texts, images, text_labels, labels),
+        "image_to_text": ranks(scores["image_to_text"], labels, text_labels),
+        "text_to_image": ranks(scores["text_to_image"], text_labels, labels),
     }
 
 
@@ -55,7 +89,7 @@ def retrieval_metrics(ranks: dict[str, Tensor], places: Sequence[int], infix: st
     """Recalls per direction (`image_to_text_R@1`, ...), their means over both (`R@1`) and over all (`mean_recall`).
 
     Args:
-        ranks: what `retrieval_ranks` returns.
+        ranks: what `ranks_both_ways` returns.
         places: the k of R@k.
         infix: goes between direction and figure: `concept_` gives `image_to_text_concept_R@1`.
     """
@@ -107,23 +141,23 @@ class Retrieval:
             processor = resized(processor, self.resize)
         samples = read(model, processor, self.dataset, batch_size=self.batch_size, device=device)
         texts = text_embeddings(model, processor, samples.texts, batch_size=self.batch_size, device=device)
-        samples.images, texts = normalize(samples.images, dim=-1), normalize(texts, dim=-1)
-        ranks = retrieval_ranks(samples.images, texts, samples.image_of_text)
-        metrics = retrieval_metrics(ranks, self.places)
-        for direction, found in ranks.items():
+        scores = both_ways(model, normalize(samples.images, dim=-1), normalize(texts, dim=-1), device)
+        exact = ranks_both_ways(scores, samples.image_of_text)
+        metrics = retrieval_metrics(exact, self.places)
+        for direction, found in exact.items():
             metrics.update({f"{direction}_{name}": value for name, value in rank_summary(found).items()})
-        tables = [self._table("exact match", ranks)]
+        tables = [self._table("exact match", exact)]
         concepts = None
         if self.concept is not None:
             concepts = numbered(samples.column(self.concept, self.dataset))
-            by_concept = retrieval_ranks(samples.images, texts, samples.image_of_text, concepts)
+            by_concept = ranks_both_ways(scores, samples.image_of_text, concepts)
             metrics.update(retrieval_metrics(by_concept, self.places, "concept_"))
             tables.append(self._table(f"hit if the {self.concept} agrees", by_concept))
         return Result(
             name="retrieval",
             metrics=metrics,
             tables=tables,
-            figures=self._figures(samples, texts, concepts),
+            figures=self._figures(samples, scores, concepts),
             details={
                 "dataset": describe(self.dataset),
                 "images": len(samples.images),
@@ -148,14 +182,14 @@ class Retrieval:
         first = f"R@{self.places[0]}, 95 % interval"
         return Table(title, ("direction", "queries", *(f"R@{k}" for k in self.places), first, "median rank"), rows)
 
-    def _figures(self, samples: Samples, texts: Tensor, concepts: Tensor | None) -> dict[str, Picture]:
+    def _figures(self, samples: Samples, scores: dict[str, PairScores], concepts: Tensor | None) -> dict[str, Picture]:
         if not self.examples:
             return {}
         labels = torch.arange(len(samples.images)) if concepts is None else concepts
-        asked = torch.linspace(0, len(texts) - 1, min(self.examples, len(texts))).long()
-        _, found_images = top_matches(texts[asked], samples.images, 5)
+        asked = torch.linspace(0, len(samples.texts) - 1, min(self.examples, len(samples.texts))).long()
+        _, found_images = best(scores["text_to_image"].take(asked), 5)
         shown = samples.image_of_text[asked]
-        _, found_texts = top_matches(samples.images[shown], texts, 5)
+        _, found_texts = best(scores["image_to_text"].take(shown), 5)
         owners = samples.image_of_text[found_texts]
         gallery = pick_images(self.dataset, {*found_images.flatten().tolist(), *shown.tolist()})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation.features import embed_images, embed_texts, pad_id_of
 from multimodal_zoo.registry import EVALUATORS
 
@@ -22,7 +24,7 @@ class Samples:
     """A dataset after one pass: image embeddings, and everything else as lists.
 
     Attributes:
-        images: (images, width).
+        images: (images, width), or (images, tokens, width) of a model that compares tokens.
         texts: the texts of all images, one after the other.
         image_of_text: (texts,) number of the image that a text belongs to.
         metas: the metadata of each document.
@@ -77,6 +79,14 @@ def read(
 ) -> Samples:
     """Embed the images of a dataset and collect its texts and metadata, in one pass.
 
+    Args:
+        model: the model; how it compares (`matching`) decides what is kept of an image.
+        processor: its processor.
+        dataset: documents with one image each.
+        batch_size: images per forward pass.
+        device: where the model lies.
+        encode: another function of the pixels.
+
     Raises:
         ValueError: an empty dataset (with what was skipped and why), or embeddings that are not finite.
     """
@@ -94,7 +104,7 @@ def read(
         processor.images,
         batch_size=batch_size,
         device=device,
-        encode=encode,
+        encode=encode or partial(matching_of(model).encode_image, model),
         total=total,
     )
     return Samples(embeddings, reading.texts, torch.tensor(reading.image_of_text, dtype=torch.long), reading.metas)
@@ -103,9 +113,16 @@ def read(
 def text_embeddings(
     model: nn.Module, processor: Any, texts: Sequence[str], *, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Embeddings of texts with the model's own tokenizer: (texts, width), normalised."""
+    """What a model compares of texts, with its own tokenizer.
+
+    Returns:
+        embeddings (texts, width), normalised; of a model that compares tokens (texts, context, width), not normalised.
+    """
+    encode = partial(matching_of(model).encode_text, model)
     pad_id = pad_id_of(processor)
-    return embed_texts(model, texts, processor.texts, batch_size=batch_size, device=device, pad_id=pad_id)
+    return embed_texts(
+        model, texts, processor.texts, batch_size=batch_size, device=device, pad_id=pad_id, encode=encode
+    )
 
 
 def documents_of(dataset: Any) -> Iterator[Document]:

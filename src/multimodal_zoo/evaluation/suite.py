@@ -17,7 +17,7 @@ from torch import nn
 import multimodal_zoo
 from multimodal_zoo.catalogue import unknown
 from multimodal_zoo.data.benchmark_set import AbsentDataError, MissingRootError, NoRootError
-from multimodal_zoo.evaluation.environment import config_hash, fingerprint
+from multimodal_zoo.evaluation.environment import config_hash, fingerprint, ways_of
 from multimodal_zoo.evaluation.outcome import Outcome
 from multimodal_zoo.evaluation.result import Result
 from multimodal_zoo.evaluation.workspace import Workspace, share
@@ -142,7 +142,7 @@ class _Setting:
     @classmethod
     def of(cls, model: nn.Module, processor: Any, device: torch.device, folder: Path) -> _Setting:
         """Everything that follows from model and folder."""
-        weights = fingerprint(model)
+        weights = fingerprint(model) + ways_of(model)
         tokenizer = type(getattr(processor, "tokenizer", None)).__name__
         mark = f"{weights} {tokenizer} {multimodal_zoo.__version__}"
         return cls(model, processor, device, folder, weights, Workspace(folder / "class_vectors", mark))

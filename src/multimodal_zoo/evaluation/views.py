@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -52,7 +52,14 @@ def pictures_of(document: Document) -> list[Picture]:
 
 
 def read_views(
-    model: nn.Module, processor: Any, dataset: Any, resizes: Sequence[str], *, batch_size: int, device: torch.device
+    model: nn.Module,
+    processor: Any,
+    dataset: Any,
+    resizes: Sequence[str],
+    *,
+    batch_size: int,
+    device: torch.device,
+    encode: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Samples]:
     """Embed the pictures of a dataset under each way of resizing, in one pass over the data.
 
@@ -66,6 +73,7 @@ def read_views(
         resizes: ways of resizing, at least one.
         batch_size: pictures per forward pass.
         device: where the model lies.
+        encode: another function of the pixels than `model.encode_image`; what it gives is not normalised.
 
     Returns:
         way of resizing -> embeddings and metadata.
@@ -86,6 +94,7 @@ def read_views(
         transforms,
         batch_size=batch_size,
         device=device,
+        encode=encode,
         total=size_of(dataset),
     )
     owners = torch.tensor(reading.image_of_text, dtype=torch.long)
@@ -99,6 +108,7 @@ def embed_views(
     *,
     batch_size: int,
     device: torch.device,
+    encode: Callable[[Tensor], Tensor] | None = None,
     workers: int = 2,
     total: int | None = None,
 ) -> dict[str, Tensor]:
@@ -113,11 +123,12 @@ def embed_views(
         transforms: name -> transform; of one size, mean and std.
         batch_size: pictures per forward pass.
         device: where the model lies.
+        encode: another function of the pixels than `model.encode_image`; what it gives is not normalised.
         workers: threads that prepare pictures ahead.
         total: number of groups, for the progress bar.
 
     Returns:
-        name -> (groups, width) float32 on the CPU: means of normalised embeddings.
+        name -> (groups, width) float32 on the CPU: means of normalised embeddings, or of what `encode` gives.
 
     Raises:
         ValueError: no group, one without a picture, or embeddings that are not finite.
@@ -133,10 +144,10 @@ def embed_views(
     with evaluating(model), Counter("images", total) as counter:
         for (pixels, rows), sizes in prefetched(prepare, by_pictures(groups, batch_size), workers):
             chunks = [
-                model.encode_image(some.normalise(chunk).to(device, dtype)).float().cpu()
+                (encode or model.encode_image)(some.normalise(chunk).to(device, dtype)).float().cpu()
                 for chunk in pixels.split(batch_size)
             ]
-            embeddings = normalize(torch.cat(chunks), dim=-1)
+            embeddings = torch.cat(chunks) if encode else normalize(torch.cat(chunks), dim=-1)
             for place, name in enumerate(transforms):
                 parts[name] += [group.mean(dim=0) for group in embeddings[rows[:, place]].split(sizes)]
             counter.advance(len(sizes))

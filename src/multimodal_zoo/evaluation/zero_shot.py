@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from multimodal_zoo.data.transforms import choose
+from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.ranking import interval
 from multimodal_zoo.evaluation.result import Picture, Result, Table
@@ -90,22 +91,28 @@ class ZeroShotClassification:
             ValueError: an empty dataset, a document without a class or of an unknown class, embeddings that are NaN.
         """
         names, vectors = self.classes.vectors(model, processor, self.dataset, self.batch_size, device)
-        views = self._read(model, processor, device)
+        scorer = streamed_scores(model, vectors, device)
+        views = self._read(model, processor, device, scorer)
         target = class_numbers(next(iter(views.values())).column(self.label, self.dataset), names, self.label)
         measured: dict[str, dict[str, float]] = {}
         counts: dict[str, Tensor] = {}
         for view, samples in views.items():
-            logits = 100.0 * normalize(samples.images, dim=-1) @ vectors.T  # the published protocol's fixed scale
-            found = accuracies(logits, target)
+            scores = samples.images  # no temperature: it would change no ranking
+            if scorer is None:
+                scores = normalize(scores, dim=-1) @ vectors.T
+            found = accuracies(scores, target)
             measured[view] = {**found, "top1_top5": (found["top1"] + found["top5"]) / 2}
-            counts[view] = confusion(logits.argmax(dim=1), target, len(names))
+            counts[view] = confusion(scores.argmax(dim=1), target, len(names))
         best = max(measured, key=lambda view: measured[view][self.judged_by])  # the first of equals
         return self._result(names, len(target), measured, best, counts[best])
 
-    def _read(self, model: nn.Module, processor: Any, device: torch.device) -> dict[str, Samples]:
+    def _read(
+        self, model: nn.Module, processor: Any, device: torch.device, encode: Callable[[Tensor], Tensor] | None
+    ) -> dict[str, Samples]:
+        sizes: dict[str, Any] = {"batch_size": self.batch_size, "device": device, "encode": encode}
         if self.resizes:
-            return read_views(model, processor, self.dataset, self.resizes, batch_size=self.batch_size, device=device)
-        return {"": read(model, processor, self.dataset, batch_size=self.batch_size, device=device)}
+            return read_views(model, processor, self.dataset, self.resizes, **sizes)
+        return {"": read(model, processor, self.dataset, **sizes)}
 
     def _result(
         self, names: Sequence[str], images: int, measured: dict[str, dict[str, float]], best: str, counts: Tensor
@@ -135,6 +142,29 @@ class ZeroShotClassification:
             },
             headline=(self.judged_by, "mean_per_class", *(f"{view}_{self.judged_by}" for view in self.resizes)),
         )
+
+
+def streamed_scores(model: nn.Module, vectors: Tensor, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """For a model that compares tokens: pixels -> scores of the classes (batch, classes), so that no tokens are kept.
+
+    Args:
+        model: the model, on `device`.
+        vectors: (classes, context, width) class matrices.
+        device: where they are compared.
+
+    Returns:
+        None for a model whose embeddings are vectors: those are kept, and compared at once.
+    """
+    matching = matching_of(model)
+    if matching.vectors:
+        return None
+    classes = vectors.to(device)
+
+    def score(pixels: Tensor) -> Tensor:
+        """Scores of one batch."""
+        return matching.image_scores(normalize(matching.encode_image(model, pixels).float(), dim=-1), classes)
+
+    return score
 
 
 def class_numbers(labels: Sequence[Any], names: Sequence[str], key: str) -> Tensor:

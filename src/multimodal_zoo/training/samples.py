@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from multimodal_zoo.files import write_bytes
 from multimodal_zoo.training.ema import find_ema
@@ -121,14 +122,16 @@ def captions_of(pairs: Sequence[Pair]) -> list[str]:
 def similarities(
     model: nn.Module, processor: Any, pairs: Sequence[Pair], pictures: int, device: torch.device
 ) -> Tensor:
-    """Cosine similarity of a sheet's pictures with the distinct captions: (pictures, captions), on the CPU."""
+    """How well the distinct captions fit a sheet's pictures, as the model compares them: (pictures, captions)."""
+    from multimodal_zoo.encoders.matching import matching_of
     from multimodal_zoo.evaluation.features import evaluation_mode
 
     with evaluation_mode(model):
         images = processor.images([image for image, _ in spread(pairs, pictures)]).to(device)
         ids = processor.texts(captions_of(pairs)).to(device)
-        image, text = model.encode_image(images), model.encode_text(ids)  # type: ignore[operator]
-        return (image @ text.T).float().cpu()
+        matching = matching_of(model)
+        image, text = matching.encode_image(model, images), matching.encode_text(model, ids)
+        return matching.image_scores(normalize(image, dim=-1), normalize(text, dim=-1)).float().cpu()
 
 
 def _send(logger: Any, png: bytes, step: int) -> None:

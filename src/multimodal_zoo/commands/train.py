@@ -43,6 +43,7 @@ def run(config: DictConfig) -> float | None:
         KeyError, TypeError, ValueError: a configuration that does not fit, with its path.
     """
     from multimodal_zoo.training import assemble, folder
+    from multimodal_zoo.training.agreement import check_agreement
     from multimodal_zoo.training.allocator import keep_freed_memory
     from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
@@ -70,6 +71,7 @@ def run(config: DictConfig) -> float | None:
             write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
         announce(module, place, checkpoint)
     data = _data(recipe, model)
+    check_agreement(module.objective, model, data)
     trainer = assemble.trainer(recipe, place, callbacks, assemble.loggers(recipe, place))
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return finish(recipe, module, trainer, place)

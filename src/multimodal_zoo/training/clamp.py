@@ -13,7 +13,7 @@ from multimodal_zoo.training.sharding import local
 
 
 class Clamp(Callback):
-    """Sets what left its bounds back to them, as the published code of CLIP, EVA-CLIP and DeCLIP does with temperatures.
+    """Sets what left its bounds back to them, as the code of CLIP, EVA-CLIP and DeCLIP does with temperatures.
 
     `logit_scale` itself never acts above its maximum, but its parameter may drift beyond, and has no lower bound; with
     this the parameter stays inside, as in the published runs. DeCLIP's code clamps before the backward pass too, which

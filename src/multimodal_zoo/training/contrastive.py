@@ -18,6 +18,7 @@ from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch, Mu
 from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
+from multimodal_zoo.training.idle import report_idle
 from multimodal_zoo.training.rank_state import rank_buffers
 from multimodal_zoo.training.schedule import Schedule, scheduler
 from multimodal_zoo.training.sharding import inside, settle, shard
@@ -31,7 +32,7 @@ Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch
 
 
 class ContrastiveModule(lightning.LightningModule):
-    """Trains a model with any objective of one batch: a dual encoder on pairs or their views, a masked student on images.
+    """Trains a model with any objective of one batch: a dual encoder on pairs or views, a masked student on images.
 
     With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches whose pairs do not see each
     other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
@@ -80,6 +81,7 @@ class ContrastiveModule(lightning.LightningModule):
         self.frozen = self.rules.freeze(self.trainable_names())
         # read by DistributedDataParallel, which would give every process those of the first
         self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in rank_buffers(objective)]
+        self._idle_reported = False
         #: called with the norm of each step's gradient before clipping
         self.gradient_watchers: list[Callable[[Tensor], None]] = []
 
@@ -155,8 +157,12 @@ class ContrastiveModule(lightning.LightningModule):
         """Clip as the Trainer was told, and hand the norm to the log and the guard: it is computed only once.
 
         Raises:
-            ValueError: float16 with a fused optimiser, which sees the gradients still scaled.
+            ValueError: float16 with a fused optimiser, which sees the gradients still scaled; or parameters that no
+                gradient reaches, where several processes wait for one.
         """
+        if not self._idle_reported:
+            report_idle(self.trainer, self.trainable_names())
+            self._idle_reported = True
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if scaled and getattr(optimizer, "_step_supports_amp_scaling", False) and gradient_clip_val:
             raise ValueError("trainer.precision=16-mixed clips unscaled gradients: set optim.fused=false")

@@ -80,3 +80,38 @@ class _Gather(torch.autograd.Function):
         gradient = gradient.contiguous().clone()  # autograd may share it with other consumers
         dist.all_reduce(gradient)
         return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def swap_blocks(tensor: Tensor) -> Tensor:
+    """Transpose a matrix of which each process holds its rows.
+
+    Args:
+        tensor: (batch, processes * batch), of the same shape on every process: row i of process p is about p's sample
+            i, its columns about the samples of all processes in rank order.
+
+    Returns:
+        (batch, processes * batch): what all processes have in the columns of this process's samples, as rows. In
+        backward the gradients go the same way back.
+    """
+    return tensor.T if world_size() == 1 else _SwapBlocks.apply(tensor)
+
+
+class _SwapBlocks(torch.autograd.Function):
+    """Each process sends every other one the columns that belong to it; its own inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _swapped(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient on its way back to the rows that it belongs to."""
+        return _swapped(gradient)
+
+
+def _swapped(tensor: Tensor) -> Tensor:
+    blocks = tensor.unflatten(1, (world_size(), -1)).permute(1, 2, 0).contiguous()  # (owner, its samples, own samples)
+    received = torch.empty_like(blocks)
+    dist.all_to_all_single(received, blocks)
+    return received.transpose(0, 1).flatten(1)

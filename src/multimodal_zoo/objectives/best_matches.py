@@ -1,0 +1,194 @@
+"""The mean best match between two sets of token sequences, a tile of their products at a time.
+
+One product of a tile serves both directions: its maximum over the right side's tokens is the best match of each token
+on the left, its maximum over the left side's tokens that of each token on the right. Forward keeps where the maxima
+are, one byte each for sequences of up to 256 tokens. The gradient of a tile's products has one entry for each of them,
+so it is a sparse matrix, and backward multiplies it with the tokens of either side. The array of all products, four
+axes of it, never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from multimodal_zoo.objectives.blockwise import MASKED
+
+#: From how many threads on dense products beat sparse ones, which a processor computes on a single thread.
+DENSE_FROM_THREADS = 4
+
+
+class Sequences(NamedTuple):
+    """Token sequences, some of whose places may be empty.
+
+    Attributes:
+        tokens: (samples, tokens, width), float32 or float64.
+        mask: (samples, tokens) bool, true where there is a token, once in each sample at least; None: everywhere.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+    def weights(self) -> Tensor:
+        """(samples, tokens): the share of each token in its sample's mean, 0 for empty places."""
+        if self.mask is None:
+            return self.tokens.new_full(self.tokens.shape[:2], 1 / self.tokens.shape[1])
+        return self.mask / self.mask.sum(1, keepdim=True).to(self.tokens.dtype)
+
+
+def best_matches(queries: Sequences, candidates: Sequences, block_size: int) -> Tensor:
+    """Mean over a sample's tokens of their largest product with a candidate's tokens.
+
+    Args:
+        queries: samples whose tokens look for a match.
+        candidates: samples in whose tokens they look; of the same width and precision.
+        block_size: samples of either side in a tile.
+
+    Returns:
+        (queries, candidates).
+    """
+    sides = queries.tokens, candidates.tokens
+    return _BestMatches.apply(*sides, queries.weights(), None, candidates.mask, block_size)[0]
+
+
+def mutual_matches(left: Tensor, right: Sequences, block_size: int) -> tuple[Tensor, Tensor]:
+    """`best_matches` of left samples in right ones, and of right samples in left ones, for the products of one.
+
+    Args:
+        left: (samples, tokens, width), without empty places.
+        right: of the same width and precision.
+        block_size: samples of either side in a tile.
+
+    Returns:
+        Two tensors (left samples, right samples): left tokens look in the first, right tokens in the second.
+    """
+    weights = Sequences(left).weights(), right.weights()
+    return _BestMatches.apply(left, right.tokens, *weights, right.mask, block_size)
+
+
+class _BestMatches(torch.autograd.Function):
+    """Matches from left to right and, where the right side has weights, from right to left."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: Tensor,
+        right: Tensor,
+        left_weights: Tensor,
+        right_weights: Tensor | None,
+        right_mask: Tensor | None,
+        block_size: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        (samples, n, _), (others, m, _) = left.shape, right.shape
+        forth = left.new_empty(samples, others)
+        back = None if right_weights is None else torch.empty_like(forth)
+        places = left.new_empty(samples, others, n if back is None else n + m, dtype=_smallest_integer(max(n, m)))
+        for rows, columns, products in _tiles(left, right, right_mask, block_size):
+            best, where = products.max(3)
+            places[rows, columns, :n] = where.transpose(1, 2)
+            forth[rows, columns] = torch.einsum("inl,in->il", best, left_weights[rows])
+            if back is not None and right_weights is not None:
+                best, where = products.max(1)
+                places[rows, columns, n:] = where
+                back[rows, columns] = torch.einsum("ilm,lm->il", best, right_weights[columns])
+        ctx.save_for_backward(left, right, left_weights, right_weights, places)
+        ctx.block_size = block_size
+        return forth, back
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, forth: Tensor, back: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of both sides' tokens, from where the maxima were."""
+        left, right, left_weights, right_weights, places = ctx.saved_tensors
+        gradients = left.new_zeros(left.shape), right.new_zeros(right.shape)
+        multiply = _dense_products if _prefers_dense(left) else _sparse_products
+        for rows, columns in _grid(len(left), len(right), ctx.block_size):
+            values = forth[rows, columns, None] * left_weights[rows, None]
+            if right_weights is not None and back is not None:
+                values = torch.cat([values, back[rows, columns, None] * right_weights[columns]], dim=2)
+            entries = _entries(places[rows, columns], left.shape[1], right.shape[1])
+            tokens = left[rows].flatten(0, 1), right[columns].flatten(0, 1)
+            totals = gradients[0][rows].flatten(0, 1), gradients[1][columns].flatten(0, 1)
+            multiply(entries, values.flatten(), tokens, totals)
+        return *gradients, None, None, None, None
+
+
+def _smallest_integer(count: int) -> torch.dtype:
+    """The smallest type that numbers `count` places."""
+    return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if count - 1 <= torch.iinfo(kind).max)
+
+
+def _prefers_dense(tokens: Tensor) -> bool:
+    return tokens.device.type != "cpu" or torch.get_num_threads() >= DENSE_FROM_THREADS
+
+
+def _grid(rows: int, columns: int, block_size: int) -> Iterator[tuple[slice, slice]]:
+    """Ranges of samples of both sides, tile by tile."""
+    for row in range(0, rows, block_size):
+        for column in range(0, columns, block_size):
+            yield slice(row, min(row + block_size, rows)), slice(column, min(column + block_size, columns))
+
+
+def _tiles(
+    left: Tensor, right: Tensor, right_mask: Tensor | None, block_size: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Sample ranges and products (rows, tokens, columns, tokens) of each tile; the next one overwrites them."""
+    (samples, n, _), (others, m, _) = left.shape, right.shape
+    buffer = left.new_empty(min(samples, block_size) * n * min(others, block_size) * m)
+    bias = None if right_mask is None else left.new_zeros(others, m).masked_fill_(~right_mask, MASKED)
+    for rows, columns in _grid(samples, others, block_size):
+        mine, theirs = left[rows].flatten(0, 1), right[columns].flatten(0, 1)
+        products = buffer[: len(mine) * len(theirs)].view(len(mine), len(theirs))
+        if bias is None:
+            torch.mm(mine, theirs.T, out=products)
+        else:
+            torch.addmm(bias[columns].flatten(), mine, theirs.T, out=products)
+        yield rows, columns, products.view(-1, n, columns.stop - columns.start, m)
+
+
+def _entries(places: Tensor, n: int, m: int) -> Tensor:
+    """Row and column (2, entries) of each match in a tile of products, rows of left tokens and columns of right ones.
+
+    Args:
+        places: (rows, columns, n or n + m), the partner of each left token and, behind them, of each right token.
+        n: tokens of a left sample.
+        m: tokens of a right sample.
+    """
+    rows, columns, _ = places.shape
+    entries = places.new_empty(2, *places.shape, dtype=torch.long)
+    first_row = torch.arange(0, rows * n, n, device=places.device)[:, None, None]
+    first_column = torch.arange(0, columns * m, m, device=places.device)[:, None]
+    entries[0, ..., :n] = first_row + torch.arange(n, device=places.device)
+    entries[1, ..., :n] = first_column + places[..., :n]
+    if places.shape[2] > n:
+        entries[0, ..., n:] = first_row + places[..., n:]
+        entries[1, ..., n:] = first_column + torch.arange(m, device=places.device)
+    return entries.flatten(1)
+
+
+def _sparse_products(
+    entries: Tensor, values: Tensor, tokens: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]
+) -> None:
+    """Add the matrix of `entries` times right tokens to the left total, its transpose times left ones to the right."""
+    (left, right), (left_total, right_total) = tokens, totals
+    shape = len(left), len(right)
+    matrix = torch.sparse_coo_tensor(entries, values, shape, check_invariants=False)
+    left_total.add_(torch.sparse.mm(matrix, right))
+    matrix = torch.sparse_coo_tensor(entries.flip(0), values, shape[::-1], check_invariants=False)
+    right_total.add_(torch.sparse.mm(matrix, left))
+
+
+def _dense_products(
+    entries: Tensor, values: Tensor, tokens: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]
+) -> None:
+    """The same with the matrix written out."""
+    (left, right), (left_total, right_total) = tokens, totals
+    matrix = left.new_zeros(len(left) * len(right))
+    matrix.index_add_(0, entries[0] * len(right) + entries[1], values)
+    matrix = matrix.view(len(left), len(right))
+    left_total.addmm_(matrix, right)
+    right_total.addmm_(matrix.T, left)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.objectives.blockwise import MASKED
+from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.contrastive import contrastive_loss
 from multimodal_zoo.objectives.gather import gather, rank
 from multimodal_zoo.objectives.queue import NeighbourQueue
@@ -93,7 +94,9 @@ class ImageTextContrast(MultiViewContrast):
         super().__init__([(image, text)], block_size)
 
 
-def one_sided_loss(rows: Tensor, columns: Tensor, scale: Tensor, concepts: Tensor | None) -> Tensor:
+def one_sided_loss(
+    rows: Tensor, columns: Tensor, scale: Tensor, concepts: Tensor | None, block_size: int = 256
+) -> Tensor:
     """Cross-entropy of `scale * rows @ columns.T` along rows: only one side asks.
 
     Exact under data parallelism: the columns of all processes are the candidates of this process's rows.
@@ -103,13 +106,18 @@ def one_sided_loss(rows: Tensor, columns: Tensor, scale: Tensor, concepts: Tenso
         columns: (batch, width), L2-normalised; row i's own is column i of its process. No gradient reaches them.
         scale: scalar.
         concepts: (batch,) long; pairs of one concept are no negatives of each other. Negative ids: no concept.
+        block_size: rows whose logits are held at a time; changes memory and speed, not the result.
     """
-    logits = scale * rows @ gather(columns).T
-    target = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
-    if concepts is not None:
-        same = (concepts[:, None] == gather(concepts)) & (concepts[:, None] >= 0)
-        logits = logits.masked_fill(same.scatter(1, target[:, None], False), MASKED)
-    return F.cross_entropy(logits.float(), target)
+    own = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
+    everyones = None if concepts is None else gather(concepts)
+
+    def mask(block: slice, logits: Tensor) -> None:
+        """Overwrite pairs of one concept, but for each row's own."""
+        if concepts is not None:
+            same = (concepts[block, None] == everyones) & (concepts[block, None] >= 0)
+            logits.masked_fill_(same.scatter(1, own[block, None], False), MASKED)
+
+    return linear_cross_entropy(scale * rows, gather(columns), None, own, block_size, mask)
 
 
 @OBJECTIVES.register_module(name="nearest_neighbour")

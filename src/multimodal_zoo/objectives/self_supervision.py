@@ -120,12 +120,12 @@ class MaskedWords(nn.Module):
     Args:
         text: the masked text view.
         head: name of the model's head.
-        chunk: masked places whose logits are held at a time.
+        block_size: masked places whose logits are held at a time.
     """
 
-    def __init__(self, text: str = "masked", head: str = "masked_words", chunk: int = 256) -> None:
+    def __init__(self, text: str = "masked", head: str = "masked_words", block_size: int = 256) -> None:
         super().__init__()
-        self.text, self.head, self.chunk = text, head, chunk
+        self.text, self.head, self.block_size = text, head, block_size
 
     @property
     def needs(self) -> Needs:
@@ -145,4 +145,5 @@ class MaskedWords(nn.Module):
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Mean cross-entropy over the masked places of this process."""
         head, words = head_of(views.model, self.head), views.text(self.text).words
-        return {"loss": linear_cross_entropy(words, head.weight, head.bias, views.labels(self.text), chunk=self.chunk)}
+        labels = views.labels(self.text)
+        return {"loss": linear_cross_entropy(words, head.weight, head.bias, labels, self.block_size)}

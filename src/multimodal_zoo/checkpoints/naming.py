@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.patterns import Pattern
-from multimodal_zoo.checkpoints.rules import Rule
+from multimodal_zoo.checkpoints.rules import Fallback, Rule
 
 State = dict[str, Tensor]
 
@@ -23,21 +24,23 @@ class Naming:
     Args:
         name: what errors call it, e.g. `openai_clip`.
         rules: the lines, in any order: names decide, not the order.
+        fallbacks: what is filled in where a file lacks it.
     """
 
-    def __init__(self, name: str, rules: Iterable[Rule]) -> None:
+    def __init__(self, name: str, rules: Iterable[Rule], fallbacks: Iterable[Fallback] = ()) -> None:
         self.name = name
-        self.rules = tuple(rules)
+        self.rules, self.fallbacks = tuple(rules), tuple(fallbacks)
 
     def __add__(self, other: Naming) -> Naming:
-        return Naming(self.name, self.rules + other.rules)
+        return Naming(self.name, self.rules + other.rules, self.fallbacks + other.fallbacks)
 
     def __repr__(self) -> str:
         return f"Naming({self.name!r}, {len(self.rules)} rules)"
 
     def under(self, theirs: str, ours: str) -> Naming:
         """The table with prefixes, so that a tower's table serves inside a larger model."""
-        return Naming(self.name, [rule.under(theirs, ours) for rule in self.rules])
+        moved = [Fallback(ours + one.ours, ours + one.beside, one.value) for one in self.fallbacks]
+        return Naming(self.name, [rule.under(theirs, ours) for rule in self.rules], moved)
 
     def load(self, state: Mapping[str, Tensor]) -> State:
         """Their tensors under our names.
@@ -124,13 +127,24 @@ class Translator:
         return translated
 
     def finish(self) -> State:
-        """What the target side has and the source side never carries: constants."""
+        """What the target side has and the source side does not carry: constants, and what this file lacks."""
         written: State = {}
         for rule in self.naming.rules:
             source, target = (rule.ours, rule.theirs) if self._reverse else (rule.theirs, rule.ours)
             if not source and target and (rule.written or not self._reverse):
                 written.update(self._apply(rule, [], (), rule.theirs[0] if rule.theirs else rule.ours[0]))
+        if not self._reverse:
+            written.update(self._fallbacks())
         return written
+
+    def _fallbacks(self) -> State:
+        made: State = {}
+        for one in self.naming.fallbacks:
+            beside, ours = Pattern(one.beside), Pattern(one.ours)
+            filled = {ours.fill(fill) for name in self._made if (fill := beside.match(name)) is not None}
+            made.update({name: torch.tensor(one.value) for name in sorted(filled - self._made)})
+        self._made.update(made)
+        return made
 
     def _claim(self, name: str) -> tuple[int, int, tuple[str, ...]] | None:
         claims = [(i, k, fill) for i, k, p in self._open if (fill := p.match(name)) is not None]

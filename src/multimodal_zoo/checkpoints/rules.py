@@ -57,6 +57,21 @@ class Rule:
         )
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """A tensor of ours that some files of a publisher lack: filled in where another of its part is there.
+
+    Attributes:
+        ours: name in the model.
+        beside: name in the model, with the same placeholders, of the tensor that every file has.
+        value: what is filled in, a whole number.
+    """
+
+    ours: str
+    beside: str
+    value: int
+
+
 def rename(theirs: str, ours: str) -> Rule:
     """The same tensor under another name."""
     return Rule((theirs,), (ours,))

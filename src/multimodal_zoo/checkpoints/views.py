@@ -79,7 +79,8 @@ class View:
     def _split(self, naming: Naming) -> tuple[Naming, Naming]:
         """The rules that fill what is shown, and the others."""
         kept = [rule for rule in naming.rules if self.parts is None or any(self._chosen(name) for name in rule.ours)]
-        return Naming(naming.name, kept), Naming(naming.name, [rule for rule in naming.rules if rule not in kept])
+        rest = [rule for rule in naming.rules if rule not in kept]
+        return Naming(naming.name, kept, naming.fallbacks), Naming(naming.name, rest)
 
     def _changed(self, state: Mapping[str, Tensor]) -> State:
         change = self.change

@@ -77,9 +77,20 @@ class ClipTokenizer:
         vocabulary: merges file (`bpe_simple_vocab_16e6.txt.gz`); None takes the one that comes with open_clip.
         special: words with an id of their own, after the byte-pair pieces; the last two are start and end, and are
             recognised inside texts.
+        mask: the one of `special` that stands for a hidden word (DeCLIP), never recognised inside texts; None for none.
+
+    Attributes:
+        start_id: first id of every row.
+        end_id: last id of every row.
+        pad_id: what collation puts behind a row; it may be a word of the vocabulary too.
+        mask_id: id of `mask`, or None.
+
+    Raises:
+        ValueError: sizes that do not fit, or a mask word that is not special or is start or end.
     """
 
     pad_id = 0
+    mask_id: int | None = None
 
     def __init__(
         self,
@@ -87,12 +98,17 @@ class ClipTokenizer:
         vocab_size: int = 49408,
         vocabulary: str | None = None,
         special: Sequence[str] = ("<start_of_text>", "<end_of_text>"),
+        mask: str | None = None,
     ) -> None:
         import regex
         from tokenizers.models import BPE
 
         if context_length < 2:
             raise ValueError(f"texts.context_length is {context_length}; start and end alone take 2")
+        if mask is not None and mask not in special[:-2]:
+            raise ValueError(
+                f"texts.mask is {mask!r}; expected a word of texts.special before start and end: {list(special[:-2])}"
+            )
         count = vocab_size - 512 - len(special)
         if not 0 <= count <= MERGES:
             raise ValueError(
@@ -110,6 +126,7 @@ class ClipTokenizer:
         self._special = {word: self._ids[word] for word in special[-2:]}
         self._words: dict[str, list[int]] = {}
         self.start_id, self.end_id = self._special.values()
+        self.mask_id = None if mask is None else self._ids[mask]
         self.vocab_size = len(pieces)
         words = "|".join(regex.escape(word) for word in self._special)
         self._pattern = regex.compile(
@@ -161,7 +178,7 @@ class ClipSubsetTokenizer(ClipTokenizer):
     """CLIP's tokenizer on the pieces that some texts use: a small vocabulary for a small text tower.
 
     Id 0 is padding and 1 stands for every other piece; then the pieces in the order of their published ids; start and
-    end are the two largest ids.
+    end are the two largest ids, the mask, if there is one, the third largest.
 
     Args:
         vocab_size: number of ids of the text tower; the places between the pieces and start are spare.
@@ -169,6 +186,7 @@ class ClipSubsetTokenizer(ClipTokenizer):
         pieces: published ids that are kept, or a file that holds them, one per line; used beside `texts`.
         context_length: most ids per text, start and end included.
         vocabulary: merges file; None takes the one that comes with open_clip.
+        mask: what a hidden word is decoded to (it has no text of its own, so none is recognised); None for no such id.
     """
 
     unknown_id = 1
@@ -180,20 +198,25 @@ class ClipSubsetTokenizer(ClipTokenizer):
         pieces: Sequence[int] | str = (),
         context_length: int = 77,
         vocabulary: str | None = None,
+        mask: str | None = None,
     ) -> None:
         super().__init__(context_length, vocabulary=vocabulary)
         if isinstance(pieces, str):
             pieces = [int(line) for line in Path(pieces).read_text().split()]
         counts = Counter(i for text in texts for i in self.words(text) if i not in self._special.values())
         chosen = list(dict.fromkeys([*pieces, *(i for i, _ in counts.most_common())]))
-        if len(pieces) > vocab_size - 4:
-            raise ValueError(f"texts.vocab_size is {vocab_size}; {len(pieces)} pieces and 4 more ids do not fit")
-        kept = sorted(chosen[: vocab_size - 4])
+        others = 4 if mask is None else 5
+        if len(pieces) > vocab_size - others:
+            raise ValueError(f"texts.vocab_size is {vocab_size}; {len(pieces)} pieces and {others} more ids do not fit")
+        kept = sorted(chosen[: vocab_size - others])
         published, self._words = self._pieces, {}
         self.kept = kept
         self.start_id, self.end_id, self.vocab_size = vocab_size - 2, vocab_size - 1, vocab_size
+        self.mask_id = None if mask is None else vocab_size - 3
         self._special = dict(zip(self._special, (self.start_id, self.end_id), strict=True))
-        self._pieces = ["", "\ufffd", *(published[i] for i in kept), *[""] * (vocab_size - 4 - len(kept)), "", ""]
+        spare = [""] * (vocab_size - others - len(kept))
+        last = ["", ""] if mask is None else [mask + WORD_END, "", ""]
+        self._pieces = ["", "\ufffd", *(published[i] for i in kept), *spare, *last]
         places = {published[i]: place for place, i in enumerate(kept, start=2)}
         self._ids = _WithDefault(places, self.unknown_id)
 

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.tables import clip, eva_clip, eva_mim
+from multimodal_zoo.checkpoints.tables import clip, declip, eva_clip, eva_mim
 
 NAMINGS: dict[str, Naming] = {
-    naming.name: naming for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL, eva_mim.STUDENT)
+    naming.name: naming
+    for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL, eva_mim.STUDENT, *declip.ALL)
 }
 #: Namings of files with one tower only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
@@ -38,7 +39,7 @@ def detect_naming(names: Iterable[str]) -> Naming | None:
 
     Judging by most rather than all lets the exact accounting that follows say which names are wrong.
     """
-    return next(iter(_best(names, NAMINGS.values())), None)
+    return next(iter(best_namings(names, NAMINGS.values())), None)
 
 
 def rank_namings(names: Iterable[str], part: str) -> list[Naming]:
@@ -48,10 +49,11 @@ def rank_namings(names: Iterable[str], part: str) -> list[Naming]:
         names: a file's.
         part: `image` or `text`.
     """
-    return _best(names, [*NAMINGS.values(), *PART_NAMINGS[part]])
+    return best_namings(names, [*NAMINGS.values(), *PART_NAMINGS[part]])
 
 
-def _best(names: Iterable[str], namings: Iterable[Naming]) -> list[Naming]:
+def best_namings(names: Iterable[str], namings: Iterable[Naming]) -> list[Naming]:
+    """Those of some namings that know most of a file's names, all equally many; none if that is not half of them."""
     listed = Counter(re.sub(r"(?<![^.])[0-9]+(?=[.])", "0", name) for name in names)  # blocks are alike: look at one
     known: list[tuple[int, Naming]] = []
     for naming in namings:

@@ -10,7 +10,8 @@ from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, pack, rename, reshape, transpose
 
 
-def _openai_blocks(theirs: str, ours: str) -> list[Rule]:
+def openai_blocks(theirs: str, ours: str) -> list[Rule]:
+    """The rules of a stack of OpenAI's residual blocks under a prefix on either side."""
     pairs = [
         ("ln_1.*", "norm_1.*"),
         ("attn.in_proj_weight", "attention.qkv.weight"),
@@ -23,14 +24,14 @@ def _openai_blocks(theirs: str, ours: str) -> list[Rule]:
     return [rename(f"{theirs}.{{}}.{a}", f"{ours}.{{}}.{b}") for a, b in pairs]
 
 
-_OPENAI_IMAGE = Naming(
+OPENAI_IMAGE = Naming(
     "openai_clip",
     [
         rename("visual.conv1.weight", "image.patches.weight"),
         reshape("visual.class_embedding", "image.prefix.weight", shape=(1, -1), their_shape=(-1,)),
         rename("visual.positional_embedding", "image.positions.weight"),
         rename("visual.ln_pre.*", "image.norm_in.*"),
-        *_openai_blocks("visual.transformer.resblocks", "image.blocks.layers"),
+        *openai_blocks("visual.transformer.resblocks", "image.blocks.layers"),
         rename("visual.ln_post.*", "image.pool.norm.*"),
         transpose("visual.proj", "image_projection.weight"),
         rename("logit_scale", "logit_scale.weight"),
@@ -41,7 +42,7 @@ _OPENAI_TEXT = Naming(
     [
         rename("token_embedding.weight", "text.token_embedding.weight"),
         rename("positional_embedding", "text.positions"),
-        *_openai_blocks("transformer.resblocks", "text.blocks.layers"),
+        *openai_blocks("transformer.resblocks", "text.blocks.layers"),
         rename("ln_final.*", "text.norm.*"),
         transpose("text_projection", "text_projection.weight"),
     ],
@@ -49,8 +50,8 @@ _OPENAI_TEXT = Naming(
 #: Sizes that OpenAI's archives carry as scalar tensors; the configuration says them already.
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
-OPENAI = Naming("openai_clip", (_OPENAI_IMAGE + _OPENAI_TEXT).rules + tuple(drop(name) for name in OPENAI_EXTRAS))
-OPEN_CLIP_CUSTOM = Naming("open_clip_custom_text", (_OPENAI_IMAGE + _OPENAI_TEXT.under("text.", "")).rules)
+OPENAI = Naming("openai_clip", (OPENAI_IMAGE + _OPENAI_TEXT).rules + tuple(drop(name) for name in OPENAI_EXTRAS))
+OPEN_CLIP_CUSTOM = Naming("open_clip_custom_text", (OPENAI_IMAGE + _OPENAI_TEXT.under("text.", "")).rules)
 
 
 def _hf_blocks(theirs: str, ours: str) -> list[Rule]:

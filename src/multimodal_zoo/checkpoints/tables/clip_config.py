@@ -120,7 +120,8 @@ def sizes_of(node: Mapping[str, Any]) -> ClipSizes | None:
 
     try:
         image, text = node["image"], node["text"]
-        if (image["type"], text["type"]) != ("vision_transformer", "clip_text_transformer"):
+        kinds = (image["type"], image["patches"]["type"], text["type"])
+        if kinds != ("vision_transformer", "patch_embedding", "clip_text_transformer") or node.get("heads"):
             return None
         return ClipSizes(
             image=tower(image),

@@ -1,10 +1,10 @@
-"""Batches of several views: what each view is made of, the same whatever reads them, resumable, and refused when wrong."""
+"""Batches of several views: what each view is made of, the same whatever reads them, refused when wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -195,7 +195,7 @@ def test_a_single_view_may_decode_at_reduced_size() -> None:
     """One view alone gets the picture as it was opened, several share one that is decoded."""
 
     class Seen:
-        opened: list[Any] = []
+        opened: ClassVar[list[Any]] = []
 
         def __call__(self, image: Any, random: Random) -> Tensor:
             self.opened.append(image)

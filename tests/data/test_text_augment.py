@@ -47,7 +47,7 @@ def test_synonyms_of_a_table() -> None:
     }
     assert SynonymReplacement(TABLE)(["the", "The", "cat"], random) == ["the", "The", "cat"]
     assert SynonymReplacement(TABLE, stop_words=())(["the", "The"], random) == ["article", "The"]
-    both = SynonymReplacement(TABLE, count=2)("red dogs red".split(), Random(1))
+    both = SynonymReplacement(TABLE, count=2)(["red", "dogs", "red"], Random(1))
     assert both[0] == both[2] != "red"
     assert both[1] in ("hound", "hot dog")
     assert {"the", "of", "and", "now"} <= STOP_WORDS
@@ -95,7 +95,7 @@ def test_bad_settings() -> None:
 MEANINGS = {
     "noun": [
         "05 n 03 dog 0 Domestic_dog 0 canis-familiaris 0 000 | barks",
-        "05 n 02 goose 0 fat_head(p) 0 000 | quacks",
+        "05 n 02 goose 0 fat_head(p) 0 000 | honks",
     ],
     "verb": ["30 v 02 chase 0 dog 0 000 | runs after"],
     "adj": ["00 a 02 big 0 large 1 000 | not small"],

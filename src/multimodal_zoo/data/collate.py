@@ -30,7 +30,7 @@ class BatchTransform(Protocol):
 
 
 class Collate(Protocol):
-    """Documents to rows, rows to a batch: what loaders ask of `PairCollate`, `MultiViewCollate` and `MaskedImageCollate`."""
+    """Documents to rows, rows to a batch: what loaders ask of `PairCollate` and its like."""
 
     image_transform: PictureTransform | None
 

@@ -14,14 +14,15 @@ from multimodal_zoo.registry import DATASETS
 
 #: Words of one caption, at least one, to other words.
 WordOperation: TypeAlias = Callable[[list[str], Random], list[str]]
+_STOP_WORDS = """
+i me my we our you your he him his she her it its they them their what which who this that these those am is
+are was were be been being have has had do does did a an the and but if or because as until while of at by for
+with about against between into through during before after above below to from up down in out on off over
+under again further then once here there when where why how all any both each few more most other some such no
+nor not only own same so than too very s t can will just don should now
+"""
 #: English words that synonym replacement leaves alone, compared with their case: "The" is not among them.
-STOP_WORDS = frozenset(
-    "i me my we our you your he him his she her it its they them their what which who this that these those am is are "
-    "was were be been being have has had do does did a an the and but if or because as until while of at by for with "
-    "about against between into through during before after above below to from up down in out on off over under "
-    "again further then once here there when where why how all any both each few more most other some such no nor not "
-    "only own same so than too very s t can will just don should now".split()
-)
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 #: Draws of a second place before a swap is given up.
 DRAWS = 3
 

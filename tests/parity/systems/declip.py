@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
-from systems.declip_parts import optimisation
+from systems.declip_parts import evaluation, optimisation, texts
 
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
@@ -37,7 +37,18 @@ def decoded(case: Case) -> Outcome:
     return {f"decoded {n}": Pair(made.decode(rows[int(n)]), text.strip()) for n, text in case.fields["decoded"].items()}
 
 
+def expected(case: Case) -> Outcome:
+    """The field `expected`: of prompts, or of parameter groups."""
+    return evaluation.prompts(case) if "class_names" in case.fields else optimisation.check_groups(case)
+
+
 SYSTEM = System("declip", fields={"texts": None, "decoded": decoded})
+TEXT_INPUTS = ("properties", "tolerance", "sentences", "stop_words_used_here", "examples_for_second_sentence")
+SYSTEM.fields = {**SYSTEM.fields, **dict.fromkeys((*TEXT_INPUTS, "synonyms_wordnet_3_0")), "measured": texts.measured}
+SYSTEM.fields = {**SYSTEM.fields, "class_names": None, "expected": expected}
 SYSTEM.call(r"tokenize\(texts, context_length, return_length=True\)")(tokenize)
 
 SYSTEM.call(r"CosineLRScheduler\.step\(iteration\)")(optimisation.learning_rate)
+
+SYSTEM.call(r"declip_solver evaluate: text_features \[class, prompt, dim\] and image_features .*")(evaluation.by_embeddings)
+SYSTEM.call(r"filip_solver evaluate: text_tokens \[class, prompt, position, dim\], .*")(evaluation.by_tokens)

@@ -136,6 +136,9 @@ def test_a_case_without_calls_fails(tmp_path: Path) -> None:
     case.fields["calls"] = []
     with pytest.raises(AssertionError, match="no calls, so nothing to compare"):
         run_case(case, toy_system)
+    case.fields["words"] = ["a", "b"]  # a field that is compared is enough
+    case.tensors.clear()
+    assert run_case(case, toy_system) == 1
 
 
 def test_a_case_in_the_folder_of_another_system_fails(tmp_path: Path) -> None:

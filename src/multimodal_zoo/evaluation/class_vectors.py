@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from multimodal_zoo.encoders.matching import matching_of
+from multimodal_zoo.data.prompt_lists import fill, prompt_list
+from multimodal_zoo.encoders.matching import Matching, matching_of
 from multimodal_zoo.evaluation.samples import describe, documents_of, text_embeddings, texts_of
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.registry import EVALUATORS
@@ -48,7 +49,7 @@ def build_classifier(
     unfit = [template for template in templates if "{c}" not in template and "{}" not in template]
     if unfit:
         raise ValueError(f"template {unfit[0]!r} has no place for the class name; write {{c}} there")
-    prompts = [[t.replace("{c}", name).replace("{}", name) for t in templates] for name in class_names]
+    prompts = [fill(templates, name) for name in class_names]
     return class_means(model, processor, prompts, batch_size, device=device)
 
 
@@ -87,13 +88,23 @@ def class_means(
     means = []
     for group in [texts] if matching.vectors else by_texts(texts, TEXTS_AT_ONCE):
         flat = [text for members in group for text in members]
-        embeddings = normalize(text_embeddings(model, processor, flat, batch_size=batch_size, device=device), dim=-1)
-        means += [matching.class_mean(part) for part in embeddings.split([len(members) for members in group])]
-    return of_norm_one(torch.stack(means))
+        features = text_embeddings(model, processor, flat, batch_size=batch_size, device=device)
+        means.append(normalised_means(matching, features, [len(members) for members in group]))
+    return torch.cat(means)
 
 
-def of_norm_one(means: Tensor) -> Tensor:
-    """Means (classes, ...) divided by the norm of each whole."""
+def normalised_means(matching: Matching, features: Tensor, counts: Sequence[int]) -> Tensor:
+    """From features of prompts to class vectors (or matrices).
+
+    Args:
+        matching: how the model compares.
+        features: (prompts, ...), those of a class together; each vector along the last axis is normalised.
+        counts: prompts of each class.
+
+    Returns:
+        (classes, ...), the mean of each class divided by the norm of the whole.
+    """
+    means = torch.stack([matching.class_mean(part) for part in normalize(features, dim=-1).split(list(counts))])
     return normalize(means.flatten(1), dim=-1).view_as(means)
 
 
@@ -142,9 +153,15 @@ class ClassPrompts:
 
 @EVALUATORS.register_module(name="dataset_prompts")
 class DatasetPrompts:
-    """Classes and templates that the evaluated dataset brings along (`classnames`, `templates`)."""
+    """Classes and templates that the evaluated dataset brings along (`classnames`, `templates`).
 
-    def __init__(self) -> None:
+    Args:
+        templates: a list of `data.prompt_lists` by name (`simple`, `prompt6`, `prompt8`, `prompt80`), or sentences, in
+            place of the dataset's.
+    """
+
+    def __init__(self, templates: str | Sequence[str] | None = None) -> None:
+        self.templates = list(prompt_list(templates) if isinstance(templates, str) else templates or ())
         self.workspace: Workspace | None = None
 
     def share(self, workspace: Workspace) -> None:
@@ -159,7 +176,7 @@ class DatasetPrompts:
         Raises:
             ValueError: the dataset has no class names or templates.
         """
-        names, templates = getattr(dataset, "classnames", None), getattr(dataset, "templates", None)
+        names, templates = getattr(dataset, "classnames", None), self.templates or getattr(dataset, "templates", None)
         if not names or not templates:
             raise ValueError(
                 f"classes: {describe(dataset)} brings no class names and templates; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
-from systems.declip_parts import evaluation, optimisation, texts
+from systems.declip_parts import evaluation, losses, optimisation, texts
 
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
@@ -50,5 +50,11 @@ SYSTEM.call(r"tokenize\(texts, context_length, return_length=True\)")(tokenize)
 
 SYSTEM.call(r"CosineLRScheduler\.step\(iteration\)")(optimisation.learning_rate)
 
-SYSTEM.call(r"declip_solver evaluate: text_features \[class, prompt, dim\] and image_features .*")(evaluation.by_embeddings)
-SYSTEM.call(r"filip_solver evaluate: text_tokens \[class, prompt, position, dim\], .*")(evaluation.by_tokens)
+SYSTEM.call(r"declip_solver evaluate: text_features .*")(evaluation.by_embeddings)
+SYSTEM.call(r"filip_solver evaluate: text_tokens .*")(evaluation.by_tokens)
+
+SYSTEM.call(r"CLIP\.forward in training mode, one process; ClipInfoCELoss; backward")(losses.loss_call("clip"))
+SYSTEM.call(r"SLIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("slip"))
+SYSTEM.call(r"FILIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("filip"))
+SYSTEM.call(r"DECLIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("declip"))
+SYSTEM.call(r"DEFILIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("defilip"))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from multimodal_zoo.objectives.blockwise import MASKED
 
@@ -105,7 +106,7 @@ class _BestMatches(torch.autograd.Function):
         """Gradients of both sides' tokens, from where the maxima were."""
         left, right, left_weights, right_weights, places = ctx.saved_tensors
         gradients = left.new_zeros(left.shape), right.new_zeros(right.shape)
-        multiply = _dense_products if _prefers_dense(left) else _sparse_products
+        spread = _spread_dense if _prefers_dense(left) else _spread_sparse
         for rows, columns in _grid(len(left), len(right), ctx.block_size):
             values = forth[rows, columns, None] * left_weights[rows, None]
             if right_weights is not None and back is not None:
@@ -113,7 +114,7 @@ class _BestMatches(torch.autograd.Function):
             entries = _entries(places[rows, columns], left.shape[1], right.shape[1])
             tokens = left[rows].flatten(0, 1), right[columns].flatten(0, 1)
             totals = gradients[0][rows].flatten(0, 1), gradients[1][columns].flatten(0, 1)
-            multiply(entries, values.flatten(), tokens, totals)
+            spread(entries, values, tokens, totals)
         return *gradients, None, None, None, None
 
 
@@ -151,12 +152,15 @@ def _tiles(
 
 
 def _entries(places: Tensor, n: int, m: int) -> Tensor:
-    """Row and column (2, entries) of each match in a tile of products, rows of left tokens and columns of right ones.
+    """Row and column of each match in a tile of products, rows being left tokens and columns right ones.
 
     Args:
         places: (rows, columns, n or n + m), the partner of each left token and, behind them, of each right token.
         n: tokens of a left sample.
         m: tokens of a right sample.
+
+    Returns:
+        (2, rows, columns, n or n + m).
     """
     rows, columns, _ = places.shape
     entries = places.new_empty(2, *places.shape, dtype=torch.long)
@@ -167,28 +171,48 @@ def _entries(places: Tensor, n: int, m: int) -> Tensor:
     if places.shape[2] > n:
         entries[0, ..., n:] = first_row + places[..., n:]
         entries[1, ..., n:] = first_column + torch.arange(m, device=places.device)
-    return entries.flatten(1)
+    return entries
 
 
-def _sparse_products(
+def _spread_dense(
     entries: Tensor, values: Tensor, tokens: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]
 ) -> None:
-    """Add the matrix of `entries` times right tokens to the left total, its transpose times left ones to the right."""
-    (left, right), (left_total, right_total) = tokens, totals
-    shape = len(left), len(right)
-    matrix = torch.sparse_coo_tensor(entries, values, shape, check_invariants=False)
-    left_total.add_(torch.sparse.mm(matrix, right))
-    matrix = torch.sparse_coo_tensor(entries.flip(0), values, shape[::-1], check_invariants=False)
-    right_total.add_(torch.sparse.mm(matrix, left))
-
-
-def _dense_products(
-    entries: Tensor, values: Tensor, tokens: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]
-) -> None:
-    """The same with the matrix written out."""
+    """Add to each side's gradients what a tile gives, through the written-out gradient of its products."""
     (left, right), (left_total, right_total) = tokens, totals
     matrix = left.new_zeros(len(left) * len(right))
-    matrix.index_add_(0, entries[0] * len(right) + entries[1], values)
+    matrix.index_add_(0, (entries[0] * len(right) + entries[1]).flatten(), values.flatten())
     matrix = matrix.view(len(left), len(right))
     left_total.addmm_(matrix, right)
     right_total.addmm_(matrix.T, left)
+
+
+def _spread_sparse(
+    entries: Tensor, values: Tensor, tokens: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]
+) -> None:
+    """The same from the entries alone.
+
+    A token that looked has one entry in each sample of the other side, so its gradient is a bag of them. Those that
+    were found have any number: their entries are summed one by one.
+    """
+    (left, right), (left_total, right_total) = tokens, totals
+    n = len(left) // len(values)
+    rows, columns = entries[..., :n]
+    left_total += _bags(columns.transpose(1, 2), values[..., :n].transpose(1, 2), right)
+    right_total += _sums(columns, rows, values[..., :n], len(right), left)
+    if values.shape[2] > n:
+        rows, columns = entries[..., n:]
+        right_total += _bags(rows.permute(1, 2, 0), values[..., n:].permute(1, 2, 0), left)
+        left_total += _sums(rows, columns, values[..., n:], len(left), right)
+
+
+def _bags(places: Tensor, values: Tensor, tokens: Tensor) -> Tensor:
+    """Weighted sums of tokens, (bags, width), one for each vector along the last axis of `places`."""
+    weights = values.flatten(0, 1)
+    return F.embedding_bag(places.flatten(0, 1), tokens, mode="sum", per_sample_weights=weights)
+
+
+def _sums(into: Tensor, out_of: Tensor, values: Tensor, size: int, tokens: Tensor) -> Tensor:
+    """(size, width): row `into` has the sum of `values` times the tokens `out_of` over all entries."""
+    entries = torch.stack([into.flatten(), out_of.flatten()])
+    matrix = torch.sparse_coo_tensor(entries, values.flatten(), (size, len(tokens)), check_invariants=False)
+    return torch.sparse.mm(matrix, tokens)

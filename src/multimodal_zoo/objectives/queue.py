@@ -1,7 +1,7 @@
-"""A queue of past features in which a new feature looks for its nearest neighbour.
+"""A queue of past features, among which a new feature finds its nearest neighbour.
 
-The store of NNCLR (Dwibedi et al. 2021, arXiv:2104.14548, section 3.1), as DeCLIP uses it for texts
-(Li et al. 2021, arXiv:2110.05208, section 3.3).
+The support set of NNCLR (Dwibedi et al. 2021, arXiv:2104.14548, section 3.1), as DeCLIP keeps it for texts (Li et al.
+2021, arXiv:2110.05208, section 3.3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Neighbours(NamedTuple):
 
     Attributes:
         indices: (batch,) long, places in the queue.
-        features: (batch, width), the entries there, as they were stored.
+        features: (batch, width), the entries there, of the length that they were stored with.
     """
 
     indices: Tensor
@@ -29,23 +29,24 @@ class Neighbours(NamedTuple):
 
 @OBJECTIVES.register_module(name="neighbour_queue")
 class NeighbourQueue(nn.Module):
-    """First in, first out, as published: a batch that reaches the end fills the rest of the queue and loses its own.
+    """First in, first out, as published: what a batch has beyond the end of the queue is lost, and the next starts anew.
 
-    Everything that it holds is a buffer: saved with the model, restored, and moved with it. Neither look-up nor update
-    waits for an accelerator.
+    All that it holds are buffers: they are saved, restored and moved with the model. Neither a look-up nor an update
+    waits for an accelerator. Processes of a data-parallel run have a queue each; they stay alike where each stores the
+    features of all.
 
     Args:
         size: entries.
         width: of a feature.
 
     Attributes:
-        entries: (size, width) float32, as they were given; at the start random unit rows.
-        inverse_norms: (size,) float32, one over each entry's length.
-        pointer: scalar long, where the next batch begins.
-    """
+        entries: (size, width), as they were given; at the start random unit vectors.
+        inverse_norms: (size,), one over each entry's length.
+        pointer: scalar long, the place of the next entry.
 
-    #: each process of a data-parallel run has a queue of its own
-    rank_buffers = ("entries", "inverse_norms", "pointer")
+    Raises:
+        ValueError: sizes below one.
+    """
 
     entries: Tensor
     inverse_norms: Tensor
@@ -60,30 +61,39 @@ class NeighbourQueue(nn.Module):
         self.width = width
         self.register_buffer("entries", torch.empty(size, width, dtype=torch.float32))
         self.register_buffer("inverse_norms", torch.empty(size, dtype=torch.float32))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("pointer", torch.empty((), dtype=torch.long))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fill the queue with random unit rows."""
+        """Begin anew with random unit vectors."""
         self.entries.copy_(F.normalize(torch.randn_like(self.entries), dim=1))
-        self.inverse_norms.fill_(1.0)
+        self.inverse_norms.copy_(_inverse_norms(self.entries))
         self.pointer.zero_()
 
     @torch.no_grad()
-    def nearest(self, features: Tensor, block_size: int = 8192) -> Neighbours:
-        """The entry of highest cosine with each feature.
+    def nearest(self, features: Tensor, block_size: int = 4096) -> Neighbours:
+        """The entry of highest cosine to each feature, as a constant; of equal ones the first.
 
         Args:
-            features: (batch, width), of any length; several views in one call share one product.
-            block_size: entries compared at a time.
+            features: (batch, width), of any length. Several views in one call cost one pass over the queue.
+            block_size: entries compared at a time; changes memory and speed, not the result.
 
         Raises:
-            ValueError: features of another shape.
+            ValueError: features of another shape, a `block_size` below one.
         """
         self._check(features)
+        if block_size < 1:
+            raise ValueError(f"block_size is {block_size}; it must be at least 1 (configuration key: queue.block_size)")
+        queries = features.to(self.entries.dtype)
+        highest = queries.new_full((len(queries),), -torch.inf)
+        indices = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
         with torch.autocast(features.device.type, enabled=False):
-            indices = ((features.float() @ self.entries.T) * self.inverse_norms).argmax(1)
+            for start in range(0, self.size, block_size):
+                block = slice(start, start + block_size)
+                best, where = (queries @ self.entries[block].T).mul_(self.inverse_norms[block]).max(1)
+                indices = torch.where(best > highest, where + start, indices)
+                highest = torch.maximum(best, highest)
         return Neighbours(indices, self.entries[indices])
 
     @torch.no_grad()
@@ -98,20 +108,50 @@ class NeighbourQueue(nn.Module):
         """
         self._check(features)
         number = torch.arange(min(len(features), self.size), device=features.device)
-        number = torch.minimum(number, self.size - 1 - self.pointer)  # what overflows repeats the last entry that fits
-        rows = features[number].float()
-        self.entries[self.pointer + number] = rows
-        self.inverse_norms[self.pointer + number] = rows.norm(dim=1).clamp(min=1e-12).reciprocal()
-        ends = self.pointer + len(features)
-        self.pointer.copy_(torch.where(ends >= self.size, 0, ends))
+        number = torch.minimum(number, self.size - 1 - self.pointer)  # what overflows repeats the last one that fits
+        self._store(self.pointer + number, features[number])
+        following = self.pointer + len(features)
+        self.pointer.copy_(torch.where(following < self.size, following, 0))
+
+    def _store(self, places: Tensor, features: Tensor) -> None:
+        features = features.to(self.entries.dtype)
+        self.entries[places] = features
+        self.inverse_norms[places] = _inverse_norms(features)
 
     def _check(self, features: Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.width:
             raise ValueError(
-                f"the queue holds features of width {self.width}, not of shape {tuple(features.shape)} "
-                "(configuration key: queue.width)"
+                f"features must be (batch, {self.width}), not {tuple(features.shape)} (configuration key: queue.width)"
             )
 
     def extra_repr(self) -> str:
         """What print() shows."""
         return f"size={self.size}, width={self.width}"
+
+
+@OBJECTIVES.register_module(name="wrapping_queue")
+class WrappingQueue(NeighbourQueue):
+    """A queue that loses nothing: a batch that passes the end goes on at the beginning.
+
+    Arguments and attributes are `NeighbourQueue`'s.
+    """
+
+    @torch.no_grad()
+    def enqueue(self, features: Tensor) -> None:
+        """Store a batch, as it is; of a batch larger than the queue its last rows.
+
+        Args:
+            features: (batch, width).
+
+        Raises:
+            ValueError: features of another shape.
+        """
+        self._check(features)
+        surplus = max(len(features) - self.size, 0)
+        number = torch.arange(surplus, len(features), device=features.device)
+        self._store((self.pointer + number) % self.size, features[surplus:])
+        self.pointer.add_(len(features)).remainder_(self.size)
+
+
+def _inverse_norms(features: Tensor) -> Tensor:
+    return features.norm(dim=1).clamp(min=1e-12).reciprocal()

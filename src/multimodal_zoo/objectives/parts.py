@@ -7,6 +7,7 @@ from multimodal_zoo.objectives.image_text import MultiViewContrast as MultiViewC
 from multimodal_zoo.objectives.image_text import NearestNeighbour as NearestNeighbour
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective as MaskedImageObjective
 from multimodal_zoo.objectives.queue import NeighbourQueue as NeighbourQueue
+from multimodal_zoo.objectives.queue import WrappingQueue as WrappingQueue
 from multimodal_zoo.objectives.self_supervision import MaskedWords as MaskedWords
 from multimodal_zoo.objectives.self_supervision import Simclr as Simclr
 from multimodal_zoo.objectives.self_supervision import Simsiam as Simsiam

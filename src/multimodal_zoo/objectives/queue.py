@@ -29,7 +29,7 @@ class Neighbours(NamedTuple):
 
 @OBJECTIVES.register_module(name="neighbour_queue")
 class NeighbourQueue(nn.Module):
-    """First in, first out, as published: what a batch has beyond the end of the queue is lost, and the next starts anew.
+    """First in, first out, as published: of a batch that passes the end the rest is lost, and the next starts anew.
 
     All that it holds are buffers: they are saved, restored and moved with the model. Neither a look-up nor an update
     waits for an accelerator. Processes of a data-parallel run have a queue each; they stay alike where each stores the

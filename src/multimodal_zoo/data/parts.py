@@ -18,6 +18,7 @@ from multimodal_zoo.data import media as media
 from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
+from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import text_augment as text_augment

@@ -217,6 +217,32 @@ class FixedCrop:
         return to_tensor(RESIZES[self.resize](opened, self.size, INTERPOLATIONS[self.interpolation], self.background))
 
 
+def reduced(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
+    """A JPEG that is still undecoded, set to be decoded at a scale that leaves `size` pixels on the box's shorter side.
+
+    Gives the image and the box in its pixels; other images stay as they are.
+    """
+    if getattr(image, "format", None) != "JPEG" or not hasattr(image, "draft"):
+        return image, box
+    width, height = image.size
+    short = min(box[2] - box[0], box[3] - box[1])
+    wanted = max(1, math.ceil(min(width, height) * size / short))
+    image.draft(None, (wanted, wanted))  # does nothing once the pixels are loaded
+    across, down = image.width / width, image.height / height
+    return image, (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+
+
+def cut_out(image: Image.Image, box: Box, size: int, interpolation: Filter, background: Background) -> Tensor:
+    """A part of a picture, resized: uint8 (3, size, size)."""
+    opened, box = reduced(image, box, size)
+    opened = ready_to_resize(load(opened), background)
+    # Crop first: a resize with a box would blend in pixels from outside of it.
+    left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+    part = opened.crop((left, top, min(right, opened.width), min(bottom, opened.height)))
+    inside = (box[0] - left, box[1] - top, min(box[2] - left, part.width), min(box[3] - top, part.height))
+    return to_tensor(to_rgb(part.resize((size, size), interpolation, box=inside), background))
+
+
 @DATASETS.register_module(name="random_resized_crop")
 class RandomResizedCrop:
     """A random part of the picture, resized: the training transform of CLIP and EVA-CLIP.
@@ -267,21 +293,5 @@ class RandomResizedCrop:
     def __call__(self, image: Picture, random: Random) -> Tensor:
         """uint8 (3, size, size)."""
         opened = open_picture(image)
-        opened, box = self._draft(opened, self.box(opened.width, opened.height, random))
-        opened = ready_to_resize(load(opened), self.background)
-        # Crop first: a resize with a box would blend in pixels from outside of it.
-        left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
-        part = opened.crop((left, top, min(right, opened.width), min(bottom, opened.height)))
-        inside = (box[0] - left, box[1] - top, min(box[2] - left, part.width), min(box[3] - top, part.height))
-        resized = part.resize((self.size, self.size), INTERPOLATIONS[self.interpolation], box=inside)
-        return to_tensor(to_rgb(resized, self.background))
-
-    def _draft(self, image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
-        if getattr(image, "format", None) != "JPEG" or not hasattr(image, "draft"):
-            return image, box
-        width, height = image.size
-        short = min(box[2] - box[0], box[3] - box[1])
-        wanted = max(1, math.ceil(min(width, height) * self.size / short))
-        image.draft(None, (wanted, wanted))  # does nothing once the pixels are loaded
-        across, down = image.width / width, image.height / height
-        return image, (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        box = self.box(opened.width, opened.height, random)
+        return cut_out(opened, box, self.size, INTERPOLATIONS[self.interpolation], self.background)

@@ -101,12 +101,15 @@ class SupervisedContrast(nn.Module):
         Raises:
             ValueError: the batch lacks a view.
         """
-        views = Views(model, batch, self.needs)
-        found = {name: part(views) for name, part in self._supervisions()}
+        found = self.terms(Views(model, batch, self.needs))
         outputs = {"loss": torch.stack([self.weights[name] * one["loss"] for name, one in found.items()]).sum()}
         for name, one in found.items():
             outputs |= {name if key == "loss" else f"{name}/{key}": value.detach() for key, value in one.items()}
         return {**outputs, "logit_scale": model.scale().detach()}
+
+    def terms(self, views: Views) -> dict[str, dict[str, Tensor]]:
+        """What each part gives, by name: its "loss", without its weight, and its metrics."""
+        return {name: part(views) for name, part in self._supervisions()}
 
     def extra_repr(self) -> str:
         """What print() shows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
-from systems.declip_parts import evaluation, losses, optimisation, texts
+from systems.declip_parts import evaluation, losses, optimisation, pictures, texts, towers
 
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
@@ -42,7 +42,7 @@ def expected(case: Case) -> Outcome:
     return evaluation.prompts(case) if "class_names" in case.fields else optimisation.check_groups(case)
 
 
-SYSTEM = System("declip", fields={"texts": None, "decoded": decoded})
+SYSTEM = System("declip", fields={"texts": None, "decoded": decoded}, call_fields=frozenset({"fixed"}))
 TEXT_INPUTS = ("properties", "tolerance", "sentences", "stop_words_used_here", "examples_for_second_sentence")
 SYSTEM.fields = {**SYSTEM.fields, **dict.fromkeys((*TEXT_INPUTS, "synonyms_wordnet_3_0")), "measured": texts.measured}
 SYSTEM.fields = {**SYSTEM.fields, "class_names": None, "expected": expected}
@@ -58,3 +58,9 @@ SYSTEM.call(r"SLIP\.forward\(return_dict=True\) in training mode, one process; .
 SYSTEM.call(r"FILIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("filip"))
 SYSTEM.call(r"DECLIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("declip"))
 SYSTEM.call(r"DEFILIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("defilip"))
+
+SYSTEM.call(r"visual\(x(?P<first>\[:1\])?(?:, return_\w+=True)*\)(?:, evaluation mode)?")(towers.encode_image)
+SYSTEM.call(r"encode_text\(ids, return_dense=True\), evaluation mode(?:; text_label_predictor\(dense\))?")(
+    towers.encode_text
+)
+SYSTEM.call(r"ONECROP\(PIL image\)")(pictures.one_crop)

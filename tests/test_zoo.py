@@ -13,7 +13,7 @@ from multimodal_zoo.catalogue import list_group
 
 
 def test_patterns_list_variants_and_recipes_in_natural_order() -> None:
-    assert zoo.list_models("clip_vit_b*") == ["clip_vit_b16", "clip_vit_b32"]
+    assert zoo.list_models("clip_vit_b??") == ["clip_vit_b16", "clip_vit_b32"]
     assert "quickstart" in zoo.list_recipes()
     assert zoo.list_models("no_such*") == []
 

@@ -188,12 +188,35 @@ def test_processor(processor: ImageTextProcessor) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [name for name in (*list_models("clip_vit_*"), *list_models("eva_clip_*")) if "tiny" not in name]
+    "model",
+    [n for n in (*list_models("clip_vit_*"), *list_models("eva_clip_*")) if "tiny" not in n and "yfcc" not in n],
 )
 def test_published_models_drop_alpha_as_published(model: str) -> None:
     images = compose(None, [f"+model={model}"]).model.processor.images
     assert (images.resize, images.interpolation, images.background) == ("shorter_crop", "bicubic", None)
     assert (tuple(images.mean), tuple(images.std)) == (MEAN, STD)
+
+
+@pytest.mark.parametrize("model", [*list_models("*_yfcc"), *list_models("declip_88m_*")])
+def test_the_benchmarks_models_are_evaluated_as_published(model: str) -> None:
+    images = compose(None, [f"+model={model}"]).model.processor.images
+    found = (images.size, images.resize, images.resized, images.interpolation, images.background)
+    assert found == (224, "shorter_crop", 256, "bilinear", None)
+    assert (tuple(images.mean), tuple(images.std)) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("shape", [(40, 52), (52, 40), (20, 20), (13, 60), (10, 500), (24, 24), (16, 16)])
+def test_resizing_further_than_the_crop_is_a_resize_then_a_crop(shape: tuple[int, int]) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8))
+    found = ImageTransform(16, [0] * 3, [1] * 3, interpolation="bilinear", resized=20).pixels(picture)
+    whole = ImageTransform(20, [0] * 3, [1] * 3, interpolation="bilinear")
+    assert torch.equal(found, whole.pixels(picture)[:, 2:18, 2:18]), "the crop of a crop, both centred"
+
+
+def test_resizing_to_less_than_the_crop_is_refused() -> None:
+    for values in ({"resized": 15}, {"resized": 20, "resize": "squash"}):
+        with pytest.raises(ValueError, match=r"images\.resized is \d+ with resize .* expected at least 16"):
+            ImageTransform(16, [0] * 3, [1] * 3, **values)
 
 
 def test_transform_from_a_configuration() -> None:

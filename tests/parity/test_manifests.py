@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from multimodal_zoo.checkpoints.files import unwrap
 from multimodal_zoo.checkpoints.guess import variant_on_meta
 from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.tables import detect_naming
@@ -30,6 +31,15 @@ CHECKPOINTS = {
     "EVA-CLIP-8B.hf": ("eva_clip_8b", "hf_eva_clip"),
     "EVA-CLIP-8B-448.hf": ("eva_clip_8b_448", "hf_eva_clip"),
     "EVA-CLIP-18B.hf": ("eva_clip_18b", "hf_eva_clip"),
+    "declip-clip-yfcc15m-vitb32": ("clip_vit_b32_yfcc", "declip"),
+    "declip-clip-yfcc15m-r50": ("clip_r50_yfcc", "declip_resnet"),
+    "declip-slip-yfcc15m-vitb32": ("slip_vit_b32_yfcc", "declip_slip"),
+    "declip-filip-yfcc15m-vitb32": ("filip_vit_b32_yfcc", "declip"),
+    "declip-declip-yfcc15m-vitb32": ("declip_vit_b32_yfcc", "declip"),
+    "declip-declip-yfcc15m-r50": ("declip_r50_yfcc", "declip_resnet"),
+    "declip-defilip-yfcc15m-vitb32": ("defilip_vit_b32_yfcc", "declip"),
+    "declip-declip-88m-vitb32": ("declip_88m_vit_b32", "declip"),
+    "declip-declip-88m-r50": ("declip_88m_r50", "declip_resnet"),
 }
 FOUND = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
 
@@ -44,10 +54,11 @@ def test_every_tensor_has_its_place_both_ways(name: str) -> None:
     variant, wanted = CHECKPOINTS[name]
     with gzip.open(FOLDER / f"{name}.json.gz") as file:
         manifest = {key: torch.Size(shape) for key, shape in json.load(file).items()}
-    state = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
+    state = unwrap({key: torch.empty(shape, device="meta") for key, shape in manifest.items()})
     naming = detect_naming(state)
     assert naming is not None
     assert naming.name == wanted
     model = variant_on_meta(variant)
     account(model, state, naming).require(name)
-    assert {key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == manifest
+    prefix = "module." if all(key.startswith("module.") for key in manifest) else ""
+    assert {prefix + key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == manifest

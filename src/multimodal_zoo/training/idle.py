@@ -31,15 +31,15 @@ def report_idle(trainer: lightning.Trainer, parameters: Mapping[str, nn.Paramete
     if not (idle := idle_parameters(parameters)):
         return
     patterns = ", ".join(covering(idle, list(parameters)))
-    told = f"no gradient reaches {len(idle)} tensors that the objective does not use: optim.groups.frozen=[{patterns}]"
+    told = f"no gradient reaches {len(idle)} tensors, which the objective does not use; freeze [{patterns}]"
     waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
     if trainer.world_size > 1 and waits:
         raise ValueError(
-            f"{told} says so, and several processes need it; trainer.strategy=ddp_find_unused_parameters_true looks for "
-            "them at every step"
+            f"{told} with optim.groups.frozen, or set trainer.strategy=ddp_find_unused_parameters_true, which looks for "
+            "them at every step: otherwise processes wait for these gradients"
         )
     if trainer.is_global_zero:
-        log.warning("%s says so", told)
+        log.warning("%s with optim.groups.frozen to say so", told)
 
 
 def covering(names: list[str], known: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import folder_pictures as folder_pictures
 from multimodal_zoo.data import image_text_data as image_text_data
+from multimodal_zoo.data import line_pairs as line_pairs
 from multimodal_zoo.data import masked_images as masked_images
 from multimodal_zoo.data import masking as masking
 from multimodal_zoo.data import media as media

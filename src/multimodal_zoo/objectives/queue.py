@@ -48,6 +48,9 @@ class NeighbourQueue(nn.Module):
         ValueError: sizes below one.
     """
 
+    #: what data parallelism must not make equal, and checkpoints hold for every process
+    rank_buffers = ("entries", "inverse_norms", "pointer")
+
     entries: Tensor
     inverse_norms: Tensor
     pointer: Tensor

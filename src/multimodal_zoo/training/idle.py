@@ -35,8 +35,8 @@ def report_idle(trainer: lightning.Trainer, parameters: Mapping[str, nn.Paramete
     waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
     if trainer.world_size > 1 and waits:
         raise ValueError(
-            f"{told} with optim.groups.frozen, or set trainer.strategy=ddp_find_unused_parameters_true, which looks for "
-            "them at every step: otherwise processes wait for these gradients"
+            f"{told} with optim.groups.frozen, or set trainer.strategy=ddp_find_unused_parameters_true, which looks "
+            "for them at every step: otherwise processes wait for these gradients"
         )
     if trainer.is_global_zero:
         log.warning("%s with optim.groups.frozen to say so", told)

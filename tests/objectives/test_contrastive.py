@@ -18,7 +18,7 @@ from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
 from multimodal_zoo.registry import build
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 def features(batch: int, width: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrast
 from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, world_size
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
-DECLIP = Path(__file__).parent / "goldens/declip/ranks_gathered_gradient/io.safetensors"
+DECLIP = GOLDENS / "declip/ranks_gathered_gradient/io.safetensors"
 LOCAL = 4
 CHUNKS = (None, 3)
 

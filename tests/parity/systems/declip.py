@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
-from systems.declip_parts import evaluation, losses, optimisation, pictures, texts, towers
+from systems.declip_parts import evaluation, losses, neighbour_queue, optimisation, pictures, ranks, texts, towers
 
 from multimodal_zoo.data.processor import pad_ids
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
@@ -42,7 +42,11 @@ def expected(case: Case) -> Outcome:
     return evaluation.prompts(case) if "class_names" in case.fields else optimisation.check_groups(case)
 
 
-SYSTEM = System("declip", fields={"texts": None, "decoded": decoded}, call_fields=frozenset({"fixed"}))
+SYSTEM = System(
+    "declip",
+    fields={"texts": None, "decoded": decoded},
+    call_fields=frozenset({"fixed", "logit_scale", "logit_scale_dense"}),
+)
 TEXT_INPUTS = ("properties", "tolerance", "sentences", "stop_words_used_here", "examples_for_second_sentence")
 SYSTEM.fields = {**SYSTEM.fields, **dict.fromkeys((*TEXT_INPUTS, "synonyms_wordnet_3_0")), "measured": texts.measured}
 SYSTEM.fields = {**SYSTEM.fields, "class_names": None, "expected": expected}
@@ -64,3 +68,8 @@ SYSTEM.call(r"encode_text\(ids, return_dense=True\), evaluation mode(?:; text_la
     towers.encode_text
 )
 SYSTEM.call(r"ONECROP\(PIL image\)")(pictures.one_crop)
+
+SYSTEM.call(r"nn\(x, update=(?P<update>True|False)\)")(neighbour_queue.look_up_and_update)
+SYSTEM.call(r"CLIP\.forward with encoders that return the given features; .*")(ranks.gathered)
+SYSTEM.call(r"FILIP\.get_weighted_dense_logits on the given token features; .*")(ranks.gathered)
+SYSTEM.call(r"all_gather of both views; NT_Xent_gather; .*")(ranks.gathered)

@@ -121,3 +121,24 @@ def test_built_from_a_configuration() -> None:
     assert len(data) == 175
     assert "CC BY 4.0" in data.attribution
     assert "OpenMoji" not in data.attribution
+
+
+def test_shares_of_the_training_concepts_lie_inside_each_other() -> None:
+    def chosen(share: float) -> tuple[set[int], EmojiPairs]:
+        pairs = EmojiPairs(["twemoji"], ["train"], 72, share=share)
+        return set(pairs.concepts.tolist()), pairs
+
+    whole, pairs = chosen(1.0)
+    assert len(pairs) == len(EmojiPairs(["twemoji"], ["train"], 72))
+    inner = whole
+    for share in (0.5, 0.25, 0.1, 1e-6):
+        concepts, pairs = chosen(share)
+        assert len(concepts) == max(1, round(share * len(whole)))
+        assert concepts < inner
+        assert concepts == set(chosen(share)[0])
+        assert pairs[0].meta["concept"] in concepts
+        assert (pairs.pixels([0])[0].permute(1, 2, 0).numpy() == pairs[0].image).all()
+        inner = concepts
+    for bad in ({"share": 0.0}, {"share": 1.5}, {"share": 0.5, "splits": ["val"]}):
+        with pytest.raises(ValueError, match=r"data.share is"):
+            EmojiPairs(**{"styles": ["twemoji"], "splits": ["train"], "image_size": 72, **bad})  # type: ignore[arg-type]

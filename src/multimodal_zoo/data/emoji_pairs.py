@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from multimodal_zoo.data.emoji_pictures import STYLES, load_pictures
 from multimodal_zoo.data.emoji_table import SPLITS, load_table, names_in, vocabulary_of
 from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.registry import DATASETS
+
+
+def share_of(names: Iterable[str], share: float) -> set[str]:
+    """Some of the names, one at least: the first ones in the order of their hashes."""
+    ordered = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(ordered[: max(1, round(share * len(ordered)))])
 
 
 @DATASETS.register_module(name="emoji_pairs")
@@ -30,10 +37,12 @@ class EmojiPairs:
         tones: whether skin-tone variants are included (more than half of all images).
         language: of the names: en es ja ko pt it fr de fa id zh ru tr ar. Keywords and aliases are English and left
             empty in the others.
+        share: of the training concepts, above 0 to 1, chosen once and for all: a smaller share is part of every larger
+            one. For runs on less data.
 
     Raises:
         ModuleNotFoundError: the packages of the extra `quickstart` are not installed.
-        ValueError: an unknown style, split or language.
+        ValueError: an unknown style, split or language, a share out of range, or one of other splits than `train`.
     """
 
     style_names: tuple[str, ...] = tuple(STYLES)
@@ -45,12 +54,20 @@ class EmojiPairs:
         image_size: int,
         tones: bool = False,
         language: str = "en",
+        share: float = 1.0,
     ) -> None:
         for split in splits:
             if split not in SPLITS:
                 raise ValueError(f"data.splits has {split!r}; it must be one of {', '.join(SPLITS)}")
         stored = [row for row in load_table() if tones or not row.toned]
         chosen = [i for i, row in enumerate(stored) if row.split in splits]
+        if share != 1:
+            if list(splits) != ["train"] or not 0 < share <= 1:
+                raise ValueError(
+                    f"data.share is {share} of {list(splits)}; expected a number above 0, to 1, of [train]"
+                )
+            kept = share_of({stored[i].concept for i in chosen}, share)
+            chosen = [i for i in chosen if stored[i].concept in kept]
         names = names_in(language)
         self.table = [stored[i] for i in chosen]
         self.names = [names.get(row.sequence, row.name) for row in self.table]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables import clip_config, eva_clip_config
+from multimodal_zoo.checkpoints.tables import clip_config, declip_config, eva_clip_config
 
 Node = dict[str, Any]
 
@@ -17,7 +17,7 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
     """The complete model node that a configuration means.
 
     Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
-    or of the Hub's `EvaCLIPModel`.
+    or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository.
 
     Args:
         config: the content, or the path of a JSON file.
@@ -34,6 +34,8 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         return dict(config)
     if eva_clip_config.is_original(config):
         return eva_clip_config.original_node(config)
+    if declip_config.is_original(config):
+        return declip_config.original_node(config)
     if "vision_cfg" in config.get("model_cfg", config):
         return open_clip_node(config)
     if eva_clip_config.is_hub(config):
@@ -42,8 +44,9 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         return clip_config.sizes_from_hf(config).node()
     keys = ", ".join(str(key) for key in list(config)[:8])
     raise UnknownCheckpoint(
-        f"config: looked for a model node (`type`), EVA-CLIP's or open_clip's configuration (`vision_cfg`, `text_cfg`) "
-        f"and a config.json (`vision_config`, `text_config`); found the keys {keys}"
+        "config: looked for a model node (`type`), the configuration of EVA-CLIP or open_clip (`vision_cfg`, "
+        "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`); "
+        f"found the keys {keys}"
     )
 
 

@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from multimodal_zoo.checkpoints.meta import meta_device
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 
+#: Last words of names that batch norms keep beside their parameters; a card does not count them.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 def guess_variant(shapes: Mapping[str, Tensor], naming: Naming | None = None) -> str | None:
-    """The published variant that a file's tensors fit exactly, or None.
+    """The first published variant that a file's tensors fit exactly, or None; arguments as in `guess_variants`."""
+    return next(iter(guess_variants(shapes, naming)), None)
+
+
+def guess_variants(shapes: Mapping[str, Tensor], naming: Naming | None = None) -> list[str]:
+    """The published variants that a file's tensors fit exactly; several where these differ in their training only.
 
     Only variants whose card gives the file's number of parameters are built.
 
@@ -29,12 +37,10 @@ def guess_variant(shapes: Mapping[str, Tensor], naming: Naming | None = None) ->
         translated = translator.feed(named)
         named = {**translated, **translator.finish()}
         if translator.unexpected or translator.incomplete:
-            return None
-    count = sum(tensor.numel() for tensor in named.values())
-    for variant, parameters in _parameters().items():
-        if parameters in (None, count) and account(variant_on_meta(variant), named).exact:
-            return variant
-    return None
+            return []
+    count = sum(tensor.numel() for name, tensor in named.items() if name.rpartition(".")[2] not in STATISTICS)
+    alike = [variant for variant, parameters in _parameters().items() if parameters in (None, count)]
+    return [variant for variant in alike if account(variant_on_meta(variant), named).exact]
 
 
 @cache

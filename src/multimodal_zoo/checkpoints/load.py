@@ -221,12 +221,15 @@ def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], na
     """What the file looks like instead, and whether resizing would make it fit."""
     from multimodal_zoo.checkpoints.guess import guess_variant
     from multimodal_zoo.checkpoints.resizing import resizable
+    from multimodal_zoo.checkpoints.tables.declip_config import OPENAI_ROWS, OPENAI_VOCABULARY
 
     lines = []
     names = {name for name, _, _ in result.misshapen}
     if names and names <= resizable(model).keys() and not (result.unexpected or result.missing):
         why = "these follow from the image size and the patch size"
         lines.append(f"{why}; resize=True interpolates them, on the command line resize=true")
+    if any(found[:1] == (OPENAI_ROWS,) and wanted[0] == OPENAI_ROWS + 1 for _, found, wanted in result.misshapen):
+        lines.append(OPENAI_VOCABULARY)
     try:
         guess = guess_variant(shapes, naming)
     except Exception as error:  # the listing matters more than the hint

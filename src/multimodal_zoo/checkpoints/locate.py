@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
 SUFFIXES = (".safetensors", *PICKLES)
 #: Weight files that a folder is known by, in order of preference: safetensors before pickles, whole before sharded.
 FOLDER_NAMES = (
@@ -80,7 +80,7 @@ def weight_files(path: str | Path) -> list[Path]:
     if local.is_dir():
         found = next((local / name for name in FOLDER_NAMES if (local / name).is_file()), None)
         if found is None:
-            candidates = sorted(p for p in local.iterdir() if p.suffix in SUFFIXES)
+            candidates = sorted(p for p in local.iterdir() if p.name.endswith(SUFFIXES))
             if len(candidates) != 1:
                 names = ", ".join(p.name for p in candidates[:8]) or "none"
                 raise UnknownCheckpoint(
@@ -91,7 +91,7 @@ def weight_files(path: str | Path) -> list[Path]:
         local = found
     if local.name.endswith(".index.json"):
         return [local.parent / shard for shard in dict.fromkeys(read_index(local).values())]
-    if local.suffix not in SUFFIXES:
+    if not local.name.endswith(SUFFIXES):
         raise UnknownCheckpoint(f"{local}: a weight file ends in {', '.join(SUFFIXES)} or .index.json")
     return [local]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import eva_sources
+from multimodal_zoo.checkpoints import declip_sources, eva_sources
 from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, Source
-from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, detect_naming, eva_clip
+from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, eva_clip
 
 OURS = "a folder by save_model"
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -108,7 +108,7 @@ _LOOKED_FOR = (
 
 
 def by_names(path: Path) -> Source:
-    """A bare weight file: told by its tensors' names and, for OpenAI's, their shapes.
+    """A bare weight file: told by its tensors' names and shapes.
 
     Raises:
         UnknownCheckpoint: names of no published naming, or ones that do not say the architecture.
@@ -120,6 +120,8 @@ def by_names(path: Path) -> Source:
         return Source("OpenAI's CLIP file", path, sizes.node(), sizes.variant)
     if naming in eva_clip.ALL:
         return eva_sources.by_shapes(path, shapes, naming)
+    if naming in declip.ALL:
+        return declip_sources.by_shapes(path, shapes, naming)
     if naming is not None:
         raise UnknownCheckpoint(
             f"{path}: tensors named as in {naming.name}, but no configuration beside them says the heads and the "

@@ -73,8 +73,8 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
 
     Known are: a folder by `save_model`, a training run, a checkpoint of our training, a Hugging Face `CLIPModel`
     folder, an open_clip folder, OpenAI's CLIP files, the Hub's `EvaCLIPModel` folders, EVA-CLIP's published files and
-    other original files with their JSON configuration beside them; and, with `config`, any file in a published naming
-    or ours.
+    other original files with their JSON configuration beside them, files of DeCLIP's repository; and, with `config`,
+    any file in a published naming or ours.
 
     Args:
         path: local, or `hf://organisation/repository[/file]`.

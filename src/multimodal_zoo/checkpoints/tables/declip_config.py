@@ -7,6 +7,7 @@ overrides of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -217,10 +218,15 @@ def _node(image: Values, text: Values, heads: Values, dim: int) -> dict[str, Any
     values |= {f"heads.{key}": value for key, value in heads.items()}
     variant = f"{method}_{'r50' if resnet else 'vit_b32'}_yfcc"
     node = declaration(variant, [f"model.{key}={str(value).replace(' ', '')}" for key, value in values.items()])
-    if node != declaration(variant):
+    if node != _published(variant):
         summary = f"sizes read from the publisher's own configuration or tensors; of the kind of {variant}"
         node["card"] = {"system": node["card"]["system"], "summary": summary}
     return node
+
+
+@cache
+def _published(variant: str) -> dict[str, Any]:
+    return declaration(variant)
 
 
 def _count(shapes: Mapping[str, Tensor], prefix: str) -> int:

@@ -72,10 +72,27 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
         return packaged, require(subject, list_recipes(), "recipe", "recipe"), []
     if subject is None:
         raise ValueError(f"mmzoo {command} needs a run folder, a checkpoint or one of {', '.join(list_models())}")
-    if Path(subject).exists() or "://" in subject:
-        source = subject if "://" in subject else str(Path(subject).resolve())
-        return packaged, f"base/{command}", [f"source={quoted(source)}"]
-    return packaged, f"base/{command}", [f"model={require(subject, list_models(), 'variant or path', 'source')}"]
+    return packaged, f"base/{command}", [subject_override(subject)]
+
+
+def subject_override(subject: str) -> str:
+    """`source=` or `model=` of a path, address or variant, or of several with commas between, which `-m` sweeps over.
+
+    Raises:
+        KeyError: neither a path nor a variant, with the nearest variants.
+        ValueError: paths and variants mixed.
+    """
+    several = "," in subject and not Path(subject).exists()
+    words = subject.split(",") if several else [subject]
+    places = [word for word in words if Path(word).exists() or "://" in word]
+    if not places:
+        names = [require(word, list_models(), "variant or path", "source") for word in words]
+        return f"model={','.join(names)}"
+    if len(places) < len(words):
+        other = next(word for word in words if word not in places)
+        raise ValueError(f"source: {places[0]} is a path and {other} is none; a sweep takes paths or variants")
+    sources = (place if "://" in place else str(Path(place).resolve()) for place in places)
+    return f"source={','.join(map(quoted, sources))}"
 
 
 def with_data(words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:

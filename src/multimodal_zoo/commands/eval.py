@@ -58,7 +58,7 @@ def run(config: DictConfig) -> float | None:
         torch.set_num_threads(config.threads)
     model = load_model(config, "eval").to(device)
     folder = Path(config.run.dir) / slug(config)
-    record_run(folder, model)
+    record_run(folder, model, choices=chosen_groups())
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     only = None if config.get("only") is None else list(config.only)
     failed: dict[str, str] = {}
@@ -109,6 +109,16 @@ def variant_name() -> str:
     from hydra.core.hydra_config import HydraConfig
 
     return str(HydraConfig.get().runtime.choices.get("model")) if HydraConfig.initialized() else "model"
+
+
+def chosen_groups() -> dict[str, str]:
+    """Group -> the file that the command line chose for it; empty where no Hydra application runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {key: str(value) for key, value in choices.items() if not key.startswith("hydra/") and value is not None}
 
 
 def slug(config: DictConfig) -> str:

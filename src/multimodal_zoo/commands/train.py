@@ -155,12 +155,13 @@ def finish(
 
 def _evaluate(recipe: Mapping[str, Any], model: nn.Module, place: Path) -> dict[str, Result]:
     from multimodal_zoo.checkpoints.store import save_model
+    from multimodal_zoo.commands.eval import chosen_groups
     from multimodal_zoo.evaluation.environment import record_run
     from multimodal_zoo.evaluation.report import print_overview, write_report
     from multimodal_zoo.evaluation.suite import run_suite
 
     save_model(model, place / "model")
-    record_run(place, model)
+    record_run(place, model, choices=chosen_groups())
     evaluators = {name: node for name, node in (recipe.get("evaluation") or {}).items() if node}
     device = next(model.parameters()).device
     results = run_suite(model, model.processor, evaluators, place, device) if evaluators else {}

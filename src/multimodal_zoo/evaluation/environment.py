@@ -46,19 +46,23 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def record_run(folder: Path, model: nn.Module, command: str | None = None) -> Path:
+def record_run(
+    folder: Path, model: nn.Module, command: str | None = None, choices: Mapping[str, str] | None = None
+) -> Path:
     """Write `run.json`: variant, weights, size, model node, environment and command; a report is made from it.
 
     Args:
         folder: the run folder.
         model: as `zoo.create` or `zoo.from_pretrained` gives it (with `config` and `weights`).
         command: None for the command line of this process.
+        choices: group -> the file of `conf` that was chosen for it, which a report over several runs names.
     """
     content = {
         "variant": getattr(model, "variant", None),
         "weights": getattr(model, "weights", "unknown"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": getattr(model, "config", {}),
+        "choices": dict(choices or {}),
         "command": command or command_line(),
         "environment": environment(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -151,6 +151,7 @@ class LinearProbe:
             ],
             figures={"confusion": Picture(pictures.confusion_matrix(counts, names), "Confusion matrix, rows: truth")},
             details={
+                "images": len(expected),
                 "train": describe(self.train),
                 "test": describe(self.test),
                 "features": self.features if matching_of(model).vectors else f"{self.features} (mean of tokens)",

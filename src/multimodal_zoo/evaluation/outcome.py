@@ -49,9 +49,14 @@ class Outcome:
         return [Table("left out", ("what", "which", "why"), rows)] if rows else []
 
 
-def load_results(folder: Path) -> dict[str, Result]:
-    """All results saved in a run folder, by name, in the order of the last suite; others follow by name."""
-    found = {path.stem: Result.load(path) for path in sorted((folder / "evaluation").glob("*.json"))}
+def load_results(folder: Path, pictures: bool = True) -> dict[str, Result]:
+    """All results saved in a run folder, by name, in the order of the last suite; others follow by name.
+
+    Args:
+        folder: the run folder.
+        pictures: whether their pictures are read too.
+    """
+    found = {path.stem: Result.load(path, pictures) for path in sorted((folder / "evaluation").glob("*.json"))}
     order = [name for name in Outcome.load(folder).order if name in found]
     return {name: found[name] for name in [*order, *(name for name in found if name not in order)]}
 

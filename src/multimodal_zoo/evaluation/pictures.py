@@ -73,7 +73,7 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> bytes:
     """
     shares = (counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     size = float(np.clip(2.2 + 0.42 * len(names), 4.2, 13.0))
-    figure = _figure(size + 1.1, size)
+    figure = blank(size + 1.1, size)
     axes = figure.add_subplot()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
     if len(names) <= 60:
@@ -108,7 +108,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(3.7 * columns, 2.5 * rows)
+    figure = blank(3.7 * columns, 2.5 * rows)
     for place, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         for colour, (name, (steps, values)) in zip(LINES * (1 + len(lines) // len(LINES)), lines.items(), strict=False):
@@ -187,7 +187,8 @@ def pixels(picture: Any) -> np.ndarray:
     return (array[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -198,7 +199,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def canvas(width: float, height: float) -> Axes:
     """One drawing area in inches from the top left: a grid of real axes would take seconds to lay out."""
-    figure = _figure(width + 0.2, height + 0.2)
+    figure = blank(width + 0.2, height + 0.2)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(-0.1, width + 0.1)

@@ -174,17 +174,28 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def print_overview(results: Mapping[str, Result]) -> None:
     """Print the overview, and the tables of published figures, with rich."""
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, WIDTH))  # a log file can scroll, a wrapped table cannot be read
+    console = _console()
     for table in headlines(results):
         console.print(_grid(table))
     for table in summaries(results):
         console.print(f"\n[bold]{escape(table.title)}[/bold]")
         console.print(_grid(table))
+
+
+def print_table(table: Table) -> None:
+    """Print one table with rich."""
+    _console().print(_grid(table))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDTH))  # a log file can scroll, a wrapped table cannot be read
+    return console
 
 
 def _grid(content: Table) -> Any:

@@ -15,6 +15,8 @@ from typing import Any
 from multimodal_zoo.files import write_bytes, write_text
 
 Cell = str | float | int
+#: A figure as text, with what may stand behind it.
+WRITTEN = re.compile(r"[+-]?[\d.,]+(-[\d.,]+| \(of [\d,]+\)| ± [\d.]+| \([\d.]+-[\d.]+\))?( \[\d+ of \d+\])?|-")
 
 
 def show(value: Cell) -> str:
@@ -76,8 +78,11 @@ class Table:
 
 
 def _figure(cell: Cell) -> bool:
-    """Whether a cell is a number or a written one: `12.3`, `+0.4`, `1,000 (of 1,200)`, `1.2-3.4`, `-` for none."""
-    return isinstance(cell, (int, float)) or bool(re.fullmatch(r"[+-]?[\d.,]+(-[\d.,]+| \(of [\d,]+\))?|-", cell))
+    """Whether a cell is a number or a written one: `12.3`, `+0.4`, `1,000 (of 1,200)`, `1.2-3.4`, `-` for none.
+
+    With an interval, `0.4 ± 0.1` or `0.4 (0.3-0.5)`, it is one too.
+    """
+    return isinstance(cell, (int, float)) or bool(WRITTEN.fullmatch(cell))
 
 
 @dataclass(frozen=True)
@@ -174,8 +179,12 @@ class Result:
         return write_text(folder / f"{self.name}.json", self.json())
 
     @classmethod
-    def load(cls, path: Path) -> Result:
+    def load(cls, path: Path, pictures: bool = True) -> Result:
         """Read what `save` wrote.
+
+        Args:
+            path: the JSON file.
+            pictures: whether its pictures are read too.
 
         Raises:
             FileNotFoundError: the JSON or one of its pictures is gone.
@@ -186,6 +195,7 @@ class Result:
             figures = {
                 key: Picture((path.parent / entry["file"]).read_bytes(), entry["caption"])
                 for key, entry in content["figures"].items()
+                if pictures
             }
             tables = [Table(t["title"], t["columns"], t["rows"]) for t in content["tables"]]
             return cls(

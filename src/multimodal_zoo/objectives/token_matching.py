@@ -82,6 +82,10 @@ def token_wise_loss(
     Raises:
         ValueError: shapes that do not fit, an empty batch, a text without any real word, sizes below one.
     """
+    if scale.numel() != 1:
+        raise ValueError(f"scale must be one number, not a tensor of shape {tuple(scale.shape)}")
+    if concepts is not None and concepts.shape != image_tokens.shape[:1]:
+        raise ValueError(f"concepts must be ({len(image_tokens)},), one id a pair, not {tuple(concepts.shape)}")
     own, everyones = everyones_concepts(concepts, len(image_tokens), image_tokens.device)
     similarity = token_similarity(image_tokens, text_tokens, text_mask, top_k, block_size)
     target = rank() * len(image_tokens) + torch.arange(len(image_tokens), device=image_tokens.device)

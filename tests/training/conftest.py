@@ -131,20 +131,100 @@ def tiny() -> Callable[[], nn.Module]:
 def fit(tmp_path: Any, tiny: Callable[[], nn.Module]) -> Callable[..., Any]:
     """Train the tiny model on fixed batches; gives the module and the trainer."""
 
-    def run(folder: str = "run", checkpoint: Any = None, batches: Any = None, validation: Any = None, **changes: Any):
+    def run(
+        folder: str = "run",
+        checkpoint: Any = None,
+        batches: Any = None,
+        validation: Any = None,
+        model: nn.Module | None = None,
+        **changes: Any,
+    ):
         from multimodal_zoo.training import assemble
         from multimodal_zoo.training.logs import quieten
 
         quieten()
         config = recipe(**changes)
         place = tmp_path / folder
-        module = assemble.contrastive_module(config, tiny())
+        module = assemble.contrastive_module(config, model or tiny())
         trainer = assemble.trainer(config, place, assemble.callbacks(config), assemble.loggers(config, place))
         data = data_module(batches or pairs(8), validation)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return module, trainer
 
     return run
+
+
+def view_model(*overrides: str) -> nn.Module:
+    """A narrow dual encoder with every head, over 32-pixel images and 64 ids."""
+    from omegaconf import OmegaConf
+
+    from multimodal_zoo.config import compose
+    from multimodal_zoo.registry import build
+
+    heads = [f"+head@model.heads.{name}={name}" for name in ("simclr", "simsiam", "masked_words", "token_wise")]
+    sizes = ["embed_dim=16", "image.width=32", "image.image_size=32", "image.blocks.depth=1", "text.width=32"]
+    sizes += ["text.blocks.depth=1", "text.vocab_size=64", "text.context_length=8", "heads.simclr.hidden=12"]
+    sizes += ["heads.simsiam.hidden=12", "heads.simsiam.bottleneck=6", "heads.token_wise.embed_dim=8"]
+    config = compose(
+        None,
+        [
+            "+model=clip_tiny",
+            "encoder@model.image=clip_vit_tiny",
+            *heads,
+            *(f"model.{one}" for one in sizes),
+            *overrides,
+        ],
+    )
+    node = OmegaConf.to_container(config.model, resolve=True)
+    assert isinstance(node, dict)
+    torch.manual_seed(0)
+    return build({key: value for key, value in node.items() if key not in ("processor", "card")}, path="model")
+
+
+def view_batches(batch_size: int, seed: int = 0) -> list[Any]:
+    """Batches of all views: three of the images, three of the texts; ids 61 to 63 are mask, start and end."""
+    from multimodal_zoo.objectives.batch import MultiViewBatch
+
+    generator = torch.Generator().manual_seed(seed)
+    images = {name: torch.randn(PAIRS, 3, 32, 32, generator=generator) for name in ("plain", "first", "second")}
+    words = torch.randint(1, 61, (PAIRS, 6), generator=generator)
+    words[:, 0], words[:, -1] = 62, 63
+    masked, labels = words.clone(), torch.full_like(words, -100)
+    masked[:, 2], labels[:, 2] = 61, words[:, 2]
+    augmented = words.clone()
+    augmented[:, 1:5] = words[:, 1:5].flip(1)
+    texts = {"plain": words, "masked": masked, "augmented": augmented}
+    return [
+        MultiViewBatch(
+            {name: view[i : i + batch_size] for name, view in images.items()},
+            {name: view[i : i + batch_size] for name, view in texts.items()},
+            {"masked": labels[i : i + batch_size]},
+            [f"pair_{n}" for n in range(i, min(i + batch_size, PAIRS))],
+        )
+        for i in range(0, PAIRS, batch_size)
+    ]
+
+
+def objective_node(*overrides: str) -> dict[str, Any]:
+    """An objective's node, the queue being small: `objective_node("+objective=declip", ...)`."""
+    from omegaconf import OmegaConf
+
+    from multimodal_zoo.config import compose
+
+    node = OmegaConf.to_container(compose(None, ["+model.embed_dim=16", *overrides]).objective, resolve=True)
+    assert isinstance(node, dict)
+    queue = node["parts"].get("nearest_neighbour", {}).get("queue")
+    if queue:
+        queue["size"] = 20
+    return {str(key): value for key, value in node.items()}
+
+
+@pytest.fixture
+def views() -> Any:
+    """Makers of a model, of batches and of objectives' nodes for several views."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(model=view_model, batches=view_batches, objective=objective_node)
 
 
 @pytest.fixture

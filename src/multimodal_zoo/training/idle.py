@@ -30,7 +30,7 @@ def report_idle(trainer: lightning.Trainer, parameters: Mapping[str, nn.Paramete
         return
     if not (idle := idle_parameters(parameters)):
         return
-    patterns = ", ".join(covering(idle, list(parameters)))
+    patterns = ", ".join(covering(idle, [name for name, parameter in parameters.items() if parameter.requires_grad]))
     told = f"no gradient reaches {len(idle)} tensors, which the objective does not use; freeze [{patterns}]"
     waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
     if trainer.world_size > 1 and waits:

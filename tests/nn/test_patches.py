@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from multimodal_zoo.nn.patches import ConvStem, PatchEmbedding
+from multimodal_zoo.nn.patches import ConvStem, FrozenPatchEmbedding, PatchEmbedding
 from multimodal_zoo.nn.positions import ClassToken, LearnedPositions, ResizablePositions, resize_positions
 
 
@@ -24,6 +24,27 @@ def test_patch_embedding_is_the_published_convolution(height: int, width: int, p
     found = torch.autograd.grad(tokens.pow(2).sum(), inputs)
     for one, other in zip(found, torch.autograd.grad(expected.pow(2).sum(), inputs), strict=True):
         assert_close(one, other)
+
+
+def test_a_frozen_patch_embedding_never_trains_its_weight() -> None:
+    part = FrozenPatchEmbedding(12, 8, bias=True)
+    before, images = part.weight.clone(), torch.randn(2, 3, 16, 24, requires_grad=True)
+    part.requires_grad_(True)
+    part.train()
+    tokens, _ = part(images)
+    tokens.square().sum().backward()
+    assert part.weight.grad is None, "no gradient, so no optimiser moves or decays it"
+    assert part.bias is not None
+    assert part.bias.grad is not None
+    assert images.grad is not None, "what stands before it still trains"
+    assert torch.equal(part.weight, before)
+    plain = PatchEmbedding(12, 8, bias=True)
+    plain.load_state_dict(part.state_dict())
+    assert torch.equal(plain(images)[0], tokens), "the same names and the same sums"
+    with torch.device("meta"):
+        empty = FrozenPatchEmbedding(12, 8, bias=True)
+    empty.load_state_dict(part.state_dict(), assign=True)
+    assert not empty.weight.requires_grad
 
 
 def test_channels_last_images_give_the_same_tokens() -> None:

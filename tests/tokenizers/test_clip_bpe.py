@@ -96,3 +96,31 @@ def test_a_missing_vocabulary_is_an_error_with_a_way_out(monkeypatch: pytest.Mon
     monkeypatch.setattr("multimodal_zoo.tokenizers.clip_bpe.find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"processor.texts.vocabulary"):
         ClipTokenizer()
+
+
+def test_a_mask_word_has_an_id_and_is_never_read_from_a_text() -> None:
+    from multimodal_zoo.config import compose
+    from multimodal_zoo.registry import build
+
+    made = build(compose(None, ["+tokenizer=declip_bpe"]).tokenizer)
+    assert (made.mask_id, made.start_id, made.end_id, made.vocab_size) == (49406, 49407, 49408, 49409)
+    assert made.mask_id not in made.words("a <|mask|> b")
+    assert made.decode([made.start_id, made.mask_id, made.end_id]) == "<|mask|>"
+    assert ClipTokenizer().mask_id is None
+    with pytest.raises(ValueError, match=r"texts\.mask is '<\|mask\|>'; expected a word of texts\.special"):
+        ClipTokenizer(mask="<|mask|>")
+    with pytest.raises(ValueError, match=r"texts\.mask is 'b'"):
+        ClipTokenizer(special=("a", "b", "c"), mask="b")
+
+
+def test_a_subset_has_a_mask_word_where_it_is_asked_for() -> None:
+    plain = ClipSubsetTokenizer(40, ["a cat on a mat"])
+    masked = ClipSubsetTokenizer(41, ["a cat on a mat"], mask="<|mask|>")
+    assert plain.mask_id is None
+    assert (masked.mask_id, masked.start_id, masked.end_id) == (38, 39, 40)
+    assert masked.words("a mat <|mask|>")[:2] == plain.words("a mat"), "pieces keep their ids"
+    assert masked.mask_id not in masked.words("a mat <|mask|>")
+    assert masked.decode([masked.start_id, *masked.words("a"), masked.mask_id, masked.end_id]) == "a <|mask|>"
+    assert masked.kept == plain.kept
+    with pytest.raises(ValueError, match="2 pieces and 5 more ids do not fit"):
+        ClipSubsetTokenizer(6, pieces=[320, 321], mask="<|mask|>")

@@ -145,8 +145,8 @@ class MaskedText:
         if getattr(tokenizer, "mask_id", None) is None:
             raise ValueError(
                 f"data.text_views: masked_text needs a tokenizer with a mask word, and {type(tokenizer).__name__} has "
-                "no mask_id; put '<|mask|>' in front of start and end in model.processor.texts.special (and count it "
-                "in vocab_size), or take the view out"
+                "no mask_id; set model.processor.texts.mask (as /tokenizer: declip_bpe and emoji_bpe_masked do, with "
+                "one id more in vocab_size), or take the view out"
             )
 
     def __call__(self, caption: Caption, random: Random) -> Words:

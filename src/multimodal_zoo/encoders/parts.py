@@ -10,5 +10,6 @@ from multimodal_zoo.encoders import modified_resnet as modified_resnet
 from multimodal_zoo.encoders import patch_teacher as patch_teacher
 from multimodal_zoo.encoders import pooling as pooling
 from multimodal_zoo.encoders import residual_network as residual_network
+from multimodal_zoo.encoders import text_adapters as text_adapters
 from multimodal_zoo.encoders import text_transformer as text_transformer
 from multimodal_zoo.encoders import vision_transformer as vision_transformer

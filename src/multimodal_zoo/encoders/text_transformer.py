@@ -22,6 +22,35 @@ def end_positions(ids: Tensor) -> Tensor:
     return earlier_wins.argmax(dim=-1)
 
 
+def check_ids(ids: Tensor, context_length: int, vocab_size: int) -> None:
+    """Refuse ids that a text tower cannot read.
+
+    Args:
+        ids: `(batch, tokens)`.
+        context_length: most tokens of a text.
+        vocab_size: number of ids.
+
+    Raises:
+        TypeError: texts that are no ids yet.
+        ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU only: on
+            an accelerator that would stall every step.
+    """
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}; the model's processor.texts makes one")
+    if ids.dim() != 2 or ids.shape[1] > context_length or ids.is_floating_point():
+        raise ValueError(
+            f"ids are {ids.dtype} of shape {tuple(ids.shape)}; expected integers (batch, tokens) with at most "
+            f"{context_length} tokens (text.context_length)"
+        )
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in ids.aminmax())
+        if low < 0 or high >= vocab_size:
+            raise ValueError(
+                f"ids run from {low} to {high}; text.vocab_size is {vocab_size}: the tokenizer does not belong to this "
+                "tower"
+            )
+
+
 @ENCODERS.register_module(name="clip_text_transformer")
 class ClipTextTransformer(nn.Module):
     """The text tower of CLIP (arXiv 2103.00020, section 2.4).
@@ -65,27 +94,8 @@ class ClipTextTransformer(nn.Module):
         nn.init.normal_(self.positions, std=self.position_std)
 
     def check(self, ids: Tensor) -> None:
-        """Refuse ids that the tower cannot read.
-
-        Raises:
-            TypeError: texts that are no ids yet.
-            ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU
-                only: on an accelerator that would stall every step.
-        """
-        if not isinstance(ids, Tensor):
-            raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}; the model's processor.texts makes one")
-        if ids.dim() != 2 or ids.shape[1] > self.context_length or ids.is_floating_point():
-            raise ValueError(
-                f"ids are {ids.dtype} of shape {tuple(ids.shape)}; expected integers (batch, tokens) with at most "
-                f"{self.context_length} tokens (text.context_length)"
-            )
-        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
-            low, high = (int(value) for value in ids.aminmax())
-            if low < 0 or high >= self.vocab_size:
-                raise ValueError(
-                    f"ids run from {low} to {high}; text.vocab_size is {self.vocab_size}: the tokenizer does not "
-                    "belong to this tower"
-                )
+        """Refuse ids that the tower cannot read; raises as `check_ids`."""
+        check_ids(ids, self.context_length, self.vocab_size)
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the first block gets, `(batch, tokens, width)`."""

@@ -1,3 +1,4 @@
 """Modules whose import registers the parts of this room."""
 
+from multimodal_zoo.tokenizers import adapters as adapters
 from multimodal_zoo.tokenizers import clip_bpe as clip_bpe

@@ -16,6 +16,7 @@ COMMANDS = {
     "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
+    "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),

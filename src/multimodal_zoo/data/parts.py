@@ -6,6 +6,7 @@ from multimodal_zoo.data import benchmark_set as benchmark_set
 from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark
+from multimodal_zoo.data import deduplicated as deduplicated
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
 from multimodal_zoo.data import export as export
@@ -20,6 +21,7 @@ from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import picture_chain as picture_chain
+from multimodal_zoo.data import picture_hash as picture_hash
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import text_augment as text_augment

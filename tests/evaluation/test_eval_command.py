@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from multimodal_zoo.catalogue import list_group
+from multimodal_zoo.cli import main
 from multimodal_zoo.commands import embed as embed_command
 from multimodal_zoo.commands import eval as eval_command
+from multimodal_zoo.commands.app import subject_override
 from multimodal_zoo.config import compose
 from multimodal_zoo.registry import find
 
@@ -141,3 +143,35 @@ def test_every_benchmark_names_parts_that_exist(name):
     assert found
     for part in found:
         assert find(part)
+
+
+def test_several_subjects_are_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b, c"):
+        (tmp_path / name).mkdir()
+    assert subject_override("clip_tiny,filip_tiny") == "model=clip_tiny,filip_tiny"
+    assert subject_override("clip_tiny") == "model=clip_tiny"
+    assert subject_override("b, c") == f"source='{tmp_path / 'b, c'}'"
+    assert subject_override("a,hf://o/r/f") == f"source='{tmp_path / 'a'}','hf://o/r/f'"
+    with pytest.raises(ValueError, match="a is a path and clip_tiny is none"):
+        subject_override("clip_tiny,a")
+    with pytest.raises(KeyError, match=r"no variant or path named 'clip_tin'; closest: clip_tiny"):
+        subject_override("filip_tiny,clip_tin")
+
+
+def test_a_sweep_over_variants_and_its_report(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["benchmark=clip_benchmark_folder", f"benchmark.zero_shot.dataset.root={folder}", "allow_random=true"]
+    assert main(["eval", "clip_tiny,filip_tiny", "-m", *words, "threads=1"]) == 0
+    choices = json.loads((tmp_path / "evaluations/filip_tiny-random/run.json").read_text())["choices"]
+    assert (choices["benchmark"], choices["model"]) == ("clip_benchmark_folder", "filip_tiny")
+    capsys.readouterr()
+    assert main(["report", "evaluations", "by=model"]) == 0
+    printed = capsys.readouterr().out
+    assert "clip_tiny" in printed
+    assert "filip_tiny" in printed
+    content = json.loads((tmp_path / "comparison/comparison.json").read_text())
+    assert [method["name"] for method in content["methods"]] == ["clip_tiny", "filip_tiny"]
+    assert all(len(method["figures"]["zero_shot/top1"]["values"]) == 1 for method in content["methods"])
+    assert main(["report", "elsewhere"]) == 1
+    assert "elsewhere: no such folder" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from multimodal_zoo.catalogue import unknown
 from multimodal_zoo.evaluation.methods import Method, configured_alike, sort_into_methods
 from multimodal_zoo.evaluation.report import attributions, page
 from multimodal_zoo.evaluation.result import Picture, Table
-from multimodal_zoo.evaluation.runs import Run, find_runs
+from multimodal_zoo.evaluation.runs import Run, find_runs, without_results
 from multimodal_zoo.files import write_bytes, write_text
 
 MISSING, NOT_KNOWN = "missing", "not known"
@@ -56,7 +56,7 @@ class Comparison:
             (method.name, len(method.runs), *(self.cell(method, *column) for column in self.columns))
             for method in self.methods
         ]
-        return Table(self.title, ("method", "runs", *heads), rows)
+        return Table("overview", ("method", "runs", *heads), rows)
 
     def details(self) -> Table:
         """One row for each headline figure, one column for each method."""
@@ -191,7 +191,7 @@ def collect(
         _columns(kept, names, figures),
         tuple((name, headline) for name in names for headline in _headline(kept, name)),
         _figures(kept, names),
-        (*remarks, *more, *_gaps(methods, names)),
+        (*remarks, *more, *_gaps(methods, names), *_unfinished(places, runs)),
     )
 
 
@@ -242,12 +242,21 @@ def _headline(runs: Sequence[Run], name: str) -> list[str]:
 
 
 def _gaps(methods: Sequence[Method], names: Sequence[str]) -> list[str]:
-    """Which runs lack which evaluations, and why."""
+    """Which methods lack which evaluations in how many runs, and why."""
     lines = []
     for method in methods:
-        for run in method.runs:
-            for name in names:
-                if name not in run.results:
-                    why = run.missing.get(name, "it was not run")
-                    lines.append(f"{method.name}, {run.name}: {name} is missing: {why}")
+        for name in names:
+            without = [run for run in method.runs if name not in run.results]
+            if without:
+                reasons = dict.fromkeys(run.missing.get(name, "it was not run") for run in without)
+                count = f"{len(without)} of {len(method.runs)} runs"
+                lines.append(f"{method.name}: {name} is missing in {count}: {'; '.join(reasons)}")
     return lines
+
+
+def _unfinished(places: Sequence[str | Path], runs: Sequence[Run]) -> list[str]:
+    """Run folders that have no results yet."""
+    known = {run.folder.resolve() for run in runs}
+    found = [folder.name for folder in without_results(places) if folder.resolve() not in known]
+    listed = ", ".join(found[:5]) + (" and more" if len(found) > 5 else "")
+    return [f"{len(found)} run folders have no results yet: {listed}"] if found else []

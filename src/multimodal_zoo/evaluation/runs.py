@@ -168,6 +168,12 @@ def runs_below(folder: Path) -> list[Path]:
     return sorted({path.parents[1] for path in folder.rglob("evaluation/*.json")})
 
 
+def without_results(places: Sequence[str | Path]) -> list[Path]:
+    """Folders below these places that a run was started in, and that hold no results."""
+    started = {path.parent for place in places for folder in expand(str(place)) for path in folder.rglob("config.yaml")}
+    return sorted(folder for folder in started if not any((folder / "evaluation").glob("*.json")))
+
+
 def select(tree: Any, key: str) -> Any:
     """The node at a dotted key; None if there is none."""
     for part in key.split("."):

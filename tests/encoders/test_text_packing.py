@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from multimodal_zoo.encoders.text_packing import pack_texts, spread
+from multimodal_zoo.encoders.text_packing import locate, pack_texts, spread
 from multimodal_zoo.encoders.text_transformer import ClipTextTransformer
 from multimodal_zoo.nn.attention import SelfAttention
 from multimodal_zoo.nn.mlp import Mlp
@@ -88,3 +88,30 @@ def test_texts_of_one_row_are_dropped_apart() -> None:
     model.train().pooled(ids)
     model.eval().pooled(ids)
     assert [tuple(shape) for shape in shapes] == [(7, 12, 16), (3, 12, 16)]
+
+
+def test_chosen_tokens_are_those_of_the_whole_tower() -> None:
+    model, ids = tower().double(), batch()
+    torch.manual_seed(3)
+    wanted = torch.rand(ids.shape) < 0.3
+    wanted[2], wanted[1, 11] = False, True  # nothing of one text, the last place of another
+    found, whole = model.chosen(ids, wanted), model(ids).tokens[wanted]
+    assert_close(found, whole)
+    assert_close(*(torch.autograd.grad(one.square().sum(), model.positions)[0] for one in (found, whole)))
+
+
+def test_chosen_tokens_of_full_texts_and_of_none() -> None:
+    model, ids = tower(), torch.randint(1, 49, (3, 12))
+    assert_close(model.chosen(ids, torch.ones(3, 12, dtype=torch.bool)), model(ids).tokens.flatten(0, 1))
+    assert model.chosen(ids, torch.zeros(3, 12, dtype=torch.bool)).shape == (0, 16)
+
+
+def test_places_of_chosen_tokens_in_packed_rows() -> None:
+    packing = pack_texts(LENGTHS, 12, 12)
+    wanted = torch.zeros(len(LENGTHS), 12, dtype=torch.bool)
+    for text, length in enumerate(LENGTHS):
+        wanted[text, [0, length - 1]] = True
+    places, order = locate(packing, wanted)
+    rows = torch.arange(len(places))[:, None].expand_as(places).flatten()[order]
+    found = packing.source[rows, places.flatten()[order]]
+    assert found.tolist() == wanted.flatten().nonzero()[:, 0].tolist()

@@ -228,7 +228,7 @@ def test_bad_settings_are_named() -> None:
         ({"batch_size": 0}, r"data.batch_size is 0"),
         ({"image_views": {}}, r"data.image_views is empty"),
         ({"text_views": {}}, r"data.text_views is empty"),
-        ({"processor": ImageTextProcessor(transform, Unmasked())}, r"Unmasked has no mask_id.*processor.texts.special"),
+        ({"processor": ImageTextProcessor(transform, Unmasked())}, r"Unmasked has no mask_id.*processor.texts.mask"),
         (
             {"image_views": {"a": ImageView(None), "b": ImageView(build({"type": "fixed_crop", "size": 8}))}},
             r"data.image_views: a have no transform",

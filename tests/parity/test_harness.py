@@ -141,6 +141,19 @@ def test_a_case_without_calls_fails(tmp_path: Path) -> None:
     assert run_case(case, toy_system) == 1
 
 
+def test_a_case_may_say_everything_in_checked_fields(tmp_path: Path) -> None:
+    system = System("toy", fields={"x": lambda case: {"x": Pair(case.fields["x"], 1)}})
+    for value in (1, 2):
+        case = write(tmp_path / str(value), {"x": value, "manifest": {}, "parameters": 0})
+        case.fields["calls"] = []
+        (case.folder / "io.safetensors").unlink()
+        if value == 1:
+            assert run_case(case, lambda name: system) == 1
+            continue
+        with pytest.raises(AssertionError, match="field 'x', output 'x': found 2, expected 1"):
+            run_case(case, lambda name: system)
+
+
 def test_a_case_in_the_folder_of_another_system_fails(tmp_path: Path) -> None:
     case = write(tmp_path)
     (tmp_path / "other").mkdir()

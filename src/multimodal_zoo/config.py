@@ -9,6 +9,7 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
@@ -56,14 +57,29 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
     if hydra.version.getbase() is None:
         hydra.version.setbase("1.3")
     loader = ConfigLoaderImpl(create_config_search_path(folder))
+    primary = start(recipe, overrides)
     try:
-        config = loader.load_configuration(recipe, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
+        config = loader.load_configuration(primary, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
     except HydraException as error:
         raise nearest(error) or error from None
     with open_dict(config):
         config.pop("hydra", None)
     OmegaConf.set_struct(config, True)
     return config
+
+
+def start(recipe: str | None, overrides: Sequence[str]) -> str | None:
+    """The name of the configuration that Hydra starts from for a recipe.
+
+    Hydra looks for an added group (`+head@model.heads.simsiam=simsiam`) in the folder of that configuration, where
+    there are none: a recipe in a folder is then started by a stand-in that lies at the top and holds nothing else.
+    """
+    groups = {word[1:].partition("=")[0].partition("@")[0] for word in overrides if word.startswith("+")}
+    if recipe is None or "/" not in recipe or groups.isdisjoint(list_groups()):
+        return recipe
+    name = recipe.replace("/", ".")
+    ConfigStore.instance().store(name, {"defaults": [f"/{recipe}", "_self_"]}, package="_global_")
+    return name
 
 
 def quoted(text: str) -> str:

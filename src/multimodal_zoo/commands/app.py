@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
-from multimodal_zoo.config import nearest, quoted, register
+from multimodal_zoo.config import nearest, quoted, register, start
 
 #: Hydra flags that take a value of their own.
 FLAGS_WITH_VALUE = (
@@ -155,7 +155,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     sys.argv = [PROGRAM, *rest, *extra]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here, not to its own printing
     try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
+        hydra.main(version_base="1.3", config_path=folder, config_name=start(name, sys.argv[1:]))(task)()
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("MMZOO_TRACEBACK"):
             raise

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from multimodal_zoo.data.text_views import AugmentedText, PlainText
 from multimodal_zoo.objectives.views import require_views
 
 #: The views of data that give plain pairs.
@@ -33,7 +34,7 @@ def check_agreement(objective: nn.Module, model: nn.Module, data: Any) -> None:
 
 
 def check_views(objective: nn.Module, data: Any) -> None:
-    """The data must give the views that the objective needs.
+    """The data must give the views that the objective needs, with masked words where it asks for them.
 
     Raises:
         ValueError: they do not, or the data give views to an objective of plain pairs.
@@ -49,6 +50,13 @@ def check_views(objective: nn.Module, data: Any) -> None:
         return
     for side, views in given.items():
         require_views(side, getattr(objective, f"{side}_views"), PLAIN if views is None else views)
+    texts = getattr(getattr(data, "collate", None), "text_views", None) or {"plain": PlainText()}
+    for name in getattr(getattr(objective, "needs", None), "masked_words", ()):
+        if isinstance(texts[name], (PlainText, AugmentedText)):
+            raise ValueError(
+                f"the objective needs masked words in the text view {name}, which masks none; choose "
+                f"text_view@data.text_views.{name}=masked or leave that part of the objective out"
+            )
 
 
 def _views(data: Any, side: str) -> tuple[str, ...] | None:

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from multimodal_zoo.objectives.blockwise import MASKED
 
-#: From how many threads on dense products beat sparse ones, which a processor computes on a single thread.
-DENSE_FROM_THREADS = 4
+#: From how many threads on a processor multiplies whole tiles sooner than one thread sums their few entries up.
+DENSE_FROM_THREADS = 8
 
 
 class Sequences(NamedTuple):
@@ -87,14 +87,15 @@ class _BestMatches(torch.autograd.Function):
         (samples, n, _), (others, m, _) = left.shape, right.shape
         forth = left.new_empty(samples, others)
         back = None if right_weights is None else torch.empty_like(forth)
-        places = left.new_empty(samples, others, n if back is None else n + m, dtype=_smallest_integer(max(n, m)))
+        places = None
+        if any(ctx.needs_input_grad[:2]):
+            count = n if back is None else n + m
+            places = left.new_empty(samples, others, count, dtype=_smallest_integer(max(n, m)))
         for rows, columns, products in _tiles(left, right, right_mask, block_size):
-            best, where = products.max(3)
-            places[rows, columns, :n] = where.transpose(1, 2)
+            best = _maxima(products, 3, None if places is None else places[rows, columns, :n].transpose(1, 2))
             forth[rows, columns] = torch.einsum("inl,in->il", best, left_weights[rows])
             if back is not None and right_weights is not None:
-                best, where = products.max(1)
-                places[rows, columns, n:] = where
+                best = _maxima(products, 1, None if places is None else places[rows, columns, n:])
                 back[rows, columns] = torch.einsum("ilm,lm->il", best, right_weights[columns])
         ctx.save_for_backward(left, right, left_weights, right_weights, places)
         ctx.block_size = block_size
@@ -116,6 +117,15 @@ class _BestMatches(torch.autograd.Function):
             totals = gradients[0][rows].flatten(0, 1), gradients[1][columns].flatten(0, 1)
             spread(entries, values, tokens, totals)
         return *gradients, None, None, None, None
+
+
+def _maxima(products: Tensor, axis: int, places: Tensor | None) -> Tensor:
+    """Maxima along an axis; where they are goes into `places`, if anybody wants to know."""
+    if places is None:
+        return products.amax(axis)
+    best, where = products.max(axis)
+    places.copy_(where)
+    return best
 
 
 def _smallest_integer(count: int) -> torch.dtype:

@@ -77,7 +77,8 @@ def token_wise_loss(
         text_mask: (batch, words) bool, true at real words: padding then neither looks for a match nor is one. None:
             padding takes part, as in the published code.
         concepts: (batch,) long; pairs of one concept are not negatives of each other. Negative ids: no concept.
-        block_size: pairs of either side compared at a time; changes memory and speed, not the result.
+        block_size: pairs of either side compared at a time; changes memory and speed, not the result. 16 suits the
+            caches of a processor.
 
     Raises:
         ValueError: shapes that do not fit, an empty batch, a text without any real word, sizes below one.
@@ -129,7 +130,7 @@ def token_similarity(
         ValueError: as `token_wise_loss`.
     """
     _check(image_tokens, text_tokens, text_mask, top_k, block_size)
-    dtype = torch.promote_types(torch.promote_types(image_tokens.dtype, text_tokens.dtype), torch.float32)
+    dtype = _precision(image_tokens, text_tokens)
     with torch.autocast(image_tokens.device.type, enabled=False):
         if top_k is None:
             texts = _everyones(text_tokens, text_mask, dtype)
@@ -139,7 +140,7 @@ def token_similarity(
         images = _everyones(image_tokens.take_along_dim(kept.image[..., None], 1), None, dtype)
         kept_mask = None if text_mask is None else text_mask.gather(1, kept.text)
         texts = _everyones(text_tokens.take_along_dim(kept.text[..., None], 1), kept_mask, dtype)
-        forth = best_matches(Sequences(image_tokens.to(dtype), None), texts, block_size)
+        forth = best_matches(Sequences(image_tokens.to(dtype)), texts, block_size)
         back = best_matches(Sequences(text_tokens.to(dtype), text_mask), images, block_size)
         return TokenSimilarity(forth, back)
 
@@ -155,7 +156,8 @@ def kept_tokens(image_tokens: Tensor, text_tokens: Tensor, top_k: int, text_mask
         top_k: how many; a sample with fewer tokens keeps all of them.
         text_mask: (batch, words) bool, true at real words; others neither count nor are kept before all real ones.
     """
-    image_tokens, text_tokens = image_tokens.detach(), text_tokens.detach()
+    dtype = _precision(image_tokens, text_tokens)
+    image_tokens, text_tokens = image_tokens.detach().to(dtype), text_tokens.detach().to(dtype)
     if text_mask is not None:
         text_tokens = text_tokens * text_mask[..., None]
     image = torch.linalg.vecdot(image_tokens, text_tokens.sum(1, keepdim=True))
@@ -163,6 +165,10 @@ def kept_tokens(image_tokens: Tensor, text_tokens: Tensor, top_k: int, text_mask
     if text_mask is not None:
         text = text.masked_fill(~text_mask, -torch.inf)
     return KeptTokens(*(side.topk(min(top_k, side.shape[1]), dim=1).indices for side in (image, text)))
+
+
+def _precision(images: Tensor, texts: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(images.dtype, texts.dtype), torch.float32)
 
 
 def _everyones(tokens: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Sequences:

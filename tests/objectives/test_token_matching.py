@@ -62,7 +62,7 @@ def reference(
 
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("top_k", [None, 1, 3, 6, 50])
+@pytest.mark.parametrize("top_k", [None, 1, 6, 50])
 @pytest.mark.parametrize(("batch", "block_size"), [(1, 16), (6, 1), (6, 4), (6, 100)])
 def test_equals_the_array_of_all_products(
     monkeypatch: pytest.MonkeyPatch, batch: int, block_size: int, top_k: int | None, masked: bool, dense: bool

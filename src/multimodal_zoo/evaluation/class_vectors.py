@@ -162,6 +162,8 @@ class DatasetPrompts:
 
     def __init__(self, templates: str | Sequence[str] | None = None) -> None:
         self.templates = list(prompt_list(templates) if isinstance(templates, str) else templates or ())
+        chosen = templates if isinstance(templates, str) else f"{len(self.templates)} of the configuration"
+        self.origin = f"names: the data set's; templates: {chosen}" if self.templates else ""
         self.workspace: Workspace | None = None
 
     def share(self, workspace: Workspace) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, normalize
+from torch.nn.functional import cross_entropy, linear, normalize, one_hot
 
+from multimodal_zoo.data.transforms import choose
 from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.result import Picture, Result, Table
@@ -96,6 +97,7 @@ class LinearProbe:
         validation_share: part of `train` that chooses C; afterwards the probe is fitted on all of it.
         split_by: the metadata key by which that part is drawn; documents of one value stay together.
         batch_size: images per forward pass.
+        judged_by: `top1` or `mean_per_class`: the figure that chooses C and comes first.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class LinearProbe:
         validation_share: float = 0.2,
         split_by: str = "key",
         batch_size: int = 64,
+        judged_by: str = "top1",
     ) -> None:
+        choose(judged_by, dict.fromkeys(("top1", "mean_per_class")), "judged_by")
         if features not in ("pooled", "embedding"):
             raise ValueError(f"features: {features!r} is neither 'pooled' nor 'embedding'")
         if not 0 < validation_share < 1:
@@ -123,6 +127,7 @@ class LinearProbe:
         self.validation_share = validation_share
         self.split_by = split_by
         self.batch_size = batch_size
+        self.judged_by = judged_by
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model.
@@ -147,7 +152,7 @@ class LinearProbe:
             tables=[
                 accuracy_table(metrics, len(expected), len(names)),
                 class_table(counts, names),
-                Table("choice of the regularisation on held-out training data", ("C", "top-1"), sweep),
+                Table("choice of the regularisation on held-out training data", ("C", self.judged_by), sweep),
             ],
             figures={"confusion": Picture(pictures.confusion_matrix(counts, names), "Confusion matrix, rows: truth")},
             details={
@@ -158,7 +163,7 @@ class LinearProbe:
                 "width": features.shape[1],
                 "attribution": [*dict.fromkeys(attribution_of(self.train) + attribution_of(self.test))],
             },
-            headline=("top1", "mean_per_class"),
+            headline=tuple(dict.fromkeys((self.judged_by, "top1", "mean_per_class"))),
         )
 
     def _read(self, model: nn.Module, processor: Any, dataset: Any, device: torch.device) -> Samples:
@@ -190,5 +195,6 @@ class LinearProbe:
         for inverse_penalty in sorted(self.inverse_penalties):
             fitted = fit_logistic(features[~aside], target[~aside], classes, inverse_penalty, start=fitted)
             predicted = linear(features[aside], *fitted).argmax(dim=1)
-            sweep.append((inverse_penalty, (predicted == target[aside]).double().mean().item()))
+            found = one_hot(predicted, classes)
+            sweep.append((inverse_penalty, accuracies(found, target[aside])[self.judged_by]))
         return max(sweep, key=lambda entry: (entry[1], -entry[0]))[0], sweep

@@ -205,8 +205,8 @@ def samples(result: Result, figure: str) -> str:
 
 
 def bounds(result: Result, figure: str) -> str:
-    """Wilson's 95 % interval of a share in per cent; none for a mean of two shares."""
-    if figure == "top1_top5":
+    """Wilson's 95 % interval of a share in per cent; none for a mean of shares."""
+    if figure in ("top1_top5", "mean_per_class"):
         return NOTHING
     low, high = interval(result.metrics[figure], trials(result, figure))
     return f"{percent(low)}-{percent(high)}"

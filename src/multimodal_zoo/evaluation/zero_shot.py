@@ -118,6 +118,7 @@ class ZeroShotClassification:
         self, names: Sequence[str], images: int, measured: dict[str, dict[str, float]], best: str, counts: Tensor
     ) -> Result:
         metrics = dict(measured[best])
+        views = [f"{view}_{self.judged_by}" for view in self.resizes]
         tables = [accuracy_table(metrics, images, len(names)), class_table(counts, names)]
         if self.resizes:
             for view, found in measured.items():
@@ -136,11 +137,11 @@ class ZeroShotClassification:
                 "classes": len(names),
                 "resize": best,
                 "majority_class": counts.sum(dim=1).max().item() / images,
-                "prompts": getattr(self.dataset, "prompts", ""),
+                "prompts": getattr(self.classes, "origin", "") or getattr(self.dataset, "prompts", ""),
                 "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),
             },
-            headline=(self.judged_by, "mean_per_class", *(f"{view}_{self.judged_by}" for view in self.resizes)),
+            headline=tuple(dict.fromkeys((self.judged_by, "mean_per_class", *views))),
         )
 
 

@@ -259,7 +259,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--growth", action="store_true", help="memory of the token-wise loss against batch instead")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, once; records nothing")
     parser.add_argument("--one", help="one measurement (used by itself)")

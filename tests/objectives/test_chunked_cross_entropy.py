@@ -100,6 +100,10 @@ def test_under_autocast_the_products_run_in_its_precision(monkeypatch: pytest.Mo
     for mine, theirs in zip(gradients, torch.autograd.grad(expected, leaves), strict=True):
         assert mine.dtype == torch.float32
         assert_close(mine, theirs, atol=0.02, rtol=0.05)
+    *leaves, target = head(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        double = linear_cross_entropy(*leaves, target, 4)
+    assert_close(double, F.cross_entropy(F.linear(*leaves), target))
 
 
 def test_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def linear_cross_entropy(
     _check(hidden, weight, bias, target, block_size)
     device = hidden.device.type
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # autocast leaves double precision alone
         dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
         return _LinearCrossEntropy.apply(hidden, weight, bias, target, _Blocks(target, block_size, mask, dtype))

@@ -150,3 +150,19 @@ def test_buffers_of_each_rank(views, monkeypatch: pytest.MonkeyPatch) -> None:
     state.on_load_checkpoint(None, module, {"rank_buffers": saved})
     state.on_train_start(None, module)
     assert all(bool((buffer == 2).all()) for buffer in rank_buffers(objective).values())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_low_precision_stays_close(fit, views, tmp_path: Path, precision: str) -> None:
+    node = views.objective("+objective=defilip")
+    losses = {}
+    for one in ("32-true", precision):
+        trainer = {"precision": one, "max_steps": 2, "gradient_clip_val": None}
+        optim = {**LOWER, "fused": False}
+        module, _ = fit(
+            one, model=views.model(), objective=node, batches=views.batches(8), optim=optim, trainer=trainer
+        )
+        losses[one] = [row["train/loss"] for row in read_metrics(tmp_path / one / "metrics.csv")]
+        assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    assert losses[precision] == pytest.approx(losses["32-true"], rel=0.05)
+    assert losses[precision] != losses["32-true"]

@@ -19,6 +19,7 @@ import multimodal_zoo as zoo
 from multimodal_zoo.catalogue import list_group
 from multimodal_zoo.commands.app import split
 from multimodal_zoo.commands.names import COMMANDS, DEFAULT_RECIPE
+from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
 from multimodal_zoo.registry import find
 from multimodal_zoo.zoo import declaration
@@ -93,6 +94,8 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
             zoo.compose(name, overrides)
     elif words[0] == "retrieve":
         assert parse_retrieval(words[1:])[0]
+    elif words[0] == "report":
+        assert parse_report(words[1:])[0]
     elif words[0] in ("eval", "embed", "export"):
         assert subject is not None
         data, overrides = split(overrides) if words[0] == "embed" else (None, overrides)

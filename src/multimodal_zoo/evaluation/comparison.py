@@ -14,7 +14,7 @@ from typing import Any
 from multimodal_zoo.catalogue import unknown
 from multimodal_zoo.evaluation.methods import Method, configured_alike, sort_into_methods
 from multimodal_zoo.evaluation.report import attributions, page
-from multimodal_zoo.evaluation.result import Picture, Table
+from multimodal_zoo.evaluation.result import Cell, Picture, Table
 from multimodal_zoo.evaluation.runs import Run, find_runs, without_results
 from multimodal_zoo.files import write_bytes, write_text
 
@@ -52,7 +52,7 @@ class Comparison:
     def overview(self) -> Table:
         """One row for each method, one column for each evaluation."""
         heads = [f"{evaluation.replace('_', ' ')}, {figure.replace('_', ' ')}" for evaluation, figure in self.columns]
-        rows = [
+        rows: list[Sequence[Cell]] = [
             (method.name, len(method.runs), *(self.cell(method, *column) for column in self.columns))
             for method in self.methods
         ]
@@ -68,7 +68,7 @@ class Comparison:
 
     def runs(self) -> Table:
         """One row for each run."""
-        rows = [
+        rows: list[Sequence[Cell]] = [
             (method.name, NOT_KNOWN if run.seed is None else run.seed, run.name, str(run.about.get("weights", "")))
             for method in self.methods
             for run in method.runs

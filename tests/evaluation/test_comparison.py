@@ -89,6 +89,9 @@ def test_methods_are_told_apart_by_objective_with_seeds_together(sweep):
     assert clip == estimate([0.3, 0.31, 0.32], 3, "top1")
     assert found.overview().rows[0] == ("clip_tiny, clip", 3, str(clip), "0.155 ± 0.012")
     assert found.overview().numeric() == [False, True, True, True]
+    assert found.printable().columns[0] == "method"
+    wide = collect([sweep], figures=["top1", "mean_per_class", "top1"]).printable()
+    assert (wide.columns[0], len(wide.rows)) == ("evaluation", 6)
     assert [row[:2] for row in found.details().rows][:2] == [("seen", "top1"), ("seen", "mean_per_class")]
     assert [row[:3] for row in found.runs().rows][:2] == [("clip_tiny, clip", n, f"sweep/{n}") for n in range(2)]
 

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         title=options.get("title", "comparison"),
     )
     page = comparison.save(options.get("out", "comparison"))
-    print_table(comparison.overview())
+    print_table(comparison.printable())
     for remark in comparison.remarks:
         print(f"note: {remark}")
     print(f"report: {page}")

@@ -21,6 +21,8 @@ from multimodal_zoo.files import write_bytes, write_text
 MISSING, NOT_KNOWN = "missing", "not known"
 #: Stem of the files that a comparison is written to.
 STEM = "comparison"
+#: Columns of figures that fit beside each other on a terminal.
+NARROW = 4
 INTERVALS = (
     "Figures are fractions of one. `±` is the half width of Student's 95 % interval over runs; in parentheses stands "
     "Wilson's 95 % interval of a single run, which covers the samples of the evaluation and not the spread of seeds."
@@ -58,13 +60,20 @@ class Comparison:
         ]
         return Table("overview", ("method", "runs", *heads), rows)
 
+    def printable(self) -> Table:
+        """The overview in the direction that a terminal has room for."""
+        return self.overview() if len(self.columns) <= NARROW else self._by_figure("overview", self.columns)
+
     def details(self) -> Table:
         """One row for each headline figure, one column for each method."""
+        return self._by_figure("all headline figures", self.headlines)
+
+    def _by_figure(self, title: str, figures: Sequence[tuple[str, str]]) -> Table:
         rows = [
             (evaluation.replace("_", " "), figure, *(self.cell(method, evaluation, figure) for method in self.methods))
-            for evaluation, figure in self.headlines
+            for evaluation, figure in figures
         ]
-        return Table("all headline figures", ("evaluation", "figure", *(method.name for method in self.methods)), rows)
+        return Table(title, ("evaluation", "figure", *(method.name for method in self.methods)), rows)
 
     def runs(self) -> Table:
         """One row for each run."""

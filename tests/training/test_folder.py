@@ -92,3 +92,11 @@ def test_a_copy_stands_in_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "a.ckpt").write_text(text)
         point(tmp_path / "last.ckpt", "a.ckpt")
         assert (tmp_path / "last.ckpt").read_text() == text
+
+
+def test_the_estimate_counts_what_each_rank_has_for_itself() -> None:
+    from multimodal_zoo.objectives.queue import NeighbourQueue
+
+    queue = NeighbourQueue(size=10, width=4)
+    one = checkpoint_bytes(queue, averaged=False)
+    assert checkpoint_bytes(queue, averaged=False, ranks=3) == 3 * one == 3 * (4 * 40 + 4 * 10 + 8)

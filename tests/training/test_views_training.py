@@ -166,3 +166,14 @@ def test_low_precision_stays_close(fit, views, tmp_path: Path, precision: str) -
         assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
     assert losses[precision] == pytest.approx(losses["32-true"], rel=0.05)
     assert losses[precision] != losses["32-true"]
+
+
+def test_synchronised_batch_norm_keeps_names_and_values(views) -> None:
+    """What trainer.sync_batchnorm=true makes of the heads; one process computes the same."""
+    model, objective = views.model(), build(views.objective("+objective=slip"), path="objective")
+    expected = objective(model, views.batches(8)[0])["loss"]
+    other = torch.nn.SyncBatchNorm.convert_sync_batchnorm(views.model())
+    assert isinstance(other.heads["simclr"].norm1, torch.nn.SyncBatchNorm)
+    assert list(other.state_dict()) == list(views.model().state_dict())
+    assert not other.heads["simclr"].idle_norm.weight.requires_grad
+    torch.testing.assert_close(objective(other, views.batches(8)[0])["loss"], expected)

@@ -63,16 +63,16 @@ def run(config: DictConfig) -> float | None:
     model, start = initial_model(recipe, resumed=checkpoint is not None, say=print if primary else _unsaid)
     module = assemble.contrastive_module(recipe, model, start)
     callbacks = assemble.callbacks(recipe)
-    if primary:
-        averaged = any(type(callback).__name__ == "Ema" for callback in callbacks)
-        keep = max((getattr(callback, "keep", 0) for callback in callbacks), default=0)
-        folder.check_run_folder(place, needed=folder.run_bytes(module, averaged, keep, place))
-        if checkpoint is None:
-            write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
-        announce(module, place, checkpoint)
     data = _data(recipe, model)
     check_agreement(module.objective, model, data)
     trainer = assemble.trainer(recipe, place, callbacks, assemble.loggers(recipe, place))
+    if primary:
+        averaged = any(type(callback).__name__ == "Ema" for callback in callbacks)
+        keep = max((getattr(callback, "keep", 0) for callback in callbacks), default=0)
+        folder.check_run_folder(place, needed=folder.run_bytes(module, averaged, keep, place, trainer.world_size))
+        if checkpoint is None:
+            write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
+        announce(module, place, checkpoint)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return finish(recipe, module, trainer, place)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from multimodal_zoo.training.rank_state import rank_buffers
 
-def run_bytes(model: nn.Module, averaged: bool, keep: int, folder: Path) -> int:
+
+def run_bytes(model: nn.Module, averaged: bool, keep: int, folder: Path, ranks: int = 1) -> int:
     """Estimated size of what a run has still to write: its checkpoints and the exported model.
 
     Args:
@@ -17,25 +19,28 @@ def run_bytes(model: nn.Module, averaged: bool, keep: int, folder: Path) -> int:
         averaged: whether a moving average is kept.
         keep: checkpoints that are kept; while one is written it lies beside all of them. 0 writes none.
         folder: the run folder, which may hold some already.
+        ranks: processes that train together.
     """
     there = len(list(folder.glob("checkpoints/step_*.ckpt")))
     copies = max(1, keep + 1 - there) if keep else 0
     exported = sum(p.numel() * p.element_size() for p in model.parameters())
-    return copies * checkpoint_bytes(model, averaged) + exported
+    return copies * checkpoint_bytes(model, averaged, ranks=ranks) + exported
 
 
-def checkpoint_bytes(model: nn.Module, averaged: bool, moments: int = 2) -> int:
+def checkpoint_bytes(model: nn.Module, averaged: bool, moments: int = 2, ranks: int = 1) -> int:
     """Estimated size of one checkpoint.
 
     Args:
         model: everything that is saved.
         averaged: whether a moving average is kept.
         moments: tensors per trained parameter in the optimiser; Adam and LAMB have two.
+        ranks: processes that train together, each with the buffers that are its own.
     """
     values = [p.numel() * p.element_size() for p in model.parameters()]
     state = sum(values) + sum(b.numel() * b.element_size() for b in model.buffers())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return state * (2 if averaged else 1) + trained * moments
+    own = sum(buffer.numel() * buffer.element_size() for buffer in rank_buffers(model).values())
+    return state * (2 if averaged else 1) + trained * moments + (ranks - 1) * own
 
 
 def check_run_folder(folder: Path, needed: int) -> None:

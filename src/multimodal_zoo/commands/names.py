@@ -11,7 +11,7 @@ PROGRAM = sys.argv[0]
 COMMANDS = {
     "train": ("[recipe]", "train a recipe (default: quickstart) and evaluate it; -m sweeps"),
     "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
-    "report": ("RUN [RUN ...]", "results of several runs, over methods and seeds, in one table and plot: by=KEY"),
+    "report": ("RUN [RUN ...]", "several runs, over methods and seeds, in one table and plot: by=KEY out=FOLDER"),
     "embed": ("SOURCE DATA", "embed images and texts to parquet or npz, resumable: out=FOLDER"),
     "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),

@@ -57,6 +57,7 @@ def _dots(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, nam
     labels = [shorten(method.name, 30) for method in methods] if named else [""] * len(methods)
     axes.set_yticks(range(len(methods)), labels, fontsize=8)
     axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=5)
 
 
 def _lines(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, key: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.store import save_model
-from multimodal_zoo.checkpoints.tables import NAMINGS, eva_clip, eva_clip_write
+from multimodal_zoo.checkpoints.tables import NAMINGS, declip, declip_write, eva_clip, eva_clip_write
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 
 #: What `naming` is called that needs no table: this library's names, with `config.yaml`.
@@ -32,6 +32,7 @@ _WRITERS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], dict[str, Any]
         naming.name: ("open_clip_model", "open_clip_config.json", eva_clip_write.open_clip_config)
         for naming in (eva_clip.OPEN_CLIP_PACKED, eva_clip.OPEN_CLIP_SEPARATE)
     },
+    **{naming.name: ("model", "declip.json", declip_write.original_config) for naming in declip.ALL},
 }
 FORMATS = ("safetensors", "pt")
 

@@ -95,6 +95,7 @@ PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
     eva_sources.hub_folder,
     hf_folder,
     eva_sources.original_file,
+    declip_sources.original_file,
 )
 _LOOKED_FOR = (
     "config.yaml + model.safetensors (save_model)",
@@ -102,7 +103,7 @@ _LOOKED_FOR = (
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
     'config.json with model_type "clip" (Hugging Face) or of EvaCLIPModel',
-    "EVA-CLIP's own JSON configuration beside a file",
+    "EVA-CLIP's or DeCLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",
 )
 

@@ -126,7 +126,7 @@ def node_from_state(shapes: Mapping[str, Tensor]) -> dict[str, Any]:
     """The model node of a file, from the shapes of its tensors; heads are 64 wide, as in every published model.
 
     Args:
-        shapes: in the repository's names, without `module.`.
+        shapes: in the repository's names, without `module.`. Heads that are not there are left out of the model.
 
     Raises:
         UnknownCheckpoint: OpenAI's vocabulary, with the way out.
@@ -140,7 +140,10 @@ def node_from_state(shapes: Mapping[str, Tensor]) -> dict[str, Any]:
     text = _tower(width, _count(shapes, blocks), width // HEAD_WIDTH, hidden)
     text |= {"context_length": shapes[f"{prefix}.positional_embedding"].shape[0], "vocab_size": rows}
     dim = shapes[f"{prefix}.text_projection.weight"].shape[0]
-    return _node(_image_from_state(shapes, dim), text, _heads_from_state(shapes), dim)
+    node = _node(_image_from_state(shapes, dim), text, _heads_from_state(shapes), dim)
+    if "masked_words" in (node.get("heads") or {}) and "text_label_predictor.weight" not in shapes:
+        node["heads"] = {**node["heads"], "masked_words": None}
+    return node
 
 
 def _image_from_state(shapes: Mapping[str, Tensor], dim: int) -> Values:

@@ -11,7 +11,7 @@ from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatc
 from multimodal_zoo.checkpoints.files import iterate_shards
 from multimodal_zoo.checkpoints.load import account, load_into
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.rules import constant, drop, filled, pack, rename, reshape, transpose, unpack
+from multimodal_zoo.checkpoints.rules import Fallback, constant, drop, filled, pack, rename, reshape, transpose, unpack
 
 NAMING = Naming(
     "example",
@@ -234,3 +234,21 @@ def test_a_fixed_value_may_have_been_rounded_in_a_file(dtype):
         naming.save({"scale": torch.tensor(4.7)})
     with pytest.raises(CheckpointError, match="size must be 49409"):
         naming.load({"size": torch.tensor(49408)})
+
+
+def test_what_old_files_lack_is_filled_in_beside_what_they_have() -> None:
+    naming = Naming("old", [rename("*", "model.*")], [Fallback("*.steps", beside="*.mean", value=0)])
+    old = {"a.mean": torch.ones(2), "b.mean": torch.ones(2), "b.steps": torch.tensor(5)}
+    found = naming.load(old)
+    assert {name: tensor.tolist() for name, tensor in found.items() if name.endswith("steps")} == {
+        "model.a.steps": 0,
+        "model.b.steps": 5,
+    }
+    assert naming.load({"c.weight": torch.ones(1)}).keys() == {"model.c.weight"}, "nothing beside, nothing filled in"
+    assert naming.save(found).keys() == {"a.mean", "a.steps", "b.mean", "b.steps"}, "saving writes everything"
+    moved = naming.under("theirs.", "ours.").load({"theirs.a.mean": torch.ones(2)})
+    assert moved.keys() == {"ours.model.a.mean", "ours.model.a.steps"}
+    translator = Translator(naming)
+    translator.feed({"a.mean": torch.ones(2)})
+    translator.feed({"a.steps": torch.tensor(3)})
+    assert translator.finish() == {}, "a later shard had it"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from multimodal_zoo.checkpoints.tables.declip import RESNET
 from multimodal_zoo.encoders.attention_pool import AttentionPool2d, GridSwitchPool, MeanPool2d
 from multimodal_zoo.encoders.dual_encoder import LinearProjection
 from multimodal_zoo.encoders.modified_resnet import Bottleneck, ModifiedResNet
@@ -158,3 +159,34 @@ def test_sizes_and_images_that_do_not_fit_are_refused() -> None:
         tiny()(torch.zeros(1, 1, 64, 64))
     with pytest.raises(TypeError, match="expected a tensor, got list"):
         tiny()([])
+
+
+@pytest.mark.parametrize(("depths", "stem", "grid", "batch"), [((1, 2, 1, 1), 4, 3, 2), ((2, 1, 3, 1), 6, 1, 1)])
+def test_agrees_with_open_clips_through_the_published_names(
+    depths: tuple[int, ...], stem: int, grid: int, batch: int
+) -> None:
+    from open_clip.modified_resnet import ModifiedResNet as Theirs
+
+    torch.manual_seed(0)
+    theirs = Theirs(list(depths), output_dim=10, heads=stem, image_size=32 * grid, width=stem)
+    for part in theirs.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    width = 32 * stem
+    attention = AttentionPool2d(width, heads=stem, grid=grid, output=LinearProjection(width, 10, bias=True))
+    pool = GridSwitchPool(width, grid, attention, MeanPool2d(2048, LinearProjection(2048, 10, bias=True)))
+    ours = ModifiedResNet(10, 32 * grid, stem, depths, pool)
+    state = {f"visual.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    state |= {"visual.fc.weight": torch.zeros(10, 2048), "visual.fc.bias": torch.zeros(10)}
+    found = {name.removeprefix("image."): tensor for name, tensor in RESNET.load(state).items()}
+    ours.load_state_dict(found)
+    images = torch.randn(batch, 3, 32 * grid, 32 * grid)
+    assert_close(ours.eval()(images).pooled, theirs.eval()(images), atol=1e-5, rtol=1e-4)
+    if batch > 1:
+        assert_close(ours.train()(images).pooled, theirs.train()(images), atol=1e-4, rtol=1e-3)
+        for name, tensor in theirs.state_dict().items():
+            if "running_mean" in name:
+                place = next(iter(RESNET.load({f"visual.{name}": tensor}))).removeprefix("image.")
+                assert_close(ours.state_dict()[place], tensor, atol=1e-4, rtol=1e-3)

@@ -136,9 +136,7 @@ class TransformersText(nn.Module):
 def _check_sizes(config: Any, width: int, context_length: int, vocab_size: int) -> None:
     """Compare a configuration of transformers with what the rest of the model is built for."""
     if config.hidden_size != width:
-        raise ValueError(
-            f"text.width is {width}, but the model has {config.hidden_size}; set text.width"
-        )
+        raise ValueError(f"text.width is {width}, but the model has {config.hidden_size}; set text.width")
     if config.vocab_size != vocab_size:
         raise ValueError(f"text.vocab_size is {vocab_size}, but the model has {config.vocab_size} ids; set it to that")
     # RoBERTa and its kin count positions from pad_id + 1

@@ -86,6 +86,8 @@ def checkpoint(folder: Path, step: int) -> dict[str, Any]:
 def test_two_ranks_are_one_and_resume_with_their_own_queues(tmp_path: Path) -> None:
     (tmp_path / "ranks.yaml").write_text(RECIPE)
     runs = {name: launch(tmp_path, name, f"trainer={name}") for name in ("ddp_cpu", "fsdp_cpu")}
+    everyones = "objective.parts.nearest_neighbour.queue.type=shared_queue"
+    shared = launch(tmp_path, "shared", "trainer=ddp_cpu", everyones)
 
     from multimodal_zoo.commands.train import run
 
@@ -107,6 +109,13 @@ def test_two_ranks_are_one_and_resume_with_their_own_queues(tmp_path: Path) -> N
         own = torch.cat([entry[:8] for entry in entries])
         assert torch.cdist(own, whole[:16]).min(1).values.max() < 1e-4
         assert not torch.allclose(entries[0], entries[1])
+
+    finished(shared)
+    two = read_metrics(tmp_path / "shared" / "metrics.csv")
+    for step in range(3):  # the queue of all processes holds what one process stores
+        for key in ("loss", "nearest_neighbour"):
+            assert two[step][f"train/{key}"] == pytest.approx(one[step][f"train/{key}"], rel=1e-4), (step, key)
+    assert not checkpoint(tmp_path / "shared", 3)["rank_buffers"]
 
     resume = f"resume={tmp_path / 'ddp_cpu' / 'checkpoints' / 'step_00000001.ckpt'}"
     finished(launch(tmp_path, "resumed", "trainer=ddp_cpu", resume))

@@ -158,7 +158,7 @@ class NearestNeighbour(nn.Module):
             )
 
     def check_batch(self, size: int) -> None:
-        """The queue must hold at least one batch.
+        """The queue must hold at least one process's batch.
 
         Raises:
             ValueError: it is smaller.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_zoo.objectives.gather import gather
 from multimodal_zoo.registry import OBJECTIVES
 
 
@@ -49,7 +50,7 @@ class NeighbourQueue(nn.Module):
     """
 
     #: what data parallelism must not make equal, and checkpoints hold for every process
-    rank_buffers = ("entries", "inverse_norms", "pointer")
+    rank_buffers: tuple[str, ...] = ("entries", "inverse_norms", "pointer")
 
     entries: Tensor
     inverse_norms: Tensor
@@ -154,6 +155,32 @@ class WrappingQueue(NeighbourQueue):
         number = torch.arange(surplus, len(features), device=features.device)
         self._store((self.pointer + number) % self.size, features[surplus:])
         self.pointer.add_(len(features)).remainder_(self.size)
+
+
+@OBJECTIVES.register_module(name="shared_queue")
+class SharedQueue(NeighbourQueue):
+    """One queue for all processes of a data-parallel run: each stores the features of all, in rank order.
+
+    Several processes then find what one process finds on the whole batch, and a checkpoint holds the queue once.
+    Arguments and attributes are `NeighbourQueue`'s.
+    """
+
+    rank_buffers = ()
+    #: the same on every process without being sent there
+    alike_buffers = NeighbourQueue.rank_buffers
+
+    @torch.no_grad()
+    def enqueue(self, features: Tensor) -> None:
+        """Store the batches of all processes, as they are.
+
+        Args:
+            features: (batch, width), of the same shape on every process.
+
+        Raises:
+            ValueError: features of another shape.
+        """
+        self._check(features)
+        super().enqueue(gather(features))
 
 
 def _inverse_norms(features: Tensor) -> Tensor:

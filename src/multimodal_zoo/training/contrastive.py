@@ -12,10 +12,10 @@ from typing import Any
 
 import lightning
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch, MultiViewBatch
-from multimodal_zoo.objectives.chunks import row_mixing_layer
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.idle import report_idle
@@ -79,8 +79,9 @@ class ContrastiveModule(lightning.LightningModule):
         self.start = start
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.frozen = self.rules.freeze(self.trainable_names())
-        # read by DistributedDataParallel, which would give every process those of the first
-        self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in rank_buffers(objective)]
+        # read by DistributedDataParallel, which would send every process those of the first
+        apart = (*rank_buffers(objective), *rank_buffers(objective, "alike_buffers"))
+        self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in apart]
         self._idle_reported = False
         #: called with the norm of each step's gradient before clipping
         self.gradient_watchers: list[Callable[[Tensor], None]] = []
@@ -96,11 +97,12 @@ class ContrastiveModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Say where several processes do not train exactly what one trains."""
-        name = row_mixing_layer(self.model)
+        name = _own_statistics(self.model)
         if name is not None and self.trainer.is_global_zero and self.trainer.world_size > 1:
             log.warning(
                 "batch norm in model.%s takes the statistics of each process's own pairs: %d processes do not train "
-                "exactly what one trains on the whole batch; an image tower without batch norm does",
+                "exactly what one trains on the whole batch; layers without batch norm do, and on GPUs "
+                "trainer.sync_batchnorm=true",
                 name,
                 self.trainer.world_size,
             )
@@ -184,3 +186,11 @@ class ContrastiveModule(lightning.LightningModule):
                 if parameters and not any(p.requires_grad for p in parameters):
                     module.eval()
         return self
+
+
+def _own_statistics(model: nn.Module) -> str | None:
+    """Name of the first training batch norm whose statistics are one process's alone, or None."""
+    for name, part in model.named_modules():
+        if isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm):
+            return name
+    return None

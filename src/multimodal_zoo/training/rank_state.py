@@ -18,15 +18,20 @@ from torch import distributed as dist
 from multimodal_zoo.objectives.gather import rank, world_size
 
 
-def rank_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """The buffers that `module` or a part of it names in an attribute `rank_buffers`, by their full names.
+def rank_buffers(module: nn.Module, attribute: str = "rank_buffers") -> dict[str, Tensor]:
+    """The buffers that `module` or a part of it names in an attribute, by their full names.
+
+    Args:
+        module: an objective.
+        attribute: `rank_buffers` for those that each process has for itself, `alike_buffers` for those that every
+            process keeps equal to the others' by itself.
 
     Raises:
         AttributeError: a part names a buffer that it does not have.
     """
     found = {}
     for prefix, part in module.named_modules():
-        names: Iterable[str] = getattr(part, "rank_buffers", ())
+        names: Iterable[str] = getattr(part, attribute, ())
         found.update({f"{prefix}.{name}".lstrip("."): part.get_buffer(name) for name in names})
     return found
 

@@ -27,6 +27,9 @@ from multimodal_zoo.zoo import declaration
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "docs" / "systems" / "clip.md"
 EVA_CLIP = ROOT / "docs" / "systems" / "eva_clip.md"
+CLIP_BENCHMARK = ROOT / "docs" / "systems" / "clip_benchmark.md"
+#: What the cards of a page's variants call their system, and the ending of those that the page may leave out.
+SYSTEMS = {CLIP: ({"CLIP"}, None), EVA_CLIP: ({"EVA-CLIP"}, "_tiny"), CLIP_BENCHMARK: ({"CLIP-benchmark", "DeCLIP"}, None)}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LAUNCHERS = find_spec("hydra_plugins.hydra_submitit_launcher") if find_spec("hydra_plugins") else None
@@ -166,17 +169,19 @@ def test_files_and_options_named_in_a_page_exist(page: Path) -> None:
         assert option in list_group(group), f"{group}={option}"
 
 
-@pytest.mark.parametrize("page", [CLIP, EVA_CLIP], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", SYSTEMS, ids=lambda page: page.stem)
 def test_parameter_counts_are_those_of_the_models(page: Path) -> None:
-    rows = re.findall(rf"^\| `({page.stem}_\w+)` \|.*\| ([\d,]+) \|$", page.read_text(), re.MULTILINE)
-    listed = {name for name in zoo.list_models(f"{page.stem}*") if page is CLIP or not name.endswith("_tiny")}
-    assert {name for name, _ in rows} == listed
+    systems, without = SYSTEMS[page]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", page.read_text(), re.MULTILINE)
+    cards = {n: yaml.safe_load((ROOT / "conf" / "model" / f"{n}.yaml").read_text())["card"] for n in zoo.list_models()}
+    listed = {name for name, card in cards.items() if card["system"] in systems and "_mim_" not in name}
+    assert {name for name, _ in rows} == {name for name in listed if without is None or not name.endswith(without)}
     for name, count in rows:
         model = zoo.create(name, device="meta")
         assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", "")), name
 
 
-@pytest.mark.parametrize("page", [CLIP, EVA_CLIP], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", SYSTEMS, ids=lambda page: page.stem)
 def test_benchmark_figures_are_the_recorded_ones(page: Path) -> None:
     """Every number in the table stands in the results of its command, ratios too: none is computed from the others."""
     rows = re.findall(r"^\|(.*)\| `python benchmarks/(\w+)\.py` \|$", page.read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""DeCLIP (arXiv 2110.05208): what each call of its cases means. So far: the tokenizer."""
+"""DeCLIP (arXiv 2110.05208): what each call of its cases means."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WORDS = ("<|mask|>", "<|startoftext|>", "<|endoftext|>")
 def tokenizer(case: Case) -> ClipTokenizer:
     """Our tokenizer of a case's configuration, whose special ids must be the published ones."""
     config = take_known(case.config, {"vocab_size", "mask", "start", "end", "context_length", "merges"}, "config")
-    made = ClipTokenizer(config["context_length"], config["vocab_size"], special=WORDS)
-    ids = {"start": made.start_id, "end": made.end_id, "mask": made.start_id - 1, "vocab_size": made.vocab_size}
+    made = ClipTokenizer(config["context_length"], config["vocab_size"], special=WORDS, mask=WORDS[0])
+    ids = {"start": made.start_id, "end": made.end_id, "mask": made.mask_id, "vocab_size": made.vocab_size}
     assert ids == {key: config[key] for key in ids}, f"special ids are {ids}"
     return made
 

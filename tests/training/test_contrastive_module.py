@@ -132,7 +132,10 @@ def test_batch_norm_on_several_ranks_is_said(tiny, caplog, monkeypatch, ranks: i
     module.model = model
     ContrastiveModule.on_train_start(module)
     assert [record.message.startswith("batch norm in model.image.4") for record in caplog.records] == [True] * expected
-    model.image[4].eval()
+    model.image[4] = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.image[4])
     caplog.clear()
+    ContrastiveModule.on_train_start(module)
+    assert not caplog.records
+    model.image[4] = torch.nn.BatchNorm1d(8).eval()
     ContrastiveModule.on_train_start(module)
     assert not caplog.records

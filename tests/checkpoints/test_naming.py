@@ -237,7 +237,11 @@ def test_a_fixed_value_may_have_been_rounded_in_a_file(dtype):
 
 
 def test_what_old_files_lack_is_filled_in_beside_what_they_have() -> None:
-    naming = Naming("old", [rename("*", "model.*")], [Fallback("*.steps", beside="*.mean", value=0)])
+    naming = Naming(
+        "old",
+        [rename("*", "model.*")],
+        [Fallback("*.steps", "*.mean", lambda shape: torch.zeros((), dtype=torch.long))],
+    )
     old = {"a.mean": torch.ones(2), "b.mean": torch.ones(2), "b.steps": torch.tensor(5)}
     found = naming.load(old)
     assert {name: tensor.tolist() for name, tensor in found.items() if name.endswith("steps")} == {

@@ -39,7 +39,7 @@ class Naming:
 
     def under(self, theirs: str, ours: str) -> Naming:
         """The table with prefixes, so that a tower's table serves inside a larger model."""
-        moved = [Fallback(ours + one.ours, ours + one.beside, one.value) for one in self.fallbacks]
+        moved = [Fallback(ours + one.ours, ours + one.beside, one.make) for one in self.fallbacks]
         return Naming(self.name, [rule.under(theirs, ours) for rule in self.rules], moved)
 
     def load(self, state: Mapping[str, Tensor]) -> State:
@@ -80,7 +80,7 @@ class Translator:
         self.naming = naming
         self.unexpected: list[str] = []
         self._reverse = reverse
-        self._made: set[str] = set()
+        self._made: dict[str, torch.Size] = {}
         self._waiting: dict[tuple[int, tuple[str, ...]], dict[int, tuple[str, Tensor]]] = {}
         self._sources = [
             (i, k, Pattern(name))
@@ -141,9 +141,11 @@ class Translator:
         made: State = {}
         for one in self.naming.fallbacks:
             beside, ours = Pattern(one.beside), Pattern(one.ours)
-            filled = {ours.fill(fill) for name in self._made if (fill := beside.match(name)) is not None}
-            made.update({name: torch.tensor(one.value) for name in sorted(filled - self._made)})
-        self._made.update(made)
+            for name, shape in self._made.items():
+                fill = beside.match(name)
+                if fill is not None and (lacking := ours.fill(fill)) not in self._made:
+                    made[lacking] = one.make(shape)
+        self._made.update({name: tensor.shape for name, tensor in made.items()})
         return made
 
     def _claim(self, name: str) -> tuple[int, int, tuple[str, ...]] | None:
@@ -165,9 +167,9 @@ class Translator:
             shapes = [tuple(tensor.shape) for tensor in tensors]
             raise CheckpointError(f"{self.naming.name}: {name} {shapes} does not fit {rule}: {error}") from error
         named = {Pattern(target).fill(fill): tensor for target, tensor in zip(targets, made, strict=True)}
-        if twice := self._made.intersection(named):
+        if twice := self._made.keys() & named.keys():
             raise CheckpointError(
                 f"{self.naming.name}: {name} would give {sorted(twice)}, which other tensors gave already"
             )
-        self._made.update(named)
+        self._made.update({name: tensor.shape for name, tensor in named.items()})
         return named

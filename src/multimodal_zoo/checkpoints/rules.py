@@ -64,12 +64,12 @@ class Fallback:
     Attributes:
         ours: name in the model.
         beside: name in the model, with the same placeholders, of the tensor that every file has.
-        value: what is filled in, a whole number.
+        make: what is filled in, from the shape of `beside`.
     """
 
     ours: str
     beside: str
-    value: int
+    make: Callable[[torch.Size], Tensor]
 
 
 def rename(theirs: str, ours: str) -> Rule:

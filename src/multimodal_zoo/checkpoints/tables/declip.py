@@ -7,12 +7,22 @@ the patches of its vision transformers and the stem of its ResNets, so that each
 
 from __future__ import annotations
 
+import torch
+
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Fallback, Rule, rename, reshape
 from multimodal_zoo.checkpoints.tables.clip import OPENAI_IMAGE, openai_blocks
 
 #: Steps that a batch norm has seen: old files lack them, and nothing but an average without momentum reads them.
-COUNTERS = Fallback("*.num_batches_tracked", beside="*.running_mean", value=0)
+COUNTERS = Fallback("*.num_batches_tracked", "*.running_mean", lambda shape: torch.zeros((), dtype=torch.long))
+#: Width of the linear layer behind the mean of a ResNet's map, whatever the tower's.
+MEAN_WIDTH = 2048
+#: That layer: training at 224 pixels never reaches it, so that files may leave it out; zeros say more than noise.
+_MEAN = "image.pool.mean.output"
+IDLE_LAYER = [
+    Fallback(f"{_MEAN}.weight", "image.pool.attention.output.weight", lambda shape: torch.zeros(shape[0], MEAN_WIDTH)),
+    Fallback(f"{_MEAN}.bias", "image.pool.attention.output.bias", torch.zeros),
+]
 
 
 def _vit() -> list[Rule]:
@@ -78,7 +88,7 @@ _SWITCH = [
 _SLIP_POOL = [*_attention_pool("image.pool", _QKV), rename("visual.fc.*", "image_projection.*")]
 
 VIT = Naming("declip", [*_vit(), *_text("encode_text"), *_HEADS], [COUNTERS])
-RESNET = Naming("declip_resnet", [*_resnet(_SWITCH), *_text("encode_text"), *_HEADS], [COUNTERS])
+RESNET = Naming("declip_resnet", [*_resnet(_SWITCH), *_text("encode_text"), *_HEADS], [COUNTERS, *IDLE_LAYER])
 SLIP_VIT = Naming("declip_slip", [*_vit(), *_text("text_encoder"), *_SLIP_HEAD], [COUNTERS])
 SLIP_RESNET = Naming("declip_slip_resnet", [*_resnet(_SLIP_POOL), *_text("text_encoder"), *_SLIP_HEAD], [COUNTERS])
 ALL = (VIT, RESNET, SLIP_VIT, SLIP_RESNET)

@@ -60,14 +60,21 @@ def reference(
     return (losses[0] + losses[1]) / 2, hits[0], hits[1]
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(("dense", "kept"), [(False, math.inf), (True, math.inf), (False, 0.0)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("top_k", [None, 1, 6, 50])
 @pytest.mark.parametrize(("batch", "block_size"), [(1, 16), (6, 1), (6, 4), (6, 100)])
 def test_equals_the_array_of_all_products(
-    monkeypatch: pytest.MonkeyPatch, batch: int, block_size: int, top_k: int | None, masked: bool, dense: bool
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    block_size: int,
+    top_k: int | None,
+    masked: bool,
+    dense: bool,
+    kept: float,
 ) -> None:
     monkeypatch.setattr(best_matches, "DENSE_FROM_THREADS", 0 if dense else 1000)
+    monkeypatch.setattr(best_matches, "KEPT_SHARE", kept)
     inputs, mask = tokens(batch), lengths(batch) if masked else None
     concepts = torch.tensor([0, 1, 0, -1, -1, 2])[:batch]
     for known in (None, concepts):
@@ -180,7 +187,8 @@ def test_inputs_stay_as_they_are_and_nan_is_not_hidden() -> None:
         assert torch.equal(tensor, copy)
 
 
-def test_tiles_are_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kept", "tiles"), [(math.inf, 64), (0.0, 128)])
+def test_tiles_are_all_that_is_held(monkeypatch: pytest.MonkeyPatch, kept: float, tiles: int) -> None:
     sizes: list[int] = []
     product = torch.mm
 
@@ -189,8 +197,9 @@ def test_tiles_are_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
         return product(*args, out=out)
 
     monkeypatch.setattr(torch, "mm", watched)
+    monkeypatch.setattr(best_matches, "KEPT_SHARE", kept)
     token_wise_loss(*tokens(32), None, block_size=4).loss.backward()
-    assert (len(sizes), max(sizes)) == (64, 4 * IMAGE * 4 * TEXT)
+    assert (len(sizes), max(sizes)) == (tiles, 4 * IMAGE * 4 * TEXT)
 
 
 @pytest.mark.parametrize(

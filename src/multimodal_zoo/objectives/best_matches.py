@@ -2,9 +2,10 @@
 
 One product of a tile serves both directions: its maximum over the right side's tokens is the best match of each token
 on the left, its maximum over the left side's tokens that of each token on the right. Forward keeps where the maxima
-are, one byte each for sequences of up to 256 tokens. The gradient of a tile's products has one entry for each of them,
-so it is a sparse matrix, and backward multiplies it with the tokens of either side. The array of all products, four
-axes of it, never exists.
+are, one byte each for sequences of up to 256 tokens, as long as that is little beside the tokens themselves; it grows
+with the square of the batch, so that in large ones backward looks for them again and memory stays linear. The
+gradient of a tile's products has one entry for each maximum, so it is a sparse matrix, and backward multiplies it with
+the tokens of either side. The array of all products, four axes of it, never exists.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from multimodal_zoo.objectives.blockwise import MASKED
 
 #: From how many threads on a processor multiplies whole tiles sooner than one thread sums their few entries up.
 DENSE_FROM_THREADS = 8
+#: Places of the maxima are kept up to this share of the tokens' own bytes.
+KEPT_SHARE = 0.5
 
 
 class Sequences(NamedTuple):
@@ -84,20 +87,19 @@ class _BestMatches(torch.autograd.Function):
         right_mask: Tensor | None,
         block_size: int,
     ) -> tuple[Tensor, Tensor | None]:
-        (samples, n, _), (others, m, _) = left.shape, right.shape
+        samples, others, n = len(left), len(right), left.shape[1]
         forth = left.new_empty(samples, others)
         back = None if right_weights is None else torch.empty_like(forth)
         places = None
         if any(ctx.needs_input_grad[:2]):
-            count = n if back is None else n + m
-            places = left.new_empty(samples, others, count, dtype=_smallest_integer(max(n, m)))
+            places = _kept_places(left, right, mutual=back is not None)
         for rows, columns, products in _tiles(left, right, right_mask, block_size):
             best = _maxima(products, 3, None if places is None else places[rows, columns, :n].transpose(1, 2))
             forth[rows, columns] = torch.einsum("inl,in->il", best, left_weights[rows])
             if back is not None and right_weights is not None:
                 best = _maxima(products, 1, None if places is None else places[rows, columns, n:])
                 back[rows, columns] = torch.einsum("ilm,lm->il", best, right_weights[columns])
-        ctx.save_for_backward(left, right, left_weights, right_weights, places)
+        ctx.save_for_backward(left, right, left_weights, right_weights, right_mask, places)
         ctx.block_size = block_size
         return forth, back
 
@@ -105,18 +107,50 @@ class _BestMatches(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, forth: Tensor, back: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of both sides' tokens, from where the maxima were."""
-        left, right, left_weights, right_weights, places = ctx.saved_tensors
+        left, right, left_weights, right_weights, right_mask, places = ctx.saved_tensors
         gradients = left.new_zeros(left.shape), right.new_zeros(right.shape)
         spread = _spread_dense if _prefers_dense(left) else _spread_sparse
-        for rows, columns in _grid(len(left), len(right), ctx.block_size):
+        mutual = right_weights is not None
+        for rows, columns, found in _places(left, right, right_mask, places, mutual, ctx.block_size):
             values = forth[rows, columns, None] * left_weights[rows, None]
             if right_weights is not None and back is not None:
                 values = torch.cat([values, back[rows, columns, None] * right_weights[columns]], dim=2)
-            entries = _entries(places[rows, columns], left.shape[1], right.shape[1])
+            entries = _entries(found, left.shape[1], right.shape[1])
             tokens = left[rows].flatten(0, 1), right[columns].flatten(0, 1)
             totals = gradients[0][rows].flatten(0, 1), gradients[1][columns].flatten(0, 1)
             spread(entries, values, tokens, totals)
         return *gradients, None, None, None, None
+
+
+def _empty_places(left: Tensor, right: Tensor, mutual: bool) -> Tensor:
+    """Room for the partner of each left token in each right sample and, where matches are mutual, the other way."""
+    n, m = left.shape[1], right.shape[1]
+    shape = (len(left), len(right), n + m if mutual else n)
+    return left.new_empty(shape, dtype=_smallest_integer(max(n, m)))
+
+
+def _kept_places(left: Tensor, right: Tensor, mutual: bool) -> Tensor | None:
+    """Room for all places, or None where it would be much beside the tokens."""
+    n, m = left.shape[1], right.shape[1]
+    size = len(left) * len(right) * (n + m if mutual else n) * _smallest_integer(max(n, m)).itemsize
+    return _empty_places(left, right, mutual) if size <= KEPT_SHARE * (left.nbytes + right.nbytes) else None
+
+
+def _places(
+    left: Tensor, right: Tensor, right_mask: Tensor | None, kept: Tensor | None, mutual: bool, block_size: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Sample ranges of each tile and where its maxima are, (rows, columns, n or n + m): kept, or looked for again."""
+    if kept is not None:
+        for rows, columns in _grid(len(left), len(right), block_size):
+            yield rows, columns, kept[rows, columns]
+        return
+    n = left.shape[1]
+    for rows, columns, products in _tiles(left, right, right_mask, block_size):
+        found = _empty_places(left[rows], right[columns], mutual)
+        _maxima(products, 3, found[..., :n].transpose(1, 2))
+        if mutual:
+            _maxima(products, 1, found[..., n:])
+        yield rows, columns, found
 
 
 def _maxima(products: Tensor, axis: int, places: Tensor | None) -> Tensor:

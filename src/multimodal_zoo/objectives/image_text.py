@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.objectives.blockwise import MASKED
+from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
 from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.contrastive import contrastive_loss
 from multimodal_zoo.objectives.gather import gather, rank
@@ -108,16 +108,19 @@ def one_sided_loss(
         concepts: (batch,) long; pairs of one concept are no negatives of each other. Negative ids: no concept.
         block_size: rows whose logits are held at a time; changes memory and speed, not the result.
     """
-    own = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
-    everyones = None if concepts is None else gather(concepts)
+    target = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
+    own, everyones = everyones_concepts(concepts, len(rows), rows.device)
 
     def mask(block: slice, logits: Tensor) -> None:
         """Overwrite pairs of one concept, but for each row's own."""
-        if concepts is not None:
-            same = (concepts[block, None] == everyones) & (concepts[block, None] >= 0)
-            logits.masked_fill_(same.scatter(1, own[block, None], False), MASKED)
+        if own is not None and everyones is not None:
+            same = (own[block, None] == everyones) & (own[block, None] >= 0)
+            logits.masked_fill_(same.scatter(1, target[block, None], False), MASKED)
 
-    return linear_cross_entropy(scale * rows, gather(columns), None, own, block_size, mask)
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    with torch.autocast(rows.device.type, enabled=False):  # similarities decide by small differences
+        asking = scale.to(dtype) * rows.to(dtype)
+        return linear_cross_entropy(asking, gather(columns).to(dtype), None, target, block_size, mask)
 
 
 @OBJECTIVES.register_module(name="nearest_neighbour")

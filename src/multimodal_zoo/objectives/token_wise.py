@@ -29,6 +29,8 @@ class TokenWise(nn.Module):
             later published code: 16); None: all of them (the first release, and the paper).
         padding: whether padding is compared too (both published versions), or real tokens alone (the paper).
         head: name of the model's head.
+        block_size: pairs of either side compared at a time: memory and speed, never the result. 16 suits the caches of
+            a processor; an accelerator is busier with more.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class TokenWise(nn.Module):
         top_k: int | None = 16,
         padding: bool = True,
         head: str = "token_wise",
+        block_size: int = 16,
     ) -> None:
         super().__init__()
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}; it takes a number from 1, or null for all tokens")
         self.pairs = read_pairs(pairs, "objective.parts.*.pairs")
-        self.top_k, self.padding, self.head = top_k, padding, head
+        self.top_k, self.padding, self.head, self.block_size = top_k, padding, head, block_size
 
     @property
     def needs(self) -> Needs:
@@ -81,6 +84,7 @@ class TokenWise(nn.Module):
                     self.top_k,
                     text_mask=mask,
                     concepts=views.concepts,
+                    block_size=self.block_size,
                 )
             )
         loss, image_to_text, text_to_image = (torch.stack(values).mean() for values in zip(*found, strict=True))

@@ -44,7 +44,7 @@ def views_of(pairs: Sequence[tuple[str, str]]) -> Needs:
 
 @OBJECTIVES.register_module(name="multi_view_contrast")
 class MultiViewContrast(nn.Module):
-    """Symmetric InfoNCE, the mean over pairs of views (DeCLIP, arXiv 2110.05208, section 3.2.2).
+    """Symmetric InfoNCE, the mean over pairs of views (DeCLIP, arXiv 2110.05208, section 3).
 
     With both image views and both text views that is the published term of DeCLIP, which holds CLIP's own as the first
     of four pairs; with one pair it is CLIP's (arXiv 2103.00020).
@@ -125,7 +125,7 @@ def one_sided_loss(
 
 @OBJECTIVES.register_module(name="nearest_neighbour")
 class NearestNeighbour(nn.Module):
-    """Images also meet the text that is nearest to theirs in a queue of earlier ones (DeCLIP, section 3.2.3).
+    """Images also meet the text that is nearest to theirs in a queue of earlier ones (DeCLIP, section 3).
 
     Each text view's feature is looked up in the queue as it was before the step; the neighbour takes its place in the
     loss, from image to text only. Gradient reaches the images and the temperature. After the look-up the texts enter

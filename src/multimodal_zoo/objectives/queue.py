@@ -1,7 +1,7 @@
 """A queue of past features, among which a new feature finds its nearest neighbour.
 
 The support set of NNCLR (Dwibedi et al. 2021, arXiv:2104.14548, section 3.1), as DeCLIP keeps it for texts (Li et al.
-2021, arXiv:2110.05208, section 3.3).
+2021, arXiv:2110.05208, section 3).
 """
 
 from __future__ import annotations

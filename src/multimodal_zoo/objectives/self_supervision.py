@@ -85,7 +85,7 @@ class Simclr(_TwoViews):
 
 @OBJECTIVES.register_module(name="simsiam")
 class Simsiam(_TwoViews):
-    """One view's prediction meets the other view's projection, which gets no gradient (DeCLIP, section 3.2.1).
+    """One view's prediction meets the other view's projection, which gets no gradient (DeCLIP, section 3).
 
     The head takes the projected embeddings as they are, not normalised; each view has its own batch statistics.
 
@@ -112,7 +112,7 @@ class Simsiam(_TwoViews):
 
 @OBJECTIVES.register_module(name="masked_words")
 class MaskedWords(nn.Module):
-    """Words behind mask words are named (DeCLIP, section 3.2.1, after BERT, arXiv 1810.04805).
+    """Words behind mask words are named (DeCLIP, section 3, after BERT, arXiv 1810.04805).
 
     The tower is causal: a masked place sees what stands before it. The head is computed at masked places alone, and a
     batch in which nothing is masked gives 0 (the published code gives NaN).

@@ -12,7 +12,7 @@ from multimodal_zoo.evaluation.estimate import Estimate, estimate, student
 from multimodal_zoo.evaluation.outcome import Outcome
 from multimodal_zoo.evaluation.ranking import interval
 from multimodal_zoo.evaluation.result import Result
-from multimodal_zoo.evaluation.runs import differing, find_runs, leaves, named, select
+from multimodal_zoo.evaluation.runs import differing, find_runs, leaves, named, select, without_results
 
 
 def write(folder, figures, *, variant="clip_tiny", choices=None, benchmark=None, version="1", **config):
@@ -155,7 +155,7 @@ def test_missing_results_are_marked_and_explained(sweep, tmp_path):
     assert found.overview().rows[0][-1].endswith(" [2 of 3]")
     assert "late: unseen is missing in 1 of 1 runs: no such folder" in found.remarks
     assert "clip_tiny, clip: unseen is missing in 1 of 3 runs: it was not run" in found.remarks
-    assert "1 run folders have no results yet: begun" in found.remarks
+    assert "1 run folder has no results yet: begun" in found.remarks
     assert found.picture.png.startswith(b"\x89PNG")
 
 
@@ -236,3 +236,12 @@ def test_reading_configurations():
     assert named([1, "z"]) == "1+z"
     assert named({"type": "t", "parts": {"p": 1, "q": 2}}) == "p+q"
     assert differing([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}]) == ["b", "c"]
+
+
+def test_an_exported_model_is_no_run_without_results(tmp_path):
+    for folder in ("run/model", "run/evaluation", "begun"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("run", "run/model", "begun"):
+        (tmp_path / folder / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "run" / "evaluation" / "one.json").write_text("{}")
+    assert without_results([tmp_path]) == [tmp_path / "begun"]

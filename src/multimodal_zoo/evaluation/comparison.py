@@ -268,4 +268,5 @@ def _unfinished(places: Sequence[str | Path], runs: Sequence[Run]) -> list[str]:
     known = {run.folder.resolve() for run in runs}
     found = [folder.name for folder in without_results(places) if folder.resolve() not in known]
     listed = ", ".join(found[:5]) + (" and more" if len(found) > 5 else "")
-    return [f"{len(found)} run folders have no results yet: {listed}"] if found else []
+    what = "1 run folder has" if len(found) == 1 else f"{len(found)} run folders have"
+    return [f"{what} no results yet: {listed}"] if found else []

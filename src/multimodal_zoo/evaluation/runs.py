@@ -169,9 +169,10 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def without_results(places: Sequence[str | Path]) -> list[Path]:
-    """Folders below these places that a run was started in, and that hold no results."""
+    """Folders below these places that a run was started in, and that hold no results; an exported model is no run."""
     started = {path.parent for place in places for folder in expand(str(place)) for path in folder.rglob("config.yaml")}
-    return sorted(folder for folder in started if not any((folder / "evaluation").glob("*.json")))
+    runs = [folder for folder in started if not (folder.parent / "config.yaml").is_file()]
+    return sorted(folder for folder in runs if not any((folder / "evaluation").glob("*.json")))
 
 
 def select(tree: Any, key: str) -> Any:

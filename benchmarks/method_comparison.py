@@ -109,7 +109,7 @@ class Run:
             "logger=csv",
             "data.train.styles=[twemoji]",
             "data.validation.styles=[twemoji]",
-            f"+data.train.share={self.share}" if self.share < 1 else "data.batch_size=128",
+            f"data.train.share={self.share}",
             f"model.text.blocks.depth={self.depth}",
             f"trainer.max_steps={size.steps}",
             "trainer.limit_val_batches=0",

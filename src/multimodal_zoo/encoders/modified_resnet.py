@@ -122,8 +122,6 @@ class ModifiedResNet(nn.Module):
             self.stages.append(nn.Sequential(first, *others))
             inputs = outputs
         self.pool = pool
-        # channels-last memory was 6% faster on a CPU, forward and backward; results are the same
-        self.to(memory_format=torch.channels_last)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """One map a stage, `(batch, channels[i], height / strides[i], width / strides[i])`, rounded down.
@@ -141,7 +139,9 @@ class ModifiedResNet(nn.Module):
                 f"images have shape {tuple(images.shape)}; expected (batch, 3, height, width) with sides of at least "
                 f"{STRIDE} pixels (model.image.image_size, model.processor.images.size)"
             )
-        maps, found = self.stem(images.contiguous(memory_format=torch.channels_last)), []
+        # not on a CPU: 10% faster, but its batch norm sums ten times less exactly in training, so that ReLUs switch
+        layout = torch.contiguous_format if images.device.type == "cpu" else torch.channels_last
+        maps, found = self.stem(images.contiguous(memory_format=layout)), []
         for stage in self.stages:
             maps = stage(maps)
             found.append(maps)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from multimodal_zoo.config import compose
 from multimodal_zoo.objectives.batch import MultiViewBatch
 from multimodal_zoo.objectives.contrastive import contrastive_loss
+from multimodal_zoo.objectives.queue import Neighbours
 from multimodal_zoo.objectives.supervisions import SupervisedContrast
 from multimodal_zoo.objectives.token_matching import kept_tokens, token_similarity
 from multimodal_zoo.objectives.views import Views
@@ -41,6 +43,13 @@ CONTRAST = {
     "declip": "multi_view",
     "defilip": "multi_view",
 }
+#: The reference's names of views in those of outputs, and ours.
+IMAGES, TEXTS = {"image1": "first", "image2": "second"}, {"text": "masked", "text_aug": "augmented"}
+#: What a call may set anew, and our parameter.
+SCALES = {
+    "module.logit_scale": "logit_scale.weight",
+    "module.logit_scale_dense": "heads.token_wise.logit_scale.weight",
+}
 #: Where the reference says how the loss is made.
 LOSS_FIELDS = ("clip_simsiam_loss_weight", "loss_weight", "top_k")
 
@@ -53,7 +62,7 @@ class Step:
     terms: dict[str, dict[str, Tensor]]
     total: Tensor
     objective: SupervisedContrast
-    found_in_queue: dict[str, Tensor]
+    found_in_queue: dict[str, Neighbours]
     bank: tuple[Tensor, Tensor] | None
     state: dict[str, Tensor]
     gradients: dict[str, Tensor]
@@ -69,7 +78,9 @@ def objective_of(case: Case, method: str) -> SupervisedContrast:
     if method == "filip":  # the global loss is computed for the log, on the masked captions
         values += ["+supervision@objective.parts.image_text=image_text", "+objective.weights.image_text=0.0"]
         values += ["objective.parts.image_text.image=first", "objective.parts.image_text.text=masked"]
-    if "return_nn_bank" in clip:
+    if method in ("declip", "defilip") and not clip.get("return_nn_bank"):
+        values.append("objective.parts.nearest_neighbour=null")
+    elif "nn_size" in clip:
         queue = "objective.parts.nearest_neighbour.queue"
         values += [f"{queue}.size={clip['nn_size']}", f"{queue}.width={config['image_encode']['embed_dim']}"]
     if clip.get("dense_aug"):
@@ -77,9 +88,10 @@ def objective_of(case: Case, method: str) -> SupervisedContrast:
         values.append(f"objective.parts.token_wise.pairs={pairs}")
     if "top_k" in config:
         values.append(f"objective.parts.token_wise.top_k={'null' if config['top_k'] is None else config['top_k']}")
-    for name, weight in (config.get("clip_simsiam_loss_weight") or config.get("loss_weight") or {}).items():
-        part = CONTRAST[method] if name == "clip_loss" else WEIGHTS[name]
-        values.append(f"objective.weights.{part}={weight}")
+    if given := config.get("clip_simsiam_loss_weight") or config.get("loss_weight"):  # what is not named counts nothing
+        weights = dict.fromkeys(compose(None, [f"+objective={method}"]).objective.weights, 0.0)
+        weights |= {CONTRAST[method] if name == "clip_loss" else WEIGHTS[name]: one for name, one in given.items()}
+        values += [f"++objective.weights.{part}={weight}" for part, weight in weights.items()]
     return build(compose(None, [f"+objective={method}", *values]).objective, path="objective")
 
 
@@ -108,7 +120,7 @@ def take_step(model: nn.Module, objective: SupervisedContrast, batch: MultiViewB
     looked_up = {}
     if neighbour is not None:  # before the step fills the queue
         texts = ("masked", "augmented")
-        looked_up = {name: neighbour.queue.nearest(views.text(name).normalised.detach()).indices for name in texts}
+        looked_up = {name: neighbour.queue.nearest(views.text(name).normalised.detach()) for name in texts}
     terms = objective.terms(views)
     total = sum(weight * terms[name]["loss"] for name, weight in objective.weights.items())
     total.backward()
@@ -130,12 +142,13 @@ def step_of(request: Request, method: str, prefix: str) -> Step:
         objective = case.once("objective", lambda: objective_of(case, method))
         inputs = {name.removeprefix(prefix): value for name, value in zip(call.inputs, case.take(call), strict=True)}
         for name, value in (call.extra.get("fixed") or {}).items():
-            assert name.endswith("logit_scale"), f"not understood: fixed {name}"
-            model.logit_scale.weight.data.fill_(torch.as_tensor(value).item())
+            assert name in SCALES, f"not understood: fixed {name}"
+            model.get_parameter(SCALES[name]).data.fill_(torch.as_tensor(value).item())
         if "bank_start" in inputs:
             queue = objective.parts["nearest_neighbour"].queue
             queue.entries.copy_(inputs["bank_start"].T)
             queue.inverse_norms.copy_(1 / queue.entries.norm(dim=1))
+            queue.pointer.zero_()
         return take_step(model, objective, batch_of(inputs, method), case)
 
     return case.once(f"step {prefix}", make)
@@ -156,13 +169,9 @@ def text(step: Step, name: str) -> Tensor:
     return step.views.text(name).normalised
 
 
-def neighbours(step: Step, request: Request, prefix: str, name: str) -> Tensor:
+def met(step: Step, name: str) -> Tensor:
     """The neighbours that a view of the texts has met."""
-    number = int(prefix.strip("step.") or 0)
-    bank = request.case.tensors["bank_start"]
-    if number:
-        bank = request.case.tensors[f"step{number - 1}.bank_after"]
-    return F.normalize(bank.T[step.found_in_queue[name]], dim=-1)
+    return F.normalize(step.found_in_queue[name].features, dim=-1)
 
 
 def token_outputs(step: Step, views: tuple[str, str]) -> dict[str, Callable[[], Tensor]]:
@@ -183,7 +192,8 @@ def token_outputs(step: Step, views: tuple[str, str]) -> dict[str, Callable[[], 
 
     def kept(side: int) -> Tensor:
         """Places of candidates, in ascending order."""
-        return kept_tokens(*unit(), part.top_k)[side].sort(dim=1).values
+        count = part.top_k or sum(len(one[0]) for one in unit())
+        return kept_tokens(*unit(), count)[side].sort(dim=1).values
 
     return {
         "image_tokens": lambda: tokens()[0],
@@ -204,7 +214,7 @@ def four_pairs(step: Step) -> Tensor:
     return torch.stack([contrastive_loss(image(step, i), text(step, t), scale).loss for i, t in pairs])
 
 
-def outputs_of(step: Step, request: Request, method: str, prefix: str) -> dict[str, Callable[[], Tensor]]:
+def outputs_of(step: Step, method: str) -> dict[str, Callable[[], Tensor]]:
     """Every output that a method's calls may name, computed when it is asked for."""
     found: dict[str, Callable[[], Tensor]] = {"total": lambda: step.total, "loss": lambda: step.total}
     names = {ours: theirs for theirs, ours in WEIGHTS.items()} | {CONTRAST[method]: "clip_loss"}
@@ -218,21 +228,17 @@ def outputs_of(step: Step, request: Request, method: str, prefix: str) -> dict[s
     if "token_wise" in step.objective.parts:
         found |= token_outputs(step, ("first", "masked"))
     if method in ("declip", "defilip"):
-        assert step.bank is not None
+        found["clip_loss_four_pairs"] = lambda: four_pairs(step)
+        for i, t in product(IMAGES, TEXTS):
+            sides = partial(image, step, IMAGES[i]), partial(text, step, TEXTS[t])
+            found[f"logits_{i}_{t}"] = lambda sides=sides: scaled(step, sides[0](), sides[1]())
+            found[f"logits_{t}_{i}"] = lambda sides=sides: scaled(step, sides[1](), sides[0]())
+            if step.found_in_queue:
+                found[f"nn_logits_{i}_{t}"] = lambda sides=sides, t=t: scaled(step, sides[0](), met(step, TEXTS[t]))
+        found |= {f"nn_index_{t}": lambda t=t: step.found_in_queue[TEXTS[t]].indices for t in TEXTS}
+    if step.bank is not None:
         bank = step.bank
-        met = partial(neighbours, step, request, prefix)
-        found |= {
-            "clip_loss_four_pairs": lambda: four_pairs(step),
-            "logits_image1_text": lambda: scaled(step, image(step, "first"), text(step, "masked")),
-            "logits_image2_text_aug": lambda: scaled(step, image(step, "second"), text(step, "augmented")),
-            "logits_text_aug_image1": lambda: scaled(step, text(step, "augmented"), image(step, "first")),
-            "nn_logits_image1_text": lambda: scaled(step, image(step, "first"), met("masked")),
-            "nn_logits_image2_text_aug": lambda: scaled(step, image(step, "second"), met("augmented")),
-            "nn_index_text": lambda: step.found_in_queue["masked"],
-            "nn_index_text_aug": lambda: step.found_in_queue["augmented"],
-            "bank_after": lambda: bank[0],
-            "bank_ptr_after": lambda: bank[1],
-        }
+        found |= {"bank_after": lambda: bank[0], "bank_ptr_after": lambda: bank[1]}
     return found
 
 
@@ -252,11 +258,13 @@ def loss_call(method: str) -> Callable[[Request], Outcome]:
 
     def handle(request: Request) -> Outcome:
         """Values, gradient norms and whole gradients, under the published names."""
-        prefix = found[0] if (found := re.match(r"(?:step|scale)\d+\.", request.call.outputs[0])) else ""
+        prefix = found[0] if (found := re.match(r"[A-Za-z_]+\d+\.", request.call.outputs[0])) else ""
         step = step_of(request, method, prefix)
-        known = outputs_of(step, request, method, prefix)
-        kernel = "module.visual.conv1.weight"
-        outcome: dict[str, Any] = {"the patch kernel has a gradient": Pair(kernel in step.gradients, False)}
+        known = outputs_of(step, method)
+        outcome: dict[str, Any] = {}
+        if "module.visual.class_embedding" in step.gradients:  # a ResNet's first convolution learns
+            frozen = "module.visual.conv1.weight" not in step.gradients
+            outcome["the patch kernel has no gradient"] = Pair(frozen, True)
         for output in request.call.outputs:
             name = output.removeprefix(prefix)
             if name.startswith("grad_norm."):

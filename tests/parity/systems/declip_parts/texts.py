@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from random import Random
 from typing import Any
 
@@ -91,14 +93,26 @@ def table(case: Case) -> dict[str, list[str]]:
     for word, has in case.fields["measured"]["words_with_a_synonym"].items():
         assert not (word in given and has != bool(given[word])), f"{word}: two opinions on whether it has synonyms"
         given.setdefault(word, ["other"] if has else [])
-    words = case.fields["sentences"][1].split()
+    words, count = case.fields["sentences"][1].split(), case.config["synonym n"]
     for example in case.fields["examples_for_second_sentence"].get("synonym_replacement", ()):
-        changed = example.split()
-        first = next(place for place, word in enumerate(words) if changed[place : place + 1] != [word])
-        rest = len(words) - first - 1
-        assert changed[len(changed) - rest :] == words[first + 1 :], f"more than one word changed: {example!r}"
-        given.setdefault(words[first], []).append(" ".join(changed[first : len(changed) - rest]))
+        for word, synonym in replaced(words, example, count).items():
+            known = given.setdefault(word, [])
+            known += [] if synonym in known else [synonym]
     return given
+
+
+def replaced(words: list[str], example: str, count: int) -> dict[str, str]:
+    """The fewest words, `count` at most, whose synonyms make an example of a sentence, and those synonyms."""
+    candidates = [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
+    for number in range(count + 1):
+        for chosen in combinations(candidates, number):
+            parts = [f"(?P<w{chosen.index(word)}>.*)" if word in chosen else re.escape(word) for word in words]
+            for place, word in enumerate(words):
+                if word in words[:place] and word in chosen:
+                    parts[place] = f"(?P=w{chosen.index(word)})"
+            if found := re.fullmatch(" ".join(parts), example):
+                return {word: found[f"w{number}"] for number, word in enumerate(chosen)}
+    raise AssertionError(f"more than {count} words changed: {example!r}")
 
 
 def augmentation(case: Case, tolerance: float) -> Outcome:
@@ -120,21 +134,27 @@ def augmentation(case: Case, tolerance: float) -> Outcome:
     if "synonym_replacement" in made:
         unchanged = 1 - changed["synonym_replacement"]
         outcome["synonym_unchanged_share"] = close(unchanged, expected["synonym_unchanged_share"], tolerance)
-        outcome |= hits(drawn["synonym_replacement"], synonyms, expected, tolerance)
+        outcome |= hits(drawn["synonym_replacement"], synonyms, expected, case.config["synonym n"], tolerance)
     rows = [Eda(list(made.values()))(" ".join(words), random).split() for _ in range(DRAWS)]
     share = sum(row != words for row in rows) / DRAWS
     return {**outcome, "choice": close(share, sum(changed.values()) / len(made), tolerance)}
 
 
 def hits(
-    rows: Sequence[list[str]], synonyms: Mapping[str, list[str]], expected: Mapping[str, Any], tolerance: float
+    rows: Sequence[list[str]],
+    synonyms: Mapping[str, list[str]],
+    expected: Mapping[str, Any],
+    count: int,
+    tolerance: float,
 ) -> dict[str, Pair]:
     """How often each word went away, as shares of the draws; words without synonyms always stay."""
     has, counts = expected["words_with_a_synonym"], expected["synonym_hits_by_word"]
     known = {word: found for word, found in synonyms.items() if word in counts and found != ["other"]}
     # The case does not say how often it drew: words that no synonym of theirs contains tell.
     clean = [counts[word] for word, found in known.items() if all(word not in one.split() for one in found)]
-    total = len(counts) * sum(clean) / len(clean)
+    clean = clean or [max(counts.values(), default=1)]
+    able = sum(has.values())
+    total = able * sum(clean) / len(clean) / max(1, min(count, able))
     split = [set(" ".join(row).split()) for row in rows]  # a synonym of several words may hold the word itself
     shares = {word: sum(word not in row for row in split) / len(rows) for word in has}
     return {
@@ -143,12 +163,27 @@ def hits(
     }
 
 
+class Deleting(Random):
+    """Chance that lets a deletion keep some of the words, in their order."""
+
+    def __init__(self, words: Sequence[str], kept: Sequence[str]) -> None:
+        super().__init__(0)
+        left = list(reversed(kept))
+        self.draws = iter([0.999 if left and left[-1] == word and left.pop() else 0.0 for word in words])
+
+    def random(self) -> float:
+        """For the next word: high where it stays."""
+        return next(self.draws)
+
+
 def examples(case: Case, made: Mapping[str, Any]) -> dict[str, Pair]:
     """Every example among our draws of its operation; one word and stop words as the properties say."""
     outcome: dict[str, Pair] = {}
     random, words = Random(1), case.fields["sentences"][1].split()
     for name, shown in case.fields["examples_for_second_sentence"].items():
         ours = {" ".join(made[name](list(words), random)) for _ in range(10 * DRAWS)}
+        if name == "random_deletion":  # where many words go, chance takes too long
+            ours |= {" ".join(made[name](list(words), Deleting(words, example.split()))) for example in shown}
         outcome[f"examples of {name}"] = Pair(sorted(set(shown) - ours), [])
     for sentence in case.fields["sentences"]:
         words = sentence.split()

@@ -64,7 +64,7 @@ SYSTEM.call(r"DECLIP\.forward\(return_dict=True\) in training mode, one process;
 SYSTEM.call(r"DEFILIP\.forward\(return_dict=True\) in training mode, one process; .*")(losses.loss_call("defilip"))
 
 SYSTEM.call(r"visual\(x(?P<first>\[:1\])?(?:, return_\w+=True)*\)(?:, evaluation mode)?")(towers.encode_image)
-SYSTEM.call(r"encode_text\(ids, return_dense=True\), evaluation mode(?:; text_label_predictor\(dense\))?")(
+SYSTEM.call(r"encode_text\(ids(?:, return_\w+=True)*\)(?:, evaluation mode)?(?:; text_label_predictor\(dense\))?")(
     towers.encode_text
 )
 SYSTEM.call(r"ONECROP\(PIL image\)")(pictures.one_crop)

@@ -78,9 +78,10 @@ def objective_of(case: Case, method: str) -> SupervisedContrast:
     if method == "filip":  # the global loss is computed for the log, on the masked captions
         values += ["+supervision@objective.parts.image_text=image_text", "+objective.weights.image_text=0.0"]
         values += ["objective.parts.image_text.image=first", "objective.parts.image_text.text=masked"]
-    if method in ("declip", "defilip") and not clip.get("return_nn_bank"):
-        values.append("objective.parts.nearest_neighbour=null")
-    elif "nn_size" in clip:
+    if method in ("declip", "defilip"):
+        flags = {"return_nn_bank": "nearest_neighbour", "text_mask_type": "masked_words"}
+        values += [f"objective.parts.{part}=null" for flag, part in flags.items() if not clip.get(flag)]
+    if clip.get("return_nn_bank"):
         queue = "objective.parts.nearest_neighbour.queue"
         values += [f"{queue}.size={clip['nn_size']}", f"{queue}.width={config['image_encode']['embed_dim']}"]
     if clip.get("dense_aug"):
@@ -100,6 +101,8 @@ def batch_of(inputs: Mapping[str, Tensor], method: str) -> MultiViewBatch:
     names = {"clip": ["plain"], "slip": ["plain", "first", "second"]}.get(method, ["first", "second"])
     images = dict(zip(names, inputs["image"].split(3, dim=1), strict=True))
     texts = {"plain": "ids", "masked": "masked_ids", "augmented": "aug_ids"}
+    if method not in ("clip", "slip") and "masked_ids" not in inputs:  # without masked words the first view is plain
+        texts["masked"] = "ids"
     ids = {view: inputs[name] for view, name in texts.items() if name in inputs}
     labels = {"masked": inputs["labels"]} if "labels" in inputs else {}
     return MultiViewBatch(images, ids, labels, [str(i) for i in range(len(inputs["image"]))])

@@ -43,12 +43,13 @@ def naming_of(case: Case) -> Naming:
 
 def make_model(case: Case) -> nn.Module:
     """What the configuration describes, without the weights: a model, or one tower with its projection."""
-    config = case.config
+    config, words = case.config, f"{PREFIX}text_label_predictor.weight" in case.manifest
     if "image_encode" in config:
         node = original_node({key: config[key] for key in MODEL_FIELDS if key in config})
+        if "masked_words" in (node.get("heads") or {}) and not words:
+            node["heads"]["masked_words"] = None
         return build({key: value for key, value in node.items() if key not in ("card", "processor")}, path="model")
     if "transformer_width" in config:
-        words = f"{PREFIX}text_label_predictor.weight" in case.manifest
         heads: dict[str, nn.Module] = {}
         if words:
             heads["masked_words"] = MaskedWordHead(config["transformer_width"], config["vocab_size"])

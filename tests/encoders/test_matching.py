@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from multimodal_zoo.encoders import matching
 from multimodal_zoo.encoders.matching import (
     GlobalMatching,
     TokenMatching,
@@ -25,15 +26,16 @@ def ragged(texts=5, places=7, width=6):
 
 
 @pytest.mark.parametrize("block", [1, 50, 333, 2**22])
-def test_blocks_equal_a_loop_over_pairs(block):
+def test_blocks_equal_a_loop_over_pairs(block, monkeypatch):
+    monkeypatch.setattr(matching, "BLOCK", block)
     images, texts = normalize(torch.randn(4, 3, 6), dim=-1), ragged()
-    of_images, of_texts = token_scores(images, texts, block=block)
+    of_images, of_texts = token_scores(images, texts)
     for i, image in enumerate(images):
         for t, text in enumerate(texts):
             products = image @ text[text.ne(0).any(-1)].T
             torch.testing.assert_close(of_images[i, t], products.amax(1).mean())
             torch.testing.assert_close(of_texts[t, i], products.amax(0).mean())
-    torch.testing.assert_close(image_token_scores(images, texts, block=block), of_images)
+    torch.testing.assert_close(image_token_scores(images, texts), of_images)
 
 
 def test_one_of_each_and_double_precision():

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from multimodal_zoo.objectives.queue import NeighbourQueue, WrappingQueue
+from multimodal_zoo.objectives.image_text import NearestNeighbour
+from multimodal_zoo.objectives.queue import NeighbourQueue, SharedQueue, WrappingQueue
 from multimodal_zoo.registry import build
 
 SIZE, WIDTH = 7, 5
@@ -166,3 +167,28 @@ def test_other_features_are_refused() -> None:
             call(torch.ones(2, 6))
     with pytest.raises(ValueError, match="block_size is 0"):
         queue.nearest(torch.ones(2, WIDTH), 0)
+
+
+def test_half_precision_models_keep_the_queue_in_float32() -> None:
+    queue = NeighbourQueue(SIZE, WIDTH)
+    before = queue.entries.clone()
+    queue.to(torch.bfloat16)
+    assert queue.entries.dtype == queue.inverse_norms.dtype == torch.float32
+    assert torch.equal(queue.entries, before)
+    assert queue.pointer.dtype == torch.long
+    assert queue.double().entries.dtype == torch.float32
+    assert queue.to("meta").entries.is_meta
+
+
+def test_a_shared_queue_stores_what_all_processes_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "multimodal_zoo.objectives.queue"
+    monkeypatch.setattr(f"{module}.world_size", lambda: 3)
+    monkeypatch.setattr(f"{module}.gather", lambda rows: torch.cat([rows, 2 * rows, 3 * rows]))
+    queue, batch = SharedQueue(SIZE, WIDTH), torch.randn(2, WIDTH)
+    assert (queue.stored(2), NeighbourQueue(SIZE, WIDTH).stored(2)) == (6, 2)
+    queue.enqueue(batch)
+    assert torch.equal(queue.entries[:6], torch.cat([batch, 2 * batch, 3 * batch]))
+    part = NearestNeighbour(queue, [("plain", "plain")], ["plain"])
+    part.check_batch(2)
+    with pytest.raises(ValueError, match=r"queue.size is 7, smaller than the batch of 9 pairs"):
+        part.check_batch(3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from multimodal_zoo.objectives import best_matches
+from multimodal_zoo.nn import best_matches
 from multimodal_zoo.objectives.token_matching import kept_tokens, token_similarity, token_wise_loss
 
 GOLDENS = Path(__file__).parents[1] / "goldens/declip"

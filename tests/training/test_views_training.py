@@ -147,6 +147,8 @@ def test_buffers_of_each_rank(views, monkeypatch: pytest.MonkeyPatch) -> None:
         state.on_load_checkpoint(None, module, {"rank_buffers": saved})
     monkeypatch.setattr("multimodal_zoo.training.rank_state.world_size", lambda: 2)
     monkeypatch.setattr("multimodal_zoo.training.rank_state.rank", lambda: 1)
+    with pytest.raises(ValueError, match="of 1 process and this run has 2"):  # all would go on with one queue
+        state.on_load_checkpoint(None, module, {})
     state.on_load_checkpoint(None, module, {"rank_buffers": saved})
     state.on_train_start(None, module)
     assert all(bool((buffer == 2).all()) for buffer in rank_buffers(objective).values())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
 from multimodal_zoo.registry import ENCODERS
 
 #: Token similarities held at once; 2**22 float32 values are 16 MiB.
@@ -117,8 +116,8 @@ class TokenMatching(nn.Module):
 
     def class_mean(self, prompts: Tensor) -> Tensor:
         """Mean over `(prompts, places, width)` place by place, of the prompts that have the place."""
-        present, _ = _present(prompts)
-        return prompts.sum(dim=0) / present.sum(dim=0).clamp(min=1)[:, None]
+        present = prompts.ne(0).any(dim=-1).sum(dim=0)
+        return prompts.sum(dim=0) / present.clamp(min=1)[:, None]
 
     def image_scores(self, images: Tensor, texts: Tensor) -> Tensor:
         """Mean over an image's patches of the best token of a text: `(images, texts)`."""
@@ -174,66 +173,42 @@ def mapped_words(model: Any, ids: Tensor, head: str, padding: bool) -> Tensor:
     return tokens if padding else tokens * features.mask[..., None]
 
 
-def image_token_scores(images: Tensor, texts: Tensor, *, block: int = BLOCK) -> Tensor:
+def image_token_scores(images: Tensor, texts: Tensor) -> Tensor:
     """Mean over image tokens of the largest product with a token of each text (FILIP, equation 4).
 
     Args:
         images: `(images, n, width)`, normalised.
         texts: `(texts, m, width)`, normalised (or class matrices); a place of zeros is absent.
-        block: the most products held at once.
 
     Returns:
         `(images, texts)`.
     """
-    present, whole = _present(texts)
-    found = images.new_empty(len(images), len(texts))
-    for rows, columns, products in _products(images, texts, block):
-        candidates = products if whole else products.masked_fill(~present[columns], -torch.inf)
-        found[rows, columns] = candidates.amax(dim=3).mean(dim=1)
-    return found
+    return best_matches(Sequences(images), Sequences(texts, _present(texts)), _tile(images, texts))
 
 
-def token_scores(images: Tensor, texts: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def token_scores(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of both directions from one product: `image_token_scores`, and the mean over a text's tokens.
 
     Args:
         images: `(images, n, width)`, normalised.
         texts: `(texts, m, width)`, normalised; a place of zeros is absent.
-        block: the most products held at once.
 
     Returns:
         `(images, texts)` and `(texts, images)`.
     """
-    present, whole = _present(texts)
-    of_images = images.new_empty(len(images), len(texts))
-    of_texts = images.new_empty(len(texts), len(images))
-    for rows, columns, products in _products(images, texts, block):
-        here = present[columns]
-        best = products.amax(dim=1)  # (rows, columns, m)
-        of_texts[columns, rows] = ((best * here).sum(dim=2) / here.sum(dim=1)).T
-        candidates = products if whole else products.masked_fill(~here, -torch.inf)
-        of_images[rows, columns] = candidates.amax(dim=3).mean(dim=1)
-    return of_images, of_texts
+    of_images, of_texts = mutual_matches(images, Sequences(texts, _present(texts)), _tile(images, texts))
+    return of_images, of_texts.T
 
 
-def _products(images: Tensor, texts: Tensor, block: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Blocks of pairs and the products of their tokens, `(rows, n, columns, m)`."""
-    pairs = max(1, block // (images.shape[1] * texts.shape[1]))
-    rows = min(len(images), max(1, int(pairs**0.5)))
-    columns = max(1, pairs // max(1, rows))
-    for first in range(0, len(images), max(1, rows)):
-        left = images[first : first + rows]
-        for start in range(0, len(texts), columns):
-            right = texts[start : start + columns]
-            products = left.flatten(0, 1) @ right.flatten(0, 1).T
-            shape = (len(left), left.shape[1], len(right), right.shape[1])
-            yield slice(first, first + rows), slice(start, start + columns), products.view(shape)
+def _tile(images: Tensor, texts: Tensor) -> int:
+    """Samples of either side whose products are held at once."""
+    return max(1, int((BLOCK / (images.shape[1] * texts.shape[1])) ** 0.5))
 
 
-def _present(texts: Tensor) -> tuple[Tensor, bool]:
-    """Which places of each text are there, `(texts, m)`, and whether all are."""
+def _present(texts: Tensor) -> Tensor | None:
+    """Which places of each text are there, `(texts, m)`; None where all are."""
     present = texts.ne(0).any(dim=-1)
-    return present, bool(present.all())
+    return None if bool(present.all()) else present
 
 
 def _patches(model: Any, images: Tensor) -> Tensor:

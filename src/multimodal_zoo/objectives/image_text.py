@@ -161,14 +161,14 @@ class NearestNeighbour(nn.Module):
             )
 
     def check_batch(self, size: int) -> None:
-        """The queue must hold at least one process's batch.
+        """The queue must hold what one step stores at a time: a batch, or those of all processes.
 
         Raises:
             ValueError: it is smaller.
         """
-        if size > self.queue.size:
+        if (stored := self.queue.stored(size)) > self.queue.size:
             raise ValueError(
-                f"queue.size is {self.queue.size}, smaller than the batch of {size} pairs; raise queue.size or lower "
+                f"queue.size is {self.queue.size}, smaller than the batch of {stored} pairs; raise queue.size or lower "
                 "data.batch_size"
             )
 

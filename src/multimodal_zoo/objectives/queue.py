@@ -6,13 +6,14 @@ The support set of NNCLR (Dwibedi et al. 2021, arXiv:2104.14548, section 3.1), a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_zoo.objectives.gather import gather
+from multimodal_zoo.objectives.gather import gather, world_size
 from multimodal_zoo.registry import OBJECTIVES
 
 
@@ -74,6 +75,20 @@ class NeighbourQueue(nn.Module):
         self.entries.copy_(F.normalize(torch.randn_like(self.entries), dim=1))
         self.inverse_norms.copy_(_inverse_norms(self.entries))
         self.pointer.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NeighbourQueue:
+        """Move the queue; a change to half precision leaves it in float32, where near neighbours stay apart."""
+        kept = {name: getattr(self, name) for name in ("entries", "inverse_norms")}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != before.dtype:
+                setattr(self, name, before.to(moved.device))
+        return self
+
+    def stored(self, batch: int) -> int:
+        """How many entries a step of `batch` rows on each process stores at a time."""
+        return batch
 
     @torch.no_grad()
     def nearest(self, features: Tensor, block_size: int = 4096) -> Neighbours:
@@ -168,6 +183,10 @@ class SharedQueue(NeighbourQueue):
     rank_buffers = ()
     #: the same on every process without being sent there
     alike_buffers = NeighbourQueue.rank_buffers
+
+    def stored(self, batch: int) -> int:
+        """How many entries a step of `batch` rows on each process stores at a time."""
+        return batch * world_size()
 
     @torch.no_grad()
     def enqueue(self, features: Tensor) -> None:

@@ -114,7 +114,7 @@ class Simsiam(_TwoViews):
 class MaskedWords(nn.Module):
     """Words behind mask words are named (DeCLIP, section 3, after BERT, arXiv 1810.04805).
 
-    The tower is causal: a masked place sees what stands before it. The head is computed at masked places alone, and a
+    In CLIP's causal tower a masked place sees what stands before it. The head is computed at masked places alone, and a
     batch in which nothing is masked gives 0 (the published code gives NaN).
 
     Args:

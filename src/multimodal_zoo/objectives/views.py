@@ -44,7 +44,7 @@ class Needs(NamedTuple):
         return Needs(*(tuple(dict.fromkeys((*mine, *theirs))) for mine, theirs in zip(self, other, strict=True)))
 
 
-class ImageView:
+class EncodedImage:
     """One view of the images.
 
     Args:
@@ -86,7 +86,7 @@ class ImageView:
         return F.normalize(self.embedding, dim=-1)
 
 
-class TextView:
+class EncodedText:
     """One view of the texts.
 
     Args:
@@ -170,21 +170,21 @@ class Views:
         require_views("text", needs.texts, batch.texts)
         require_views("masked text", needs.masked_words, batch.labels)
         self.model, self.batch, self.needs = model, batch, needs
-        self._images: dict[str, ImageView] = {}
-        self._texts: dict[str, TextView] = {}
+        self._images: dict[str, EncodedImage] = {}
+        self._texts: dict[str, EncodedText] = {}
 
     @property
     def concepts(self) -> Tensor | None:
         """What the pairs show, or None."""
         return self.batch.concepts
 
-    def image(self, name: str) -> ImageView:
+    def image(self, name: str) -> EncodedImage:
         """One image view."""
         if name not in self._images:
-            self._images[name] = ImageView(self.model, self.batch.images[name], name in self.needs.image_tokens)
+            self._images[name] = EncodedImage(self.model, self.batch.images[name], name in self.needs.image_tokens)
         return self._images[name]
 
-    def text(self, name: str) -> TextView:
+    def text(self, name: str) -> EncodedText:
         """One text view; its tokens cover the whole context where a supervision needs padding too."""
         if name not in self._texts:
             ids = self.batch.texts[name]
@@ -192,7 +192,7 @@ class Views:
             if name in self.needs.text_tokens:
                 ids = F.pad(ids, (0, self.model.text.context_length - ids.shape[1]), value=_pad_id(self.model))
             dense = name in self.needs.text_tokens or name in self.needs.real_tokens
-            self._texts[name] = TextView(self.model, ids, labels, dense)
+            self._texts[name] = EncodedText(self.model, ids, labels, dense)
         return self._texts[name]
 
     def labels(self, name: str) -> Tensor:

@@ -25,8 +25,8 @@ def check_agreement(objective: nn.Module, model: nn.Module, data: Any) -> None:
         data: the data module.
 
     Raises:
-        ValueError: missing views, views that nothing asks for, a batch size that a part refuses, or a tokenizer of
-            another vocabulary than the text tower's; each with the configuration keys.
+        ValueError: missing views, views for an objective of plain pairs, a batch size that a part refuses, or a
+            tokenizer of another vocabulary than the text tower's; each with the configuration keys.
     """
     check_views(objective, data)
     check_batch_size(objective, data)

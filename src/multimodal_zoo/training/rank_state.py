@@ -40,7 +40,7 @@ class RankState(Callback):
     """Keeps every rank's own buffers of the objective in the checkpoint, and gives each rank its own back."""
 
     def __init__(self) -> None:
-        self._pending: dict[str, list[Tensor]] | None = None
+        self._pending: dict[str, Tensor] = {}
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -53,32 +53,41 @@ class RankState(Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember them until training starts, when every strategy has restored the rest.
+        """Remember this rank's until training starts, when every strategy has restored the rest.
 
         Raises:
             ValueError: the checkpoint was written by another number of processes.
         """
-        self._pending = checkpoint.get("rank_buffers") or None
-        for name, values in (self._pending or {}).items():
-            if len(values) != world_size():
+        stored = checkpoint.get("rank_buffers") or {}
+        for name in stored or rank_buffers(pl_module.objective):  # type: ignore[arg-type]
+            written = len(stored[name]) if stored else 1
+            if written != world_size():
+                processes = "1 process" if written == 1 else f"{written} processes"
                 raise ValueError(
-                    f"resume: the checkpoint holds {name} of {len(values)} processes and this run has {world_size()}; "
+                    f"resume: the checkpoint holds {name} of {processes} and this run has {world_size()}; "
                     "an exact continuation needs as many (trainer.devices, trainer.num_nodes)"
                 )
+        self._pending = {name: values[rank()] for name, values in stored.items()}
+        stored.clear()  # the others' need no memory
 
     @torch.no_grad()
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put this rank's own values back."""
         own = rank_buffers(pl_module.objective)  # type: ignore[arg-type]
-        for name, values in (self._pending or {}).items():
-            own[name].copy_(values[rank()])
-        self._pending = None
+        for name, value in self._pending.items():
+            own[name].copy_(value)
+        self._pending = {}
 
 
 def collect(tensor: Tensor) -> list[Tensor]:
-    """A tensor of every rank, in rank order, on the CPU of rank 0; an empty list elsewhere. All ranks must call it."""
-    tensor = tensor.detach().contiguous()
-    first = rank() == 0
-    parts = [torch.empty_like(tensor) for _ in range(world_size())] if first else None
-    dist.gather(tensor, parts, dst=0)
-    return [part.cpu() for part in parts or []]
+    """A tensor of every rank, in rank order, on the CPU of rank 0; an empty list elsewhere. All ranks must call it.
+
+    One rank after the other, so that no device holds more than one of them beside its own.
+    """
+    tensor, parts = tensor.detach().contiguous(), []
+    for source in range(world_size()):
+        part = tensor.clone() if source == rank() else torch.empty_like(tensor)
+        dist.broadcast(part, source)
+        if rank() == 0:
+            parts.append(part.cpu())
+    return parts

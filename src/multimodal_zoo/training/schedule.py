@@ -44,8 +44,8 @@ class WarmupCosine:
 class StartedCosine:
     """Linear warm-up from a rate of its own, then half a cosine, as DeCLIP's recipes count it (arXiv:2110.05208, code).
 
-    Step 0 has the factor `start`, step w - 1, the last of w warm-up steps, has 1, and the cosine begins there: step
-    s >= w - 1 of n has `final + (1 - final) * (1 + cos(pi * (s - w + 1) / (n - w))) / 2`.
+    Step 0 has the factor `start`, step w - 1, the last of w >= 2 warm-up steps, has 1, and the cosine begins there (at
+    step 0 without them): step s >= w - 1 of n has `final + (1 - final) * (1 + cos(pi * (s - w + 1) / (n - w))) / 2`.
 
     Attributes:
         warmup: steps if an int, a fraction of all steps if a float below 1.

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from multimodal_zoo.objectives.blockwise import MASKED
-
+#: Product with an empty place. Finite, so that nothing becomes nan.
+ABSENT = -1e30
 #: From how many threads on a processor multiplies whole tiles sooner than one thread sums their few entries up.
 DENSE_FROM_THREADS = 8
 #: Places of the maxima are kept up to this share of the tokens' own bytes.
@@ -184,7 +184,7 @@ def _tiles(
     """Sample ranges and products (rows, tokens, columns, tokens) of each tile; the next one overwrites them."""
     (samples, n, _), (others, m, _) = left.shape, right.shape
     buffer = left.new_empty(min(samples, block_size) * n * min(others, block_size) * m)
-    bias = None if right_mask is None else left.new_zeros(others, m).masked_fill_(~right_mask, MASKED)
+    bias = None if right_mask is None else left.new_zeros(others, m).masked_fill_(~right_mask, ABSENT)
     for rows, columns in _grid(samples, others, block_size):
         mine, theirs = left[rows].flatten(0, 1), right[columns].flatten(0, 1)
         products = buffer[: len(mine) * len(theirs)].view(len(mine), len(theirs))

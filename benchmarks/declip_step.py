@@ -7,7 +7,8 @@ and every token of them computed, attention that also returns its averaged weigh
 whole vocabulary's logits at every place, a bank of 65,536 texts that is copied and normalised at each look-up. Ours is
 the model and objective that `mmzoo train declip/...` trains. Captions are names and keywords of the embedded emoji, 16
 tokens long on average and 45 at most; views are random pictures. Each side updates with AdamW, ours fused as its
-recipes do, the baseline as torch does by default. Every measurement has a process of its own; the sides take turns.
+recipes do, the baseline as torch does by default; freed memory is kept on both sides, as `mmzoo train` does on a CPU.
+Every measurement has a process of its own; the sides take turns.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _report import ratio, record, seconds, use_threads
+from _report import keep_freed_memory, ratio, record, seconds, use_threads
 from clip_training_step import captions
 from torch import Tensor, nn
 
@@ -215,9 +216,7 @@ def ours(folder: Path) -> tuple[nn.Module, Callable[[dict[str, Tensor]], Tensor]
     from multimodal_zoo.checkpoints.tables import find_naming
     from multimodal_zoo.objectives.batch import MultiViewBatch
     from multimodal_zoo.registry import build
-    from multimodal_zoo.training.allocator import keep_freed_memory
 
-    keep_freed_memory()  # as `mmzoo train` does on a CPU
     model = zoo.create(VARIANT).train()
     load_into(model, torch.load(folder / "weights.pt"), find_naming("declip"))
     objective = build(zoo.compose(None, [f"+model={VARIANT}", "+objective=declip"]).objective, path="objective")
@@ -255,6 +254,7 @@ def theirs(folder: Path) -> tuple[nn.Module, Callable[[dict[str, Tensor]], Tenso
 
 def steps(folder: Path, side: str) -> Iterator[dict[str, Any]]:
     """Seconds and loss of each step; the first one warms up."""
+    keep_freed_memory()
     model, loss = ours(folder) if side == SIDES[0] else theirs(folder)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = True if side == SIDES[0] else None

@@ -14,9 +14,10 @@ alone, by the recipe of its method (`recipes/clip_benchmark/*_emoji.yaml`), and 
 
 Three questions: (a) the order of the five methods, against that of the paper's table (arXiv 2203.05796: ViT-B/32 on
 YFCC15M, zero-shot ImageNet); (b) accuracy against the share of the training concepts, CLIP against DeCLIP, at equal
-samples seen: with how many times less data does DeCLIP reach what CLIP reaches with all of it; (c) depth of the text
-tower, 1 to 6. Behind each mean stands half of its 95 % interval: that of the seeds (Student's t) or that of the number
-of queries (Wilson), whichever is more.
+samples seen: with how many times less data does DeCLIP reach what CLIP reaches with all of it (the smaller the share,
+the fewer of the 500 concepts of the style-shift figure were trained on; the probe always reads all training emoji);
+(c) depth of the text tower, 1 to 6. Behind each mean stands half of its 95 % interval: that of the seeds (Student's t)
+or that of the number of queries (Wilson), whichever is more; "how many times less" has none.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Size:
         overrides: of every run.
         processes: runs at a time.
         seeds: of question (a), and of (b) and (c).
+        suffix: of the names of tables and figures.
     """
 
     steps: int
@@ -63,6 +65,7 @@ class Size:
     overrides: tuple[str, ...]
     processes: int
     seeds: tuple[int, int]
+    suffix: str = ""
 
 
 SIZES = {
@@ -70,9 +73,17 @@ SIZES = {
     "full": Size(
         4000,
         4,
-        ("trainer=gpu", "encoder@model.image=timm_resnet", "model.image.image_size=64", "data.workers=8"),
+        (
+            "trainer=gpu",
+            "data.workers=8",
+            "model.image.image_size=64",
+            "model.image.width=512",
+            "model.image.channels=[128,256,512]",
+            "model.image.depths=[2,2,2]",
+        ),
         1,
         (3, 3),
+        "_full",
     ),
 }
 #: figure -> evaluation, metric, independent queries
@@ -139,6 +150,9 @@ def train(run: Run, folder: Path, size: Size) -> None:
     """Do a run unless it is finished; `result.json` in its folder says so."""
     place = folder / run.name
     if (place / "result.json").exists():
+        steps = json.loads((place / "result.json").read_text())["steps"]
+        if steps != size.steps:
+            raise ValueError(f"{place} was trained for {steps} steps, not {size.steps}: choose another --folder")
         return
     whole = not place.exists()  # of a run that was cut off, only the rest could be timed
     command = [sys.executable, "-m", "multimodal_zoo", "train", *run.words(folder, size)]
@@ -199,7 +213,7 @@ def agreement(values: dict[str, float]) -> float:
     """Kendall's tau between the methods' order by a figure and the paper's."""
     names = [name for name in PAPER if name in values]
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return sum(math.copysign(1, values[b] - values[a]) for a, b in pairs) / len(pairs)
+    return sum((values[b] > values[a]) - (values[b] < values[a]) for a, b in pairs) / len(pairs)
 
 
 def report_methods(folder: Path, size: Size, command: str) -> None:
@@ -214,7 +228,7 @@ def report_methods(folder: Path, size: Size, command: str) -> None:
     order: dict[str, str | float] = {"method": "order as in the paper (Kendall's tau)"}
     for title in FIGURES:
         order[title] = f"{agreement({m: (point(r, title) or (0.0, 0.0))[0] for m, r in groups.items()}):+.2f}"
-    record("method_comparison", [*rows, order], command)
+    record(f"method_comparison{size.suffix}", [*rows, order], command)
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, len(FIGURES), figsize=(13, 3.4), layout="constrained")
@@ -224,7 +238,7 @@ def report_methods(folder: Path, size: Size, command: str) -> None:
         axis.set_title(title)
         axis.tick_params(axis="x", labelrotation=30)
         axis.grid(axis="y", alpha=0.3)
-    save(figure, "method_comparison.png")
+    save(figure, f"method_comparison{size.suffix}.png")
 
 
 def curves(folder: Path, size: Size, points: tuple[float, ...], key: str) -> dict[str, dict[float, list[Any]]]:
@@ -239,22 +253,22 @@ def curves(folder: Path, size: Size, points: tuple[float, ...], key: str) -> dic
     return found
 
 
-def matching_share(declip: dict[float, float], goal: float) -> float | None:
-    """The smallest share of the data at which DeCLIP's curve, straight in the logarithm, reaches a figure."""
+def less_data(declip: dict[float, float], goal: float) -> str:
+    """How many times less data DeCLIP needs for a figure, its curve taken as straight in the logarithm of the share."""
     shares = sorted(declip)
     if declip[shares[0]] >= goal:
-        return shares[0]
+        return f"at least {1 / shares[0]:.1f}x less data"
     for low, high in pairwise(shares):
         if declip[low] < goal <= declip[high]:
             part = (goal - declip[low]) / (declip[high] - declip[low])
-            return math.exp(math.log(low) + part * (math.log(high) - math.log(low)))
-    return None
+            return f"{math.exp(-math.log(low) - part * (math.log(high) - math.log(low))):.1f}x less data"
+    return "not reached"
 
 
 def report_shares(folder: Path, size: Size, command: str) -> None:
     """Question (b): table, how many times less data, and figure."""
     found = curves(folder, size, SHARES, "share")
-    if set(found) != set(PAIR) or any(len(line) < 2 for line in found.values()):
+    if set(found) != set(PAIR) or any(set(line) != set(SHARES) for line in found.values()):
         return
     rows: list[dict[str, str | float]] = [
         {"method": NAMES[m], "share of the concepts": f"{share:.0%}", **cells(results)}
@@ -264,10 +278,9 @@ def report_shares(folder: Path, size: Size, command: str) -> None:
     answer: dict[str, str | float] = {"method": "DeCLIP reaches CLIP's 100 % with", "share of the concepts": ""}
     for title in FIGURES:
         means = {m: {s: (point(r, title) or (0.0, 0.0))[0] for s, r in line.items()} for m, line in found.items()}
-        share = matching_share(means["declip"], means["clip"][1.0]) if 1.0 in means["clip"] else None
-        answer[title] = f"{1 / share:.1f}x less data" if share else "not reached"
-    record("method_comparison_data", [*rows, answer], command)
-    draw_curves(found, "share of the training concepts", "data_efficiency.png", logarithmic=True)
+        answer[title] = less_data(means["declip"], means["clip"][1.0])
+    record(f"method_comparison_data{size.suffix}", [*rows, answer], command)
+    draw_curves(found, "share of the training concepts", f"data_efficiency{size.suffix}.png", logarithmic=True)
 
 
 def report_depths(folder: Path, size: Size, command: str) -> None:
@@ -280,8 +293,8 @@ def report_depths(folder: Path, size: Size, command: str) -> None:
         for m, line in found.items()
         for depth, results in line.items()
     ]
-    record("method_comparison_depth", rows, command)
-    draw_curves(found, "blocks of the text tower", "text_depth.png", logarithmic=False)
+    record(f"method_comparison_depth{size.suffix}", rows, command)
+    draw_curves(found, "blocks of the text tower", f"text_depth{size.suffix}.png", logarithmic=False)
 
 
 def draw_curves(found: dict[str, dict[float, list[Any]]], label: str, name: str, logarithmic: bool) -> None:

@@ -116,12 +116,13 @@ def test_a_resnets_file_needs_its_configuration_only_where_shapes_do_not_say(tmp
     assert zoo.from_pretrained(file).image.pool.attention.qkv.heads == 4, "256 channels in heads of 64"
 
 
-def test_a_resnets_file_may_lack_the_layer_that_training_never_reached(tmp_path: Path) -> None:
+def test_a_resnets_file_may_lack_the_layer_that_training_never_reached(tmp_path: Path, caplog: Any) -> None:
     model = zoo.build_model(original_node(tiny({**RESNET, "input_resolution": 224}))).eval()
     state = {name: tensor for name, tensor in published(model).items() if not name.startswith("module.visual.fc.")}
     torch.save({"model": state}, tmp_path / "ckpt.pth.tar")
     found = zoo.from_pretrained(tmp_path / "ckpt.pth.tar")
     assert not found.image.pool.mean.output.weight.any()
+    assert "lacks tensors, which were filled in: 2\n  image.pool.mean.output.weight" in caplog.text
     for ours, theirs in zip(encoded(found), encoded(model), strict=True):
         assert_close(ours, theirs)
 

@@ -52,6 +52,14 @@ def test_lines_by_number(tmp_path: Path, block: int, end: str, monkeypatch: pyte
     assert file.starts.dtype == file.lengths.dtype == np.int64
 
 
+def test_a_list_of_another_length_than_the_published_one_is_told(folder: Path, caplog: Any) -> None:
+    table = write(folder, [row(0), row(1)])
+    LinePairs(table, str(folder / "pictures"), expected=2)
+    assert not caplog.records
+    LinePairs(table, str(folder / "pictures"), expected=15388848)
+    assert "has 2 lines, the published list has 15,388,848" in caplog.text
+
+
 def test_pairs(folder: Path) -> None:
     table = write(
         folder,
@@ -101,7 +109,7 @@ def test_what_is_wrong_with_a_line_is_counted(folder: Path) -> None:
         "broken image": 2,
         "path outside the folder": 1,
     }
-    assert reader.skips.examples["broken line"] == ["list.json, line 1", "list.json, line 2"]
+    assert reader.skips.examples["broken line"] == ["list.json, entry 1", "list.json, entry 2"]
     every = LinePairs(write(folder, [row(0, "a 猫 cat")]), str(folder / "pictures"), refused=None)
     assert every[0].text == "a 猫 cat"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatc
 from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest
 from multimodal_zoo.checkpoints.listing import listed
 from multimodal_zoo.checkpoints.naming import Naming, Translator
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Accounting", "CheckpointMismatch", "account", "load_into"]
 
@@ -156,6 +159,8 @@ def load_into(
         seen.update(_put(model, ours, move))
     if translator is not None:
         seen.update(_put(model, translator.finish(), move))
+        if translator.filled:
+            log.warning("%s", listed(f"{what} lacks tensors, which were filled in", translator.filled))
     result = account(model, seen)
     if translator is not None and (translator.unexpected or translator.incomplete):
         left = (*translator.unexpected, *translator.incomplete)

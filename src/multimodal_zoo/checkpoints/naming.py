@@ -79,6 +79,7 @@ class Translator:
     def __init__(self, naming: Naming, reverse: bool = False) -> None:
         self.naming = naming
         self.unexpected: list[str] = []
+        self.filled: list[str] = []
         self._reverse = reverse
         self._made: dict[str, torch.Size] = {}
         self._waiting: dict[tuple[int, tuple[str, ...]], dict[int, tuple[str, Tensor]]] = {}
@@ -146,6 +147,7 @@ class Translator:
                 if fill is not None and (lacking := ours.fill(fill)) not in self._made:
                     made[lacking] = one.make(shape)
         self._made.update({name: tensor.shape for name, tensor in made.items()})
+        self.filled += made
         return made
 
     def _claim(self, name: str) -> tuple[int, int, tuple[str, ...]] | None:

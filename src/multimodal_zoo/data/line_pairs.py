@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from multimodal_zoo.data.documents import Document, pair
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import MapReader, Skips, UnusableError, usable
 from multimodal_zoo.registry import DATASETS
+
+log = logging.getLogger(__name__)
 
 #: Bytes of a list that are searched for line ends at a time.
 BLOCK = 1 << 24
@@ -92,13 +95,14 @@ class LinePairs:
         table: the list.
         folder: what stands before each file name; the pictures must be inside of it.
         refused: regular expression of characters that make a caption unusable; None: any caption will do.
+        expected: lines of the published list; another number is warned of. None: any number will do.
 
     Raises:
         FileNotFoundError: no such list or folder.
         ValueError: a list without any line, or an expression that cannot be read.
     """
 
-    def __init__(self, table: str, folder: str, refused: str | None = CHINESE) -> None:
+    def __init__(self, table: str, folder: str, refused: str | None = CHINESE, expected: int | None = None) -> None:
         self.folder = str(Path(folder).expanduser().resolve())
         if not os.path.isdir(self.folder):
             raise FileNotFoundError(f"data.train.folder: no folder {folder!r}")
@@ -109,6 +113,11 @@ class LinePairs:
         self.lines = LineFile(Path(table).expanduser())
         if not len(self.lines):
             raise ValueError(f"data.train.table: {table!r} has no line")
+        if expected is not None and len(self.lines) != expected:
+            log.warning(
+                "data.train.table: %s has %s lines, the published list has %s; data.train.expected=null if that is meant",
+                table, f"{len(self.lines):,}", f"{expected:,}",
+            )  # fmt: skip
         self.skips = Skips()
 
     def __len__(self) -> int:
@@ -120,13 +129,13 @@ class LinePairs:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise UnusableError("broken line", f"{self.lines.path.name}, line {index + 1}")
+            raise UnusableError("broken line", f"{self.lines.path.name}, entry {index + 1}")
         return row
 
     def _facts(self, row: dict[str, Any], index: int) -> dict[str, Any]:
         name = row.get("filename")
         if not isinstance(name, str) or not name.strip("/"):
-            raise UnusableError("missing file name", f"{self.lines.path.name}, line {index + 1}")
+            raise UnusableError("missing file name", f"{self.lines.path.name}, entry {index + 1}")
         given = row.get("caption")
         texts = [text.strip() for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
         if not texts or not texts[0]:

@@ -12,14 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from multimodal_zoo.data.prompt_lists import fill, prompt_list
-from multimodal_zoo.encoders.matching import (
-    GlobalMatching,
-    Matching,
-    TokenMatching,
-    image_token_scores,
-    token_scores,
-)
+from multimodal_zoo.encoders.matching import GlobalMatching, Matching, TokenMatching
 from multimodal_zoo.evaluation.class_vectors import normalised_means
+from multimodal_zoo.nn.best_matches import Sequences, best_matches
 
 
 def facts(lines: list[str]) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def by_tokens(request: Request) -> Outcome:
     matching = TokenMatching()
     classes, image = classes_of(matching, request.case, text), normalize(image, dim=-1)
     ways = [matching.image_scores(image, classes), matching.scores(image, classes)[0]]
-    ways += [image_token_scores(image, classes, block=1), token_scores(image, classes, block=500)[0]]
+    ways += [best_matches(Sequences(image), Sequences(classes), block_size) for block_size in (1, 500)]
     prediction, score = request.call.outputs
     return {
         prediction: tuple(scores.argmax(dim=1) for scores in ways),

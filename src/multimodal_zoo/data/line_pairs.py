@@ -115,9 +115,11 @@ class LinePairs:
             raise ValueError(f"data.train.table: {table!r} has no line")
         if expected is not None and len(self.lines) != expected:
             log.warning(
-                "data.train.table: %s has %s lines, the published list has %s; data.train.expected=null if that is meant",
-                table, f"{len(self.lines):,}", f"{expected:,}",
-            )  # fmt: skip
+                "data.train.table: %s has %s lines, the published list has %s; data.train.expected=null takes any number",
+                table,
+                f"{len(self.lines):,}",
+                f"{expected:,}",
+            )
         self.skips = Skips()
 
     def __len__(self) -> int:

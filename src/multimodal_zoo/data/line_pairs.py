@@ -115,7 +115,7 @@ class LinePairs:
             raise ValueError(f"data.train.table: {table!r} has no line")
         if expected is not None and len(self.lines) != expected:
             log.warning(
-                "data.train.table: %s has %s lines, the published list has %s; data.train.expected=null takes any number",
+                "data.train.table: %s has %s lines, the published list has %s; data.train.expected=null takes any",
                 table,
                 f"{len(self.lines):,}",
                 f"{expected:,}",

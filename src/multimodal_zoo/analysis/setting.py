@@ -67,6 +67,8 @@ OPTIMIZER_STATES = {
     "adamw": (2, 2),
     "lamb": (2, 2),
     "eva_lamb": (2, 2),
+    "declip_adamw": (2, 2),
+    "declip_sgd": (1, 1),
 }
 
 

@@ -228,7 +228,6 @@ def growth(batches: tuple[int, ...], sizes: dict[str, Any]) -> list[dict[str, An
                 row[f"{side} MiB"] = in_a_process("token-wise, all tokens", side, sizes | {"batch": batch}, 0)["MiB"]
         values = sizes["image"] + sizes["text"]
         row["gradients MiB"] = batch * values * sizes["width"] * 4 / 2**20
-        row["places of maxima MiB"] = batch**2 * values / 2**20
         row["ours KiB a pair"] = row["ours MiB"] * 1024 / batch
         rows.append(row)
     return rows

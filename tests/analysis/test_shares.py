@@ -15,7 +15,7 @@ from multimodal_zoo.analysis.memory import training_bytes
 from multimodal_zoo.checkpoints.guess import variant_on_meta
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import torch
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -43,6 +43,8 @@ found = {
 }
 print(json.dumps(found))
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
 """
 
 

@@ -256,3 +256,4 @@ def test_one_process_gathers_itself() -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

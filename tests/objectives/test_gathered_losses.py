@@ -165,3 +165,4 @@ def test_similarities_are_rows_of_the_whole_batch(runs: list[dict]) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), Path(sys.argv[2]))
+    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

@@ -112,7 +112,7 @@ def test_values_out_of_range(given: dict, message: str) -> None:
 
 
 SHARDED = """
-import sys, torch
+import os, sys, torch
 from torch import distributed as dist, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -141,6 +141,8 @@ ends = [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in ho
 if rank == 0:
     torch.save([e.detach() for e in ends], f"{place}/ends.pt")
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
 """
 
 

@@ -132,7 +132,7 @@ def test_a_sharded_start_holds_no_matrix_in_memory(files: dict[str, str]) -> Non
 
 
 SHARDED = """
-import sys, json, torch
+import os, sys, json, torch
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from multimodal_zoo.training.initial import initial_model
@@ -151,6 +151,8 @@ for name, recipe in json.load(open(f"{place}/recipes.json")).items():
     if rank == 0:
         torch.save(state, f"{place}/{name}.pt")
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
 """
 
 

@@ -7,6 +7,7 @@ undivided, for gradients that are averaged, so the division happens here.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -92,3 +93,4 @@ def main(folder: Path, number: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]))
+    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

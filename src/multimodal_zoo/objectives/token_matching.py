@@ -14,21 +14,8 @@ from torch.nn import functional as F
 
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
 from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
+from multimodal_zoo.objectives.contrastive import ContrastiveLoss
 from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, swap_blocks, world_size
-
-
-class TokenWiseLoss(NamedTuple):
-    """A token-wise contrastive loss and how often it was right.
-
-    Attributes:
-        loss: scalar, mean over this process's pairs of the cross-entropies of both directions.
-        image_to_text_accuracy: share of images nearest to their own text among all texts; a tie is a miss.
-        text_to_image_accuracy: share of texts nearest to their own image.
-    """
-
-    loss: Tensor
-    image_to_text_accuracy: Tensor
-    text_to_image_accuracy: Tensor
 
 
 class TokenSimilarity(NamedTuple):
@@ -63,7 +50,7 @@ def token_wise_loss(
     text_mask: Tensor | None = None,
     concepts: Tensor | None = None,
     block_size: int = 16,
-) -> TokenWiseLoss:
+) -> ContrastiveLoss:
     """InfoNCE over token-wise similarities times `scale`, images to texts and texts to images, averaged.
 
     Exact under data parallelism as `contrastive_loss` is: parameter gradients averaged over processes are those of one
@@ -98,7 +85,7 @@ def token_wise_loss(
             logits = logits.masked_fill(same.scatter(1, target[:, None], False), MASKED)
         losses.append(F.cross_entropy(logits, target))
         accuracies.append(_accuracy(logits.detach(), target))
-    return TokenWiseLoss((losses[0] + losses[1]) / 2, *accuracies)
+    return ContrastiveLoss((losses[0] + losses[1]) / 2, *accuracies)
 
 
 def _accuracy(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A whole training step of DeCLIP, ViT-B/32, against the published way of computing it: same weights, same loss.
 
-    python benchmarks/declip_step.py            # batch 32, one thread: about ten minutes
+    python benchmarks/declip_step.py            # batch 32, one thread: a few minutes
 
 The baseline is written from the description of the published code, with its weights under its names: texts padded to 77
 and every token of them computed, attention that also returns its averaged weights (so that no fused kernel serves), the
@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2, help="timed steps of each process")
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each side, in turn")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each side, in turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="two pairs, one step; records nothing")
     parser.add_argument("--side", nargs=2, metavar=("SIDE", "FOLDER"), help="measure once (used by itself)")

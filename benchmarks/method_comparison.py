@@ -1,6 +1,6 @@
 """CLIP, SLIP, FILIP, DeCLIP and DeFILIP on the embedded emoji data: same tower, same samples seen, several seeds.
 
-    python benchmarks/method_comparison.py                # three seeds, within an hour on two free cores
+    python benchmarks/method_comparison.py                # three seeds, two runs at a time
     python benchmarks/method_comparison.py --size full    # longer, with a larger tower, for a GPU
     python benchmarks/method_comparison.py --report       # tables and figures of what is finished
 

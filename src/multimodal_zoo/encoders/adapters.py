@@ -151,14 +151,24 @@ class OpenClipTower(nn.Module):
         return ImageFeatures(pooled, tokens, (rows, columns))
 
 
-def _vision_config(folder: str, family: str) -> Any:
-    """The configuration of the image model in a local folder of transformers."""
+def folder_config(folder: str, family: str, slot: str, part: str) -> Any:
+    """The configuration of one model in a local folder of transformers.
+
+    Args:
+        folder: holds config.json.
+        family: the `model_type` that it must have.
+        slot: `image` or `text`, for the error.
+        part: where a configuration of several models keeps this one's, `vision_config` say.
+
+    Raises:
+        ValueError: another family, with the key to set.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    config = getattr(config, "vision_config", config)
+    config = getattr(config, part, config)
     if config.model_type != family:
-        raise ValueError(f"image.family is {family!r}, but {folder} holds a {config.model_type!r}; set image.family")
+        raise ValueError(f"{slot}.family is {family!r}, but {folder} holds a {config.model_type!r}; set {slot}.family")
     return config
 
 
@@ -196,7 +206,7 @@ class TransformersVision(nn.Module):
             config = AutoConfig.for_model(family, **fields)
             self.model = AutoModel.from_config(config, trust_remote_code=False)
         else:
-            config = _vision_config(pretrained_folder, family)
+            config = folder_config(pretrained_folder, family, "image", "vision_config")
             config.update(fields)
             self.model = AutoModel.from_pretrained(
                 pretrained_folder, config=config, local_files_only=True, trust_remote_code=False
@@ -211,7 +221,7 @@ class TransformersVision(nn.Module):
         folder = node.get("pretrained_folder")
         if folder is None:
             return dict(node)
-        declared = _vision_config(folder, node["family"]).to_diff_dict()
+        declared = folder_config(folder, node["family"], "image", "vision_config").to_diff_dict()
         kept = {key: value for key, value in declared.items() if key not in NOT_ARCHITECTURE}
         return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.encoders.adapters import NOT_ARCHITECTURE
+from multimodal_zoo.encoders.adapters import NOT_ARCHITECTURE, folder_config
 from multimodal_zoo.encoders.outputs import TextFeatures
 from multimodal_zoo.encoders.text_transformer import check_ids
 from multimodal_zoo.registry import ENCODERS
@@ -28,17 +28,6 @@ def text_lengths(ids: Tensor, pad_id: int) -> Tensor:
     """
     places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
     return torch.where(ids != pad_id, places, 0).amax(dim=1).clamp(min=1)
-
-
-def _text_config(folder: str, family: str) -> Any:
-    """The configuration of the text model in a local folder of transformers."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    config = getattr(config, "text_config", config)
-    if config.model_type != family:
-        raise ValueError(f"text.family is {family!r}, but {folder} holds a {config.model_type!r}; set text.family")
-    return config
 
 
 def _check_family(family: str) -> None:
@@ -96,7 +85,7 @@ class TransformersText(nn.Module):
         if pretrained_folder is None:
             config = AutoConfig.for_model(family, **fields, vocab_size=vocab_size)
         else:
-            config = _text_config(pretrained_folder, family)
+            config = folder_config(pretrained_folder, family, "text", "text_config")
             config.update(fields)
         _check_sizes(config, width, context_length, vocab_size)
         if pretrained_folder is None:
@@ -116,7 +105,7 @@ class TransformersText(nn.Module):
         folder = node.get("pretrained_folder")
         if folder is None:
             return dict(node)
-        declared = _text_config(folder, node["family"]).to_diff_dict()
+        declared = folder_config(folder, node["family"], "text", "text_config").to_diff_dict()
         apart = (*NOT_ARCHITECTURE, "vocab_size", "pad_token_id")
         kept = {key: value for key, value in declared.items() if key not in apart}
         return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}

@@ -59,7 +59,7 @@ def _build_in_registry(config: Any, registry: Registry | None = None, **runtime:
 
 ENCODERS = _kind("encoder", ["multimodal_zoo.nn.parts", "multimodal_zoo.encoders.parts"])
 TOKENIZERS = _kind("tokenizer", ["multimodal_zoo.tokenizers.parts"])
-DECODERS = _kind("decoder", [])
+DECODERS = _kind("decoder", ["multimodal_zoo.decoders.parts"])
 BEV = _kind("bev", [])
 OBJECTIVES = _kind("objective", ["multimodal_zoo.objectives.parts"])
 DATASETS = _kind("dataset", ["multimodal_zoo.data.parts"])

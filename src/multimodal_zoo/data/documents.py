@@ -1,4 +1,4 @@
-"""The one sample type: a document is a sequence of texts, images and videos with facts about it.
+"""The one sample type: a document is a sequence of texts, images, videos and visual codes with facts about it.
 
 A captioned picture, an interleaved page, a conversation and a video with a question are all documents. Readers yield
 them; collation turns them into tensors.
@@ -18,9 +18,15 @@ Picture: TypeAlias = PilImage | np.ndarray
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text."""
+    """A piece of text.
+
+    Attributes:
+        text: the words.
+        role: who says it in a conversation (`system`, `user`, `assistant`); None outside of one.
+    """
 
     text: str
+    role: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,20 @@ class Video:
     rate: float
 
 
-Segment: TypeAlias = Text | Image | Video
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A picture or a clip that a visual tokenizer has encoded already.
+
+    Attributes:
+        codes: integers of the codebook, (rows, columns) for a picture, (steps, rows, columns) for a clip.
+        rate: frames per second of a clip before encoding; None for a picture.
+    """
+
+    codes: np.ndarray
+    rate: float | None = None
+
+
+Segment: TypeAlias = Text | Image | Video | Codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +74,7 @@ class Document:
     """One sample.
 
     Attributes:
-        segments: texts, images and videos in reading order.
+        segments: texts, images, videos and visual codes in reading order.
         meta: facts about the sample. Readers of pairs set `key` (unique in the data set), and where they know them
             `concept`, `group`, `subgroup`, `style`, `keywords`, `aliases`, `label`, `texts`.
     """

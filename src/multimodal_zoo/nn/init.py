@@ -62,6 +62,24 @@ class ScaledInit:
                 output.weight.data.div_((2 * number) ** 0.5)
 
 
+@ENCODERS.register_module(name="normal_init")
+class NormalInit:
+    """The rule of LLaMA and its kin: one deviation for every matrix, zero biases.
+
+    Args:
+        std: deviation of the normal distribution.
+    """
+
+    def __init__(self, std: float = 0.02) -> None:
+        self.std = std
+
+    def __call__(self, stack: Transformer) -> None:
+        """Draw the weights of all blocks."""
+        for part in stack.modules():
+            if isinstance(part, nn.Linear):
+                _draw(part, self.std)
+
+
 @ENCODERS.register_module(name="sub_ln_init")
 class SubLnInit:
     """The rule of EVA-02's masked image modelling: Xavier normal matrices, zero biases (MAGNETO, arXiv 2210.06423).

@@ -42,6 +42,18 @@ class LayerScale(nn.Module):
         return tokens * self.weight
 
 
+@ENCODERS.register_module(name="branch_dropout")
+class BranchDropout(nn.Dropout):
+    """Dropout on what a residual branch adds (arXiv 1706.03762, section 5.4); fits the slot of `layer_scale`.
+
+    Args:
+        rate: probability of zeroing an element while training.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(check_rate(rate, "branch_dropout.rate"))
+
+
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): drops a branch for whole samples and rescales the others.
 

@@ -46,7 +46,7 @@ class PreNormBlock(_Block):
         attention: the mixing of tokens.
         mlp: the mixing of channels.
         norm: prototype of both norms.
-        layer_scale: prototype of the factors on both branches, or None.
+        layer_scale: prototype of what acts on both branches: factors (`layer_scale`), `branch_dropout`, or None.
     """
 
     def forward(
@@ -74,7 +74,7 @@ class PostNormBlock(_Block):
         attention: the mixing of tokens.
         mlp: the mixing of channels.
         norm: prototype of both norms.
-        layer_scale: prototype of the factors on both branches, or None.
+        layer_scale: prototype of what acts on both branches: factors (`layer_scale`), `branch_dropout`, or None.
     """
 
     def forward(

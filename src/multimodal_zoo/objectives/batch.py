@@ -1,4 +1,4 @@
-"""The batches that objectives take: image-text pairs, pairs in several views, and images with masked patches."""
+"""The batches that objectives take: pairs, pairs in views, masked images, sequences of tokens, pixels."""
 
 from __future__ import annotations
 
@@ -146,3 +146,108 @@ class MaskedImageBatch:
     def pin_memory(self) -> MaskedImageBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
         return MaskedImageBatch(self.images.pin_memory(), self.mask.pin_memory(), self.keys)
+
+
+@dataclass
+class TokenBatch:
+    """Sequences of tokens for next-token prediction; several documents may share a row.
+
+    Attributes:
+        ids: (batch, tokens), long.
+        weights: (batch, tokens), float: how much the prediction of this token from those before it counts; 0 for
+            tokens that are only read. A document's first token and padding have 0.
+        documents: (batch, tokens), long: number of the token's document in its row, -1 at padding.
+        positions: (batch, tokens), long: place of the token in its document, 0 at padding.
+        keys: names of the documents, for error messages and reports.
+
+    Raises:
+        ValueError: fields of different shapes.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    documents: Tensor
+    positions: Tensor
+    keys: list[str]
+
+    def __post_init__(self) -> None:
+        shapes = {name: tuple(getattr(self, name).shape) for name in ("ids", "weights", "documents", "positions")}
+        if len(set(shapes.values())) != 1 or self.ids.ndim != 2:
+            raise ValueError(f"TokenBatch needs fields of one shape (batch, tokens), not {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
+        fields = (change(tensor) for tensor in (self.ids, self.weights, self.documents, self.positions))
+        return TokenBatch(*fields, keys=self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        """The same batch with its tensors on `device`."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TokenBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+
+@dataclass
+class PreferenceBatch:
+    """Pairs of sequences that answer the same prompt, one of which is preferred; row i of both belongs to pair i.
+
+    Attributes:
+        chosen: the preferred sequences; `weights` count the tokens that are compared.
+        rejected: the others.
+
+    Raises:
+        ValueError: different numbers of rows.
+    """
+
+    chosen: TokenBatch
+    rejected: TokenBatch
+
+    def __post_init__(self) -> None:
+        if len(self.chosen) != len(self.rejected):
+            raise ValueError(f"PreferenceBatch has {len(self.chosen)} chosen and {len(self.rejected)} rejected rows")
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceBatch:
+        """The same batch with its tensors on `device`."""
+        return PreferenceBatch(self.chosen.to(device, non_blocking), self.rejected.to(device, non_blocking))
+
+    def pin_memory(self) -> PreferenceBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return PreferenceBatch(self.chosen.pin_memory(), self.rejected.pin_memory())
+
+
+@dataclass
+class PixelBatch:
+    """Pictures or clips alone, for a visual tokenizer.
+
+    Attributes:
+        pixels: (batch, 3, height, width) or (batch, frames, 3, height, width), float, normalised.
+        keys: name of each in its data set, for error messages and reports.
+
+    Raises:
+        ValueError: the fields do not have the same number of rows.
+    """
+
+    pixels: Tensor
+    keys: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.keys):
+            raise ValueError(f"PixelBatch has {len(self.pixels)} pictures and {len(self.keys)} keys")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PixelBatch:
+        """The same batch with its tensors on `device`."""
+        return PixelBatch(self.pixels.to(device, non_blocking=non_blocking), self.keys)
+
+    def pin_memory(self) -> PixelBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return PixelBatch(self.pixels.pin_memory(), self.keys)

@@ -1,0 +1,148 @@
+"""The causal language model of the LLaMA family (arXiv 2302.13971): LLaMA, Qwen2, SmolLM2, Emu3."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.nn.cache import KVCache
+from multimodal_zoo.nn.masks import Causal, Mask
+from multimodal_zoo.nn.regularize import check_rate
+from multimodal_zoo.registry import DECODERS
+
+
+@DECODERS.register_module(name="causal_decoder")
+class CausalDecoder(nn.Module):
+    """Token embeddings, a stack of causal blocks with rotary positions, a norm and an output layer.
+
+    The families differ in the parts that it is given: biases of `qkv`, grouped queries, dropout, tied matrices.
+
+    Args:
+        width: width of the tokens.
+        vocab_size: number of ids.
+        max_positions: most tokens of a sequence.
+        blocks: the stack (`transformer`), whose attention has a `qkv` with `kv_heads` and `head_dim`.
+        norm: norm after the last block.
+        rotary: positions (`rotary_1d`).
+        tied: whether the output layer is the matrix of token embeddings.
+        pad_id: id whose embedding is zero and stays so; None for no such id.
+        embedding_dropout: probability of zeroing an element of a token embedding while training.
+        std: deviation of the first embeddings and of the output layer.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        max_positions: int,
+        blocks: nn.Module,
+        norm: nn.Module,
+        rotary: nn.Module,
+        tied: bool = False,
+        pad_id: int | None = None,
+        embedding_dropout: float = 0.0,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        for name, part in (("blocks", blocks), ("norm", norm)):
+            if part.width != width:
+                raise ValueError(f"causal_decoder.{name} has width {part.width}, the decoder has width {width}")
+        self.width, self.vocab_size, self.max_positions, self.std = width, vocab_size, max_positions, std
+        self.token_embedding = nn.Embedding(vocab_size, width, padding_idx=pad_id)
+        self.embedding_dropout = nn.Dropout(check_rate(embedding_dropout, "decoder.embedding_dropout"))
+        self.blocks, self.norm, self.rotary = blocks, norm, rotary
+        self.output = None if tied else nn.Linear(width, vocab_size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw both matrices from a normal distribution; the padding row is zero."""
+        for part in (self.token_embedding, self.output):
+            if part is not None:
+                nn.init.normal_(part.weight, std=self.std)
+        if self.token_embedding.padding_idx is not None:
+            with torch.no_grad():
+                self.token_embedding.weight[self.token_embedding.padding_idx].zero_()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix of the output layer, `(vocab_size, width)`."""
+        return self.token_embedding.weight if self.output is None else self.output.weight
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` rows of at most `capacity` tokens, of the weights' device and type.
+
+        Raises:
+            ValueError: more tokens than positions.
+        """
+        self._check_length(capacity)
+        qkv = self.blocks.layers[0].attention.qkv
+        weight = self.token_embedding.weight
+        sizes = (len(self.blocks.layers), batch, qkv.kv_heads, capacity, qkv.head_dim)
+        return KVCache(*sizes, device=weight.device, dtype=weight.dtype)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings of ids `(batch, tokens)`, `(batch, tokens, width)`.
+
+        Raises:
+            ValueError: ids outside the vocabulary; looked at on a CPU only, since an accelerator would have to wait.
+        """
+        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+            low, high = (int(value) for value in ids.aminmax())
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(f"ids run from {low} to {high}; decoder.vocab_size is {self.vocab_size}")
+        return self.token_embedding(ids)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Mask | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the last norm, `(batch, tokens, width)`; `head` makes logits of them.
+
+        Args:
+            inputs: ids `(batch, tokens)`, or embeddings `(batch, tokens, width)`.
+            cache: keys and values of earlier tokens; those of `inputs` are added to it.
+            positions: `(tokens,)` or `(batch, tokens)`; None counts on from the cache.
+            mask: forbids more than the causal order does (padding, other documents); it describes all keys, those of
+                the cache too.
+            places: `(batch, n)`, the tokens whose states are wanted, `(batch, n, width)`; None for all.
+
+        Raises:
+            ValueError: ids outside the vocabulary, or positions beyond `max_positions`.
+        """
+        stored, tokens = (0 if cache is None else len(cache)), inputs.shape[1]
+        if positions is None:
+            self._check_length(stored + tokens)
+            positions = torch.arange(stored, stored + tokens, device=inputs.device)
+        elif positions.device.type == "cpu" and positions.numel() and not torch.compiler.is_compiling():
+            self._check_length(int(positions.max()) + 1)
+        states = inputs if inputs.is_floating_point() else self.embed(inputs)
+        states = self.embedding_dropout(states)
+        causal = Causal(stored)
+        states = self.blocks(
+            states,
+            mask=causal if mask is None else causal & mask,
+            rotation=self.rotary(positions),
+            cache=cache,
+            places=places,
+        )
+        return self.norm(states)
+
+    def head(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+        """Logits of hidden states `(..., width)` in float32, `(..., vocab_size)`, or of some ids alone.
+
+        Args:
+            hidden: from `forward`.
+            rows: the ids whose logits are wanted, a range (a view of the matrix) or long `(n,)`; None for all.
+        """
+        weight = self.head_weight if rows is None else self.head_weight[rows]
+        return F.linear(hidden, weight).float()
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.max_positions:
+            raise ValueError(f"a sequence of {tokens} tokens; decoder.max_positions is {self.max_positions}")

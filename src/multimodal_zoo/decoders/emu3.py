@@ -1,0 +1,65 @@
+"""Emu3 (arXiv 2409.18869): text, pictures and clips as tokens of one vocabulary, one causal decoder over all of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.nn.masks import Document
+from multimodal_zoo.registry import DECODERS
+from multimodal_zoo.tokenizers.emu3_ids import Emu3Ids
+
+
+@DECODERS.register_module(name="emu3")
+class Emu3(nn.Module):
+    """A causal decoder and the visual tokenizer whose codes it reads and writes.
+
+    Args:
+        decoder: the causal decoder.
+        ids: which id means what.
+        vision_tokenizer: pictures to codes and back; None for a decoder that only sees codes that were made before.
+    """
+
+    def __init__(self, decoder: CausalDecoder, ids: Emu3Ids, vision_tokenizer: nn.Module | None = None) -> None:
+        super().__init__()
+        last = ids.visual_first + ids.codebook_size
+        if last > decoder.vocab_size:
+            raise ValueError(f"model.ids end at {last}, model.decoder.vocab_size is {decoder.vocab_size}")
+        if vision_tokenizer is not None and vision_tokenizer.codebook_size != ids.codebook_size:
+            raise ValueError(
+                f"model.vision_tokenizer has {vision_tokenizer.codebook_size} codes, model.ids have {ids.codebook_size}"
+            )
+        self.decoder, self.ids, self.vision_tokenizer = decoder, ids, vision_tokenizer
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Hidden states of token ids, `(batch, tokens, width)`.
+
+        Args:
+            ids: `(batch, tokens)`.
+            positions: `(batch, tokens)`, within each document; None counts from the left edge.
+            documents: `(batch, tokens)`, the document of each token; tokens see their own document only. None: each row
+                is one document.
+        """
+        mask = None if documents is None else Document(documents)
+        return self.decoder(ids, positions=positions, mask=mask)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Codes of pictures or clips, as the visual tokenizer's `encode`."""
+        return self.tokenizer().encode(pixels)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Pixels of codes, as the visual tokenizer's `decode`."""
+        return self.tokenizer().decode(codes)
+
+    def tokenizer(self) -> nn.Module:
+        """The visual tokenizer.
+
+        Raises:
+            ValueError: the model has none.
+        """
+        if self.vision_tokenizer is None:
+            raise ValueError("the model has no visual tokenizer: give model.vision_tokenizer, and weights for it")
+        return self.vision_tokenizer

@@ -1,0 +1,4 @@
+"""Modules whose import registers the parts of this room."""
+
+from multimodal_zoo.decoders import causal_decoder as causal_decoder
+from multimodal_zoo.decoders import emu3 as emu3

@@ -75,7 +75,7 @@ def train_ours(styles: list[str], seed: int, budget: float) -> tuple[Any, Any, d
         recipe = OmegaConf.to_container(OmegaConf.create(recipe), resolve=True)
         model, _ = initial_model(recipe)
         data = build(recipe["data"], path="data", processor=model.processor)
-        module = assemble.contrastive_module(recipe, model)
+        module = assemble.objective_module(recipe, model)
         callbacks = assemble.callbacks(recipe)
         trainer = assemble.trainer(recipe, folder, callbacks, assemble.loggers(recipe, folder))
         start = time.process_time()

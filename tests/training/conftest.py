@@ -145,7 +145,7 @@ def fit(tmp_path: Any, tiny: Callable[[], nn.Module]) -> Callable[..., Any]:
         quieten()
         config = recipe(**changes)
         place = tmp_path / folder
-        module = assemble.contrastive_module(config, model or tiny())
+        module = assemble.objective_module(config, model or tiny())
         trainer = assemble.trainer(config, place, assemble.callbacks(config), assemble.loggers(config, place))
         data = data_module(batches or pairs(8), validation)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

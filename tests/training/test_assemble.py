@@ -40,7 +40,7 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
 
 def test_an_optimiser_without_a_learning_rate(tiny) -> None:
     with pytest.raises(ValueError, match=r"optim\.lr is missing"):
-        assemble.contrastive_module({"optim": {"_target_": "torch.optim.SGD"}}, tiny())
+        assemble.objective_module({"optim": {"_target_": "torch.optim.SGD"}}, tiny())
 
 
 def test_float16_does_not_clip_scaled_gradients(fit) -> None:

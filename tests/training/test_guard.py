@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective
-from multimodal_zoo.training.contrastive import ContrastiveModule
 from multimodal_zoo.training.guard import FiniteGuard, NonFiniteLoss, replay
+from multimodal_zoo.training.objective_module import ObjectiveModule
 
 GUARD = {"guard": {"_target_": "multimodal_zoo.training.guard.FiniteGuard"}}
 
@@ -73,13 +73,13 @@ def test_clipping_by_value_is_watched_as_well(fit, tmp_path: Path, monkeypatch: 
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """The gradients of each step as the optimiser gets them."""
     seen: list[dict[str, Tensor]] = []
-    clip = ContrastiveModule.configure_gradient_clipping
+    clip = ObjectiveModule.configure_gradient_clipping
 
-    def watch(self: ContrastiveModule, *args: object, **options: object) -> None:
+    def watch(self: ObjectiveModule, *args: object, **options: object) -> None:
         clip(self, *args, **options)
         seen.append({name: p.grad.clone() for name, p in self.model.named_parameters()})
 
-    monkeypatch.setattr(ContrastiveModule, "configure_gradient_clipping", watch)
+    monkeypatch.setattr(ObjectiveModule, "configure_gradient_clipping", watch)
     return seen
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multimodal_zoo.evaluation.result import Result
-    from multimodal_zoo.training.contrastive import ContrastiveModule
+    from multimodal_zoo.training.objective_module import ObjectiveModule
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run(config: DictConfig) -> float | None:
         keep_freed_memory()
     _seed(recipe["seed"])
     model, start = initial_model(recipe, resumed=checkpoint is not None, say=print if primary else _unsaid)
-    module = assemble.contrastive_module(recipe, model, start)
+    module = assemble.objective_module(recipe, model, start)
     callbacks = assemble.callbacks(recipe)
     data = _data(recipe, model)
     check_agreement(module.objective, model, data)
@@ -120,7 +120,7 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def announce(module: ContrastiveModule, place: Path, checkpoint: Path | None) -> None:
+def announce(module: ObjectiveModule, place: Path, checkpoint: Path | None) -> None:
     """Print what trains and where the run lies."""
     from rich.console import Console
 
@@ -135,9 +135,7 @@ def announce(module: ContrastiveModule, place: Path, checkpoint: Path | None) ->
     console.print(f"run folder: {place}", soft_wrap=True)
 
 
-def finish(
-    recipe: Mapping[str, Any], module: ContrastiveModule, trainer: lightning.Trainer, place: Path
-) -> float | None:
+def finish(recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightning.Trainer, place: Path) -> float | None:
     """Export the final weights, evaluate them and write the report, on the first rank."""
     from multimodal_zoo.training.ema import find_ema
     from multimodal_zoo.training.export import whole_model

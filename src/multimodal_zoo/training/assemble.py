@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from multimodal_zoo.registry import build, self_contained
 from multimodal_zoo.training.clamp import Clamp
-from multimodal_zoo.training.contrastive import ContrastiveModule
 from multimodal_zoo.training.ema import Ema
 from multimodal_zoo.training.groups import read_rules
 from multimodal_zoo.training.logs import MetricsCsv
+from multimodal_zoo.training.objective_module import ObjectiveModule
 from multimodal_zoo.training.progress import Throughput
 from multimodal_zoo.training.rank_state import RankState
 from multimodal_zoo.training.rng import RandomState
@@ -31,9 +31,9 @@ OPTIONAL = (
 )
 
 
-def contrastive_module(
+def objective_module(
     config: Mapping[str, Any], model: nn.Module, start: Callable[[str], Tensor] | None = None
-) -> ContrastiveModule:
+) -> ObjectiveModule:
     """The LightningModule of a recipe.
 
     Args:
@@ -47,7 +47,7 @@ def contrastive_module(
     optim = {key: value for key, value in config["optim"].items() if key != "groups"}
     if "lr" not in optim:
         raise ValueError("optim.lr is missing: give the learning rate")
-    return ContrastiveModule(
+    return ObjectiveModule(
         model,
         build(config["objective"], path="objective", **learnt_from(config)),
         rules=read_rules(config["optim"].get("groups")),

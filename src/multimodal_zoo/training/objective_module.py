@@ -1,7 +1,7 @@
 """Training with one objective as a LightningModule: it calls the objective and logs what it returns.
 
-The contrastive paradigm needs no more, and masked image modelling neither: there the model is a masked student, and the
-objective holds the teacher.
+Contrastive learning needs no more, nor does masked image modelling (the model is a masked student, the objective holds
+the teacher) or next-token prediction (the model is a causal decoder).
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from multimodal_zoo.objectives.batch import ImageTextBatch, MaskedImageBatch, MultiViewBatch
+from multimodal_zoo.objectives.batch import (
+    ImageTextBatch,
+    MaskedImageBatch,
+    MultiViewBatch,
+    PixelBatch,
+    PreferenceBatch,
+    TokenBatch,
+)
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.idle import report_idle
@@ -28,17 +35,17 @@ log = logging.getLogger(__name__)
 #: parameter groups -> optimiser
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 #: What an objective takes: anything with a length, the number of its samples.
-Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch
+Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch | TokenBatch | PreferenceBatch | PixelBatch
 
 
-class ContrastiveModule(lightning.LightningModule):
-    """Trains a model with any objective of one batch: a dual encoder on pairs or views, a masked student on images.
+class ObjectiveModule(lightning.LightningModule):
+    """Trains a model with any objective of one batch: a dual encoder on pairs or views, a causal decoder on tokens.
 
-    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches whose pairs do not see each
-    other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
+    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches. Pairs of different batches do
+    not see each other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
 
     Args:
-        model: what trains, a dual encoder or a masked student.
+        model: what trains: a dual encoder, a masked student, a multimodal decoder, a visual tokenizer.
         objective: called as `objective(model, batch)`; its entry `loss` is back-propagated, all entries are logged. A
             method `check(model)` refuses a model that does not suit it. Buffers that a part of it names in
             `rank_buffers` are each process's own.
@@ -177,7 +184,7 @@ class ContrastiveModule(lightning.LightningModule):
         if by_value:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def train(self, mode: bool = True) -> ContrastiveModule:
+    def train(self, mode: bool = True) -> ObjectiveModule:
         """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""
         super().train(mode)
         if mode and getattr(self, "frozen", None):

@@ -121,21 +121,21 @@ def test_accumulation_averages_gradients_of_separate_batches(fit, tiny, batches)
 def test_batch_norm_on_several_ranks_is_said(tiny, caplog, monkeypatch, ranks: int, expected: int) -> None:
     from types import SimpleNamespace
 
-    from multimodal_zoo.training.contrastive import ContrastiveModule
+    from multimodal_zoo.training.objective_module import ObjectiveModule
 
     model = tiny()
     model.image.append(torch.nn.BatchNorm1d(8))
     trainer = SimpleNamespace(world_size=ranks, is_global_zero=True)
-    monkeypatch.setattr(ContrastiveModule, "trainer", trainer)
-    module = ContrastiveModule.__new__(ContrastiveModule)
+    monkeypatch.setattr(ObjectiveModule, "trainer", trainer)
+    module = ObjectiveModule.__new__(ObjectiveModule)
     torch.nn.Module.__init__(module)
     module.model = model
-    ContrastiveModule.on_train_start(module)
+    ObjectiveModule.on_train_start(module)
     assert [record.message.startswith("batch norm in model.image.4") for record in caplog.records] == [True] * expected
     model.image[4] = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.image[4])
     caplog.clear()
-    ContrastiveModule.on_train_start(module)
+    ObjectiveModule.on_train_start(module)
     assert not caplog.records
     model.image[4] = torch.nn.BatchNorm1d(8).eval()
-    ContrastiveModule.on_train_start(module)
+    ObjectiveModule.on_train_start(module)
     assert not caplog.records

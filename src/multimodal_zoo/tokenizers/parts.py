@@ -3,3 +3,9 @@
 from multimodal_zoo.tokenizers import adapters as adapters
 from multimodal_zoo.tokenizers import clip_bpe as clip_bpe
 from multimodal_zoo.tokenizers import emu3_ids as emu3_ids
+from multimodal_zoo.tokenizers import emu3_text as emu3_text
+from multimodal_zoo.tokenizers import emu3_vision as emu3_vision
+from multimodal_zoo.tokenizers import emu3_vision_decoder as emu3_vision_decoder
+from multimodal_zoo.tokenizers import emu3_vision_encoder as emu3_vision_encoder
+from multimodal_zoo.tokenizers import quantizers as quantizers
+from multimodal_zoo.tokenizers import vocabularies as vocabularies

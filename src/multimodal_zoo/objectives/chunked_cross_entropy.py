@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from multimodal_zoo.objectives.token_losses import add_product, check_head, product_dtype, token_losses
+
 #: Overwrites those logits of a range of rows that do not count: `mask(rows, logits)`.
 Mask = Callable[[slice, Tensor], None]
 
@@ -25,8 +27,9 @@ def linear_cross_entropy(
     target: Tensor,
     block_size: int = 256,
     mask: Mask | None = None,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean over rows of the cross-entropy of `hidden @ weight.T + bias`.
+    """Mean over rows of the cross-entropy of `hidden @ weight.T + bias`, or its weighted sum.
 
     Under autocast the products run in its precision, as those of a linear layer would; sums and exponentials run in
     float32 at least.
@@ -35,37 +38,46 @@ def linear_cross_entropy(
         hidden: (rows, width).
         weight: (classes, width).
         bias: (classes,), or None.
-        target: (rows,) long, each row's class.
+        target: (rows,) long, each row's class; where a row's weight is 0 it may be anything.
         block_size: rows whose logits are held at a time; changes memory and speed, not the result.
         mask: overwrites in place the logits of a range of rows that do not count, with a large negative number; it
             must do the same in backward, and leave the targets.
+        row_weights: (rows,), float, how much each row counts; rows of weight 0 cost nothing. The result is then the
+            sum of weight times cross-entropy, which the caller divides by what it wants. None: the plain mean.
 
     Returns:
         Scalar, in float32 at least. Without rows it is 0, and so are the gradients.
 
     Raises:
-        ValueError: shapes that do not fit, a target that is no long tensor, a `block_size` below one.
+        ValueError: shapes that do not fit, a target that is no long tensor, a `block_size` below one, or a mask with
+            weights.
     """
-    _check(hidden, weight, bias, target, block_size)
-    device = hidden.device.type
-    dtype = torch.promote_types(hidden.dtype, weight.dtype)
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # autocast leaves double precision alone
-        dtype = torch.get_autocast_dtype(device)
-    with torch.autocast(device, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, bias, target, _Blocks(target, block_size, mask, dtype))
-
-
-def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, block_size: int) -> None:
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        shapes = f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
-        raise ValueError(f"hidden must be (rows, width) and weight (classes, width), not {shapes}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be ({len(weight)},), one number for each class, not {tuple(bias.shape)}")
-    if target.shape != hidden.shape[:1] or target.dtype != torch.long:
-        found = f"{tuple(target.shape)} of {target.dtype}"
-        raise ValueError(f"target must be ({len(hidden)},) of torch.int64, one class for each row, not {found}")
+    check_head(hidden, weight, bias, target)
     if block_size < 1:
         raise ValueError(f"block_size is {block_size}; it must be at least 1 (configuration key: block_size)")
+    if row_weights is not None:
+        return _weighted(hidden, weight, bias, target, block_size, mask, row_weights)
+    blocks = _Blocks(target, block_size, mask, product_dtype(hidden, weight))
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _LinearCrossEntropy.apply(hidden, weight, bias, target, blocks)
+
+
+def _weighted(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    block_size: int,
+    mask: Mask | None,
+    row_weights: Tensor,
+) -> Tensor:
+    if row_weights.shape != target.shape:
+        raise ValueError(f"row_weights must be ({len(target)},), one for each row, not {tuple(row_weights.shape)}")
+    if mask is not None:
+        raise ValueError("linear_cross_entropy takes a mask or row_weights, not both")
+    counted = row_weights.nonzero().squeeze(1)
+    losses = token_losses(hidden[counted], weight, bias, target[counted], block_size * len(weight)).losses
+    return (row_weights[counted].to(losses.dtype) * losses).sum()
 
 
 class _Blocks:
@@ -128,13 +140,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if by_row is not None:
                     by_row[block] = gradient @ matrix
                 if by_class is not None:
-                    _add_product(by_class, gradient.T, states[block])
+                    add_product(by_class, gradient.T, states[block])
         return by_row, by_class, by_bias, None, None
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left @ right` to `total`, in one go where the precision is the same."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)

@@ -1,0 +1,188 @@
+"""Cross-entropy of each row of a linear head over a large vocabulary, in tiles of rows and classes.
+
+Forward passes over the classes tile by tile and keeps a running log-sum-exp of each row. Backward computes each tile of
+logits again and turns it into its gradient in place. A tile spans many rows and few classes, so that both passes read
+the matrix once for all rows and write each line of its gradient once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+#: Most rows of a tile; more are worked off in turns.
+TILE_ROWS = 8192
+
+
+class TokenLosses(NamedTuple):
+    """What a head says about the right classes.
+
+    Attributes:
+        losses: (rows,), cross-entropy in float32 at least.
+        hits: (rows,), bool, whether no class has a higher logit than the right one.
+    """
+
+    losses: Tensor
+    hits: Tensor
+
+
+def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, held: int = 2**23) -> TokenLosses:
+    """Cross-entropy of every row of `hidden @ weight.T + bias`.
+
+    Under autocast the products run in its precision, as those of a linear layer would; sums and exponentials run in
+    float32 at least.
+
+    Args:
+        hidden: (rows, width); none are allowed.
+        weight: (classes, width).
+        bias: (classes,), or None.
+        target: (rows,) long, each row's class.
+        held: how many logits exist at a time; changes memory and speed, not the result.
+
+    Raises:
+        ValueError: shapes that do not fit, a target that is no long tensor, a `held` below one.
+    """
+    check_head(hidden, weight, bias, target)
+    if held < 1:
+        raise ValueError(f"held is {held}; at least one logit must be held (configuration key: held_logits)")
+    device = hidden.device.type
+    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight))
+    with torch.autocast(device, enabled=False):
+        return TokenLosses(*_TokenLosses.apply(hidden, weight, bias, target, tiles))
+
+
+def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> None:
+    """Refuse a head whose parts do not fit.
+
+    Raises:
+        ValueError: with the shapes.
+    """
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        shapes = f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
+        raise ValueError(f"hidden must be (rows, width) and weight (classes, width), not {shapes}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({len(weight)},), one number for each class, not {tuple(bias.shape)}")
+    if target.shape != hidden.shape[:1] or target.dtype != torch.long:
+        found = f"{tuple(target.shape)} of {target.dtype}"
+        raise ValueError(f"target must be ({len(hidden)},) of torch.int64, one class for each row, not {found}")
+
+
+def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """The type in which a linear layer would multiply here: autocast's, or the wider of the two."""
+    device = hidden.device.type
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # autocast leaves double precision alone
+        dtype = torch.get_autocast_dtype(device)
+    return dtype
+
+
+class _Tiles:
+    """The logits of some rows over some classes at a time."""
+
+    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype) -> None:
+        self.rows, self.classes, self.dtype = rows, classes, dtype
+        self.high = max(1, min(rows, TILE_ROWS, held))
+        self.wide = max(1, min(classes, held // self.high))
+
+    def row_ranges(self) -> Iterator[slice]:
+        """Ranges of rows."""
+        for start in range(0, self.rows, self.high):
+            yield slice(start, min(start + self.high, self.rows))
+
+    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Class range, its lines of the matrix and the logits of `states`; the next tile overwrites them."""
+        buffer = states.new_empty(len(states) * self.wide)
+        for start in range(0, self.classes, self.wide):
+            classes = slice(start, min(start + self.wide, self.classes))
+            lines = weight[classes].to(self.dtype)
+            out = buffer[: len(states) * len(lines)].view(len(states), len(lines))
+            found = torch.mm(states, lines.T, out=out)
+            found = found.to(torch.promote_types(found.dtype, torch.float32))
+            if bias is not None:
+                found += bias[classes]
+            yield classes, lines, found
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Losses in forward; backward recomputes the tiles."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, tiles: _Tiles
+    ) -> tuple[Tensor, Tensor]:
+        precise = torch.promote_types(tiles.dtype, torch.float32)
+        sums, own = (hidden.new_empty(len(hidden), dtype=precise) for _ in range(2))
+        hits = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
+        for rows in tiles.row_ranges():
+            wanted = target[rows]
+            highest = torch.full_like(sums[rows], float("-inf"))
+            total = torch.zeros_like(highest)
+            for classes, _, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
+                inside, place = _inside(wanted, classes)
+                here = logits.gather(1, place[:, None]).squeeze(1)
+                own[rows] = torch.where(inside, here, own[rows])
+                higher = torch.maximum(highest, logits.amax(1))
+                total = total * (highest - higher).exp_() + logits.sub_(higher[:, None]).exp_().sum(1)
+                highest = higher
+            sums[rows] = total.log_().add_(highest)
+            hits[rows] = own[rows] >= highest
+        ctx.save_for_backward(hidden, weight, bias, target, sums)
+        ctx.tiles = tiles
+        ctx.mark_non_differentiable(hits)
+        return sums - own, hits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of those of hidden states, weight and bias that ask for one."""
+        hidden, weight, bias, target, sums = ctx.saved_tensors
+        wanted, tiles = ctx.needs_input_grad, ctx.tiles
+        by_row = torch.zeros_like(hidden) if wanted[0] else None
+        by_class = torch.empty_like(weight) if wanted[1] else None
+        by_bias = torch.zeros_like(bias) if wanted[2] else None
+        if by_class is not None and not len(hidden):
+            by_class.zero_()
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in tiles.row_ranges():
+                states, factor = hidden[rows].to(tiles.dtype), upstream[rows, None]
+                for classes, lines, logits in tiles.logits(states, weight, bias):
+                    gradient = logits.sub_(sums[rows, None]).exp_()
+                    inside, place = _inside(target[rows], classes)
+                    gradient.scatter_add_(1, place[:, None], -inside[:, None].to(gradient.dtype))
+                    gradient.mul_(factor)
+                    if by_bias is not None:
+                        by_bias[classes] += gradient.sum(0)
+                    gradient = gradient.to(tiles.dtype)
+                    if by_row is not None:
+                        add_product(by_row[rows], gradient, lines)
+                    if by_class is not None:
+                        add_product(by_class[classes], gradient.T, states, fresh=rows.start == 0)
+        return by_row, by_class, by_bias, None, None
+
+
+def _inside(target: Tensor, classes: slice) -> tuple[Tensor, Tensor]:
+    """Which targets lie in a range of classes, and their places there (0 for the others)."""
+    place = target - classes.start
+    inside = (place >= 0) & (place < classes.stop - classes.start)
+    return inside, place.where(inside, 0)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor, fresh: bool = False) -> None:
+    """Add `left @ right` to `total`, in one go where the precision is the same.
+
+    Args:
+        total: changed in place.
+        left: first factor.
+        right: second factor.
+        fresh: whether what `total` holds is overwritten.
+    """
+    if total.dtype == left.dtype:
+        total.addmm_(left, right, beta=0 if fresh else 1)
+    elif fresh:
+        total.copy_(left @ right)
+    else:
+        total.add_(left @ right)

@@ -1,0 +1,129 @@
+"""Cross-entropy of every row of a large head, in tiles, against torch's on whole logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from multimodal_zoo.objectives import token_losses as module
+from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
+from multimodal_zoo.objectives.token_losses import token_losses
+
+CLASSES, WIDTH = 13, 5
+
+
+def head(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shapes = ((rows, WIDTH), (CLASSES, WIDTH), (CLASSES,))
+    hidden, weight, bias = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes)
+    return hidden, weight, bias, torch.randint(0, CLASSES, (rows,))
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("held", [1, 20, 35, 1000])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("tile_rows", [2, 8192])
+def test_equals_torch(monkeypatch, rows: int, held: int, with_bias: bool, tile_rows: int) -> None:
+    monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
+    hidden, weight, bias, target = head(rows)
+    leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
+    ours = token_losses(hidden, weight, bias if with_bias else None, target, held)
+    logits = F.linear(*leaves)
+    theirs = F.cross_entropy(logits, target, reduction="none")
+    assert_close(ours.losses, theirs)
+    assert torch.equal(ours.hits, logits.argmax(1) == target)
+    factors = torch.randn(rows, dtype=torch.float64)
+    for _ in range(2):  # a graph that is kept gives the same again
+        gradients = (torch.autograd.grad((factors * x).sum(), leaves, retain_graph=True) for x in (ours.losses, theirs))
+        for mine, expected in zip(*gradients, strict=True):
+            assert_close(mine, expected)
+
+
+def test_gradcheck() -> None:
+    *leaves, target = head(5)
+    assert torch.autograd.gradcheck(lambda *x: token_losses(*x, target, held=12).losses, leaves)
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden, weight, _, target = head(4, torch.float32)
+    hidden = (hidden.detach() * 1e4).requires_grad_()
+    ours = token_losses(hidden, weight, None, target, 12).losses
+    assert_close(ours, F.cross_entropy(hidden @ weight.T, target, reduction="none"))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(ours.sum(), (hidden, weight)))
+
+
+def test_no_rows() -> None:
+    *leaves, target = head(0, torch.float32)
+    found = token_losses(*leaves, target)
+    assert found.losses.shape == found.hits.shape == (0,)
+    for gradient, leaf in zip(torch.autograd.grad(found.losses.sum(), leaves), leaves, strict=True):
+        assert_close(gradient, torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_frozen_parts_get_no_gradient(wanted: int) -> None:
+    *leaves, target = head(6)
+    expected = torch.autograd.grad(F.cross_entropy(F.linear(*leaves), target, reduction="sum"), leaves[wanted])
+    frozen = [leaf if number == wanted else leaf.detach() for number, leaf in enumerate(leaves)]
+    assert_close(torch.autograd.grad(token_losses(*frozen, target, 24).losses.sum(), leaves[wanted]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_products_are_summed_in_float32(dtype: torch.dtype) -> None:
+    *leaves, target = head(6, torch.float32)
+    halves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+    ours = token_losses(*halves, target, 24).losses
+    expected = F.cross_entropy(F.linear(*halves).float(), target, reduction="none")
+    assert ours.dtype == torch.float32
+    assert_close(ours, expected, atol=0.02, rtol=0.02)
+    found = (torch.autograd.grad(losses.sum(), halves) for losses in (ours, expected))
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.dtype == dtype
+        assert_close(mine, theirs, atol=0.1, rtol=0.05)
+
+
+def test_autocast_multiplies_in_its_own_type() -> None:
+    *leaves, target = head(6, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = token_losses(*leaves, target, 24).losses
+        expected = F.cross_entropy(F.linear(*leaves).float(), target, reduction="none")
+    assert ours.dtype == torch.float32
+    assert_close(ours, expected, atol=0.02, rtol=0.02)
+    for mine, leaf in zip(torch.autograd.grad(ours.sum(), leaves), leaves, strict=True):
+        assert mine.dtype == leaf.dtype
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": torch.zeros(3, dtype=torch.long)}, r"target must be \(6,\) of torch.int64"),
+        ({"target": torch.zeros(6)}, "not .*float32"),
+        ({"weight": torch.zeros(CLASSES, 4)}, r"hidden must be \(rows, width\)"),
+        ({"bias": torch.zeros(4)}, r"bias must be \(13,\)"),
+        ({"held": 0}, "held is 0.*held_logits"),
+    ],
+)
+def test_shapes_that_do_not_fit(change: dict, message: str) -> None:
+    hidden, weight, bias, target = head(6, torch.float32)
+    with pytest.raises(ValueError, match=message):
+        token_losses(**{"hidden": hidden, "weight": weight, "bias": bias, "target": target, **change})
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_weighted_rows_of_the_mean_function(with_bias: bool) -> None:
+    hidden, weight, bias, target = head(7)
+    leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
+    weights = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 0.5, 0.0], dtype=torch.float64)
+    target[0] = -100  # does not count, so it may be anything
+    ours = linear_cross_entropy(hidden, weight, bias if with_bias else None, target, 2, row_weights=weights)
+    theirs = (weights * F.cross_entropy(F.linear(*leaves), target.clamp_min(0), reduction="none")).sum()
+    assert_close(ours, theirs)
+    gradients = (torch.autograd.grad(loss, leaves) for loss in (ours, theirs))
+    for mine, expected in zip(*gradients, strict=True):
+        assert_close(mine, expected)
+    with pytest.raises(ValueError, match="a mask or row_weights"):
+        linear_cross_entropy(hidden, weight, None, target, 2, lambda rows, logits: None, weights)
+    with pytest.raises(ValueError, match=r"row_weights must be \(7,\)"):
+        linear_cross_entropy(hidden, weight, None, target, 2, row_weights=weights[:3])

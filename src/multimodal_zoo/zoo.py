@@ -240,7 +240,7 @@ def _configuration(config: Mapping[str, Any] | str | Path | None) -> Mapping[str
 
 def _part_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     """The node of one tower, with what must travel with its weights."""
-    from multimodal_zoo.checkpoints.store import PARTS
+    from multimodal_zoo.checkpoints.parts import PARTS
 
     if part not in PARTS or part not in config:
         there = " or ".join(key for key in PARTS if key in config) or "nothing: the model has no towers"

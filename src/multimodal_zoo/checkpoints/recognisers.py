@@ -11,10 +11,9 @@ from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, varian
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
-from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, Source
+from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, OURS, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, eva_clip
 
-OURS = "a folder by save_model"
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 

@@ -13,6 +13,8 @@ from multimodal_zoo.checkpoints.naming import Naming
 
 #: Where a checkpoint of our training keeps the model's tensors: below this prefix, and the averaged ones apart.
 LIGHTNING_PREFIX, LIGHTNING_AVERAGE = "model.", "ema"
+#: The kind of a folder that this library wrote.
+OURS = "a folder by save_model"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Source:
         weights: what a folder of ours says of its weights' origin.
         average: whether it is a training checkpoint whose averaged weights are read; None if it is none.
         known: names and shapes, where they have been read already.
+        parts: part of the model -> the checkpoint that fills it, where several do; `path` and `naming` then tell
+            nothing.
     """
 
     kind: str
@@ -38,14 +42,17 @@ class Source:
     weights: str | None = None
     average: bool | None = None
     known: State | None = field(default=None, compare=False, repr=False)
+    parts: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
         """The files that hold the weights."""
-        return weight_files(self.path)
+        return [file for one in self.parts.values() for file in one.files] or weight_files(self.path)
 
     def shapes(self) -> State:
-        """Names and shapes, on the meta device, in the file's naming."""
+        """Names and shapes, on the meta device, in the file's naming, or in those of all parts together."""
+        if self.parts:
+            return {name: tensor for one in self.parts.values() for name, tensor in one.shapes().items()}
         if self.known is not None:
             return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")

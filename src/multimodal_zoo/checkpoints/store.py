@@ -18,15 +18,14 @@ from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
 from multimodal_zoo.checkpoints.locate import resolve, verify
+from multimodal_zoo.checkpoints.parts import part_view, readable, receiver
 from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
-from multimodal_zoo.checkpoints.tables import detect_naming, rank_namings
+from multimodal_zoo.checkpoints.tables import detect_naming
 from multimodal_zoo.checkpoints.views import View
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 
-#: Towers of a dual encoder that can be loaded alone.
-PARTS = ("image", "text")
 #: Short names of types, as training scripts have them.
 ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -96,8 +95,10 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
         found = replace(found, config=dict(config), variant=None)
     if found.average is not None:
         return replace(found, average=found.average and average)
+    if found.parts:
+        return found
     shapes = manifest(found.path)
-    naming = None if found.kind == recognisers.OURS else detect_naming(shapes)
+    naming = None if found.kind == recognisers.OURS else found.naming or detect_naming(shapes)
     return replace(found, naming=naming, known=shapes)
 
 
@@ -135,7 +136,8 @@ def load_weights(
     if resize:
         view = View(source, source.naming, change=fit(model))
         return load_into(model, view, assign=assign, dtype=dtype, device=device)
-    return load_into(model, source, source.naming, assign=assign, dtype=dtype, device=device)
+    state, naming = readable(model, source)
+    return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
 
 
 def find_dtype(dtype: str | torch.dtype | None, source: Source | None = None) -> torch.dtype | None:
@@ -172,14 +174,14 @@ def load_part(
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
 ) -> Accounting:
-    """Fill one tower of a model from any recognised file: of a whole model, or of such a tower alone.
+    """Fill one part of a model from any recognised file: of a whole model, or of such a part alone.
 
-    Every tensor is accounted for: the tower's exactly, the file's others as `left_out`; the rest of the model is
+    Every tensor is accounted for: the part's exactly, the file's others as `left_out`; the rest of the model is
     untouched. Tensors that are left out are not read.
 
     Args:
-        model: holds the tower under the name `part`, on `meta` or with weights.
-        part: `image` or `text`.
+        model: holds the part under the name `part`, on `meta` or with weights.
+        part: a name of `parts.PARTS`.
         source: from `recognise`, or a path.
         projection: whether the tower's projection is filled too.
         device: as in `load_weights`.
@@ -191,18 +193,10 @@ def load_part(
         CheckpointMismatch: tensors that do not fit, all listed.
     """
     wanted = [part, f"{part}_projection"] if projection else [part]
-    if part not in PARTS or not all(hasattr(model, name) for name in wanted):
-        raise ValueError(f"part={part!r}: expected {' or '.join(PARTS)}, and a model that has {', '.join(wanted)}")
-    receiver = nn.ModuleDict({name: getattr(model, name) for name in wanted})
+    filled = receiver(model, wanted)
     if not isinstance(source, Source):
         source = recognise(source, {})
-    change = fit(receiver) if resize else None
-    view = View(source, source.naming, wanted, change)
-    ranked = [View(source, naming, wanted, change) for naming in rank_namings(source.shapes(), part)]
-    ours = source.kind == recognisers.OURS
-    views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
-    fitting = (v for v in views if account(receiver, v.shapes()).exact)
-    view = next(fitting, view if ours else next(iter(ranked), view))
-    assign = any(parameter.is_meta for parameter in receiver.parameters())
-    result = load_into(receiver, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
+    view = part_view(filled, source, wanted, fit(filled) if resize else None)
+    assign = any(parameter.is_meta for parameter in filled.parameters())
+    result = load_into(filled, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
     return replace(result, left_out=view.left_out)

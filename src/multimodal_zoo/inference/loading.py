@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.load import Accounting, load_into
 from multimodal_zoo.checkpoints.locate import verify
+from multimodal_zoo.checkpoints.parts import readable
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.store import find_dtype
@@ -78,7 +79,8 @@ def load_for_inference(
     if resize:
         result = load_into(model, View(source, source.naming, change=fit(model)), assign=True, deliver=deliver)
     else:
-        result = load_into(model, source, source.naming, assign=True, deliver=deliver)
+        state, naming = readable(model, source)
+        result = load_into(model, state, naming, assign=True, deliver=deliver)
     if bits is not None:
         model.quantized = bits  # type: ignore[assignment]
     if placed is not None:

@@ -8,16 +8,24 @@ from collections import Counter
 from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.tables import clip, declip, eva_clip, eva_mim
+from multimodal_zoo.checkpoints.tables import causal_decoder, clip, declip, eva_clip, eva_mim
 
 NAMINGS: dict[str, Naming] = {
     naming.name: naming
-    for naming in (clip.OPENAI, clip.OPEN_CLIP_CUSTOM, clip.HF, *eva_clip.ALL, eva_mim.STUDENT, *declip.ALL)
+    for naming in (
+        clip.OPENAI,
+        clip.OPEN_CLIP_CUSTOM,
+        clip.HF,
+        *eva_clip.ALL,
+        eva_mim.STUDENT,
+        *declip.ALL,
+        *causal_decoder.ALL,
+    )
 }
-#: Namings of files with one tower only, which say nothing of a whole model.
+#: Namings of files with one part only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
     "image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE, eva_mim.OWN_IMAGE),
-    "text": (),
+    "decoder": tuple(naming.under("", "decoder.") for naming in causal_decoder.ALL),
 }
 
 
@@ -43,13 +51,13 @@ def detect_naming(names: Iterable[str]) -> Naming | None:
 
 
 def rank_namings(names: Iterable[str], part: str) -> list[Naming]:
-    """The namings, those of files with one tower only among them, that know most of a file's names equally well.
+    """The namings, those of files with one part only among them, that know most of a file's names equally well.
 
     Args:
         names: a file's.
-        part: `image` or `text`.
+        part: a part of a model.
     """
-    return best_namings(names, [*NAMINGS.values(), *PART_NAMINGS[part]])
+    return best_namings(names, [*NAMINGS.values(), *PART_NAMINGS.get(part, ())])
 
 
 def best_namings(names: Iterable[str], namings: Iterable[Naming]) -> list[Naming]:

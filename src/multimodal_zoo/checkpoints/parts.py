@@ -1,0 +1,91 @@
+"""Parts of a model, each from a file of its own: one tower, a decoder, a visual tokenizer, or all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from multimodal_zoo.checkpoints.files import State
+from multimodal_zoo.checkpoints.load import account
+from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.source import OURS, Source
+from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings, rank_namings
+from multimodal_zoo.checkpoints.views import Change, View
+
+#: Parts of a model that can be loaded alone.
+PARTS = ("image", "text", "decoder", "vision_tokenizer")
+
+
+class Joined:
+    """Several checkpoints as one, in our names, shard by shard: each shows one part of a model.
+
+    Args:
+        views: one for each part.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self.views = tuple(views)
+
+    @property
+    def path(self) -> Path:
+        """Where they are, for errors."""
+        return Path(" and ".join(str(view.path) for view in self.views))
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device."""
+        return {name: tensor for view in self.views for name, tensor in view.shapes().items()}
+
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time; `passing` as in `View.shards`."""
+        for view in self.views:
+            yield from view.shards(passing)
+
+
+def readable(model: nn.Module, source: Source) -> tuple[Source | Joined, Naming | None]:
+    """What fills a model from a recognised checkpoint, and the table from its names to ours.
+
+    Several namings may share a file's names: a decoder alone is named as one inside a larger model is. The model
+    decides.
+    """
+    if source.parts:
+        return Joined([part_view(receiver(model, [part]), one, [part]) for part, one in source.parts.items()]), None
+    if source.naming is None:
+        return source, None
+    shapes = source.shapes()
+    equal = [source.naming, *best_namings(shapes, NAMINGS.values())]
+    fitting = (naming for naming in equal if account(model, shapes, naming).exact)
+    return source, next(fitting, source.naming)
+
+
+def receiver(model: nn.Module, names: Sequence[str]) -> nn.ModuleDict:
+    """Some parts of a model under their own names.
+
+    Raises:
+        ValueError: the model has no such part, or it is no part that can be filled alone.
+    """
+    if names[0] not in PARTS or not all(isinstance(getattr(model, name, None), nn.Module) for name in names):
+        there = [name for name in PARTS if isinstance(getattr(model, name, None), nn.Module)]
+        raise ValueError(
+            f"part={names[0]!r}: expected {' or '.join(PARTS)}, and a model that has {', '.join(names)}; this one has "
+            f"{', '.join(there) or 'none of them'}"
+        )
+    return nn.ModuleDict({name: getattr(model, name) for name in names})
+
+
+def part_view(parts: nn.ModuleDict, source: Source, names: Sequence[str], change: Change | None = None) -> View:
+    """A checkpoint of a whole model, or of one part alone, seen as what fills some parts of a model.
+
+    Args:
+        parts: from `receiver`.
+        source: the checkpoint.
+        names: the parts, the first of which `source` may hold alone.
+        change: as in `View`.
+    """
+    view = View(source, source.naming, names, change)
+    ranked = [View(source, naming, names, change) for naming in rank_namings(source.shapes(), names[0])]
+    ours = source.kind == OURS
+    views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
+    fitting = (one for one in views if account(parts, one.shapes()).exact)
+    return next(fitting, view if ours else next(iter(ranked), view))

@@ -9,6 +9,7 @@ from multimodal_zoo.data import clip_benchmark as clip_benchmark
 from multimodal_zoo.data import deduplicated as deduplicated
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
+from multimodal_zoo.data import emu3_processor as emu3_processor
 from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import folder_pictures as folder_pictures
@@ -22,7 +23,9 @@ from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import picture_hash as picture_hash
+from multimodal_zoo.data import pixel_data as pixel_data
 from multimodal_zoo.data import processor as processor
+from multimodal_zoo.data import size_rule as size_rule
 from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import text_augment as text_augment
 from multimodal_zoo.data import text_views as text_views

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Everything that looks like a special token; a dictionary says which of these are.
 CANDIDATE = re.compile(
-    r"<\|(?:endoftext|im_start|im_end|extra_\d+|image token|image start|image end|visual token \d{6})\|>"
+    r"<\|(?:endoftext|im_start|im_end|extra_[0-9]+|image token|image start|image end|visual token [0-9]{6})\|>"
 )
 
 
@@ -98,7 +98,7 @@ class Emu3Tokenizer:
         """
         if 0 <= number < self.pad_id:
             return self._pairs.decode_single_token_bytes(number)
-        if number < self.ids.visual_first and number >= 0:
+        if self.pad_id <= number < self.ids.visual_first:
             return SPECIAL[number - self.pad_id].encode()
         if not 0 <= number < self.vocab_size:
             raise ValueError(f"id {number}: the vocabulary has {self.vocab_size} ids, 0 to {self.vocab_size - 1}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -193,17 +194,16 @@ class TiktokenFile:
 
 @lru_cache(4)
 def _trained(texts: tuple[str, ...], size: int) -> Ranks:
-    from tokenizers import Regex, Tokenizer
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from tokenizers.trainers import BpeTrainer
 
     from multimodal_zoo.tokenizers.clip_bpe import byte_symbols
+    from tokenizers import Regex, Tokenizer
 
     model = Tokenizer(BPE())
-    model.pre_tokenizer = Sequence(
-        [Split(Regex(SPLIT), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    words, letters = Split(Regex(SPLIT), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)
+    model.pre_tokenizer = Sequence([words, letters])
     alphabet = ByteLevel.alphabet()
     model.train_from_iterator(texts, BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False))
     bytes_of = {symbol: byte for byte, symbol in byte_symbols().items()}
@@ -223,8 +223,6 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Ranks:
     Raises:
         ValueError: a size below 256, or texts with fewer different pairs.
     """
-    import unicodedata
-
     if size < 256:
         raise ValueError(f"texts.vocabulary.size is {size}; the 256 single bytes alone are more")
     ranks = _trained(tuple(unicodedata.normalize("NFC", text) for text in texts), size)

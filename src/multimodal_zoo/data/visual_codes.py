@@ -1,0 +1,115 @@
+"""Pictures and clips of documents to codes of a visual tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Segment, Video
+from multimodal_zoo.data.size_rule import Emu3ImageTransform
+
+
+class PixelEncoder(Protocol):
+    """A visual tokenizer, or a model that has one."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Codes of pixels."""
+        ...
+
+
+def encode_pictures(
+    encoder: PixelEncoder,
+    pixels: Sequence[Tensor],
+    *,
+    pad: bool = False,
+    factor: int = 8,
+    batch_size: int = 8,
+    device: torch.device | str | None = None,
+) -> list[Tensor]:
+    """Codes of pictures of any sizes; pictures of one size are encoded together.
+
+    Args:
+        encoder: the visual tokenizer.
+        pixels: float (3, height, width) each.
+        pad: encode all together, the smaller ones filled up with zeros (mid-grey) on the right and below, and cut the
+            codes, as the published processor can. Attention sees the filling, so codes differ from those without.
+        factor: pixels of a code's side, for cutting.
+        batch_size: pictures encoded at a time.
+        device: where the tokenizer is; None: where the pixels are.
+
+    Returns:
+        long (rows, columns) on the CPU, one for each picture.
+    """
+    sizes = [tuple(one.shape[-2:]) for one in pixels]
+    if pad and sizes:
+        high, wide = (max(size[side] for size in sizes) for side in (0, 1))
+        pixels = [F.pad(one, (0, wide - one.shape[-1], 0, high - one.shape[-2])) for one in pixels]
+    codes: dict[int, Tensor] = {}
+    for shape in dict.fromkeys(one.shape for one in pixels):
+        places = [place for place, one in enumerate(pixels) if one.shape == shape]
+        for start in range(0, len(places), batch_size):
+            part = places[start : start + batch_size]
+            batch = torch.stack([pixels[place] for place in part])
+            with torch.no_grad():
+                found = encoder.encode(batch if device is None else batch.to(device)).cpu()
+            codes |= dict(zip(part, found, strict=True))
+    return [codes[i][: high // factor, : wide // factor] for i, (high, wide) in enumerate(sizes)]
+
+
+def encode_clip(
+    encoder: PixelEncoder, transform: Emu3ImageTransform, frames: Sequence[Picture], device: torch.device | str | None
+) -> Tensor:
+    """Codes (steps, rows, columns) of the frames of a clip, all resized as the first one.
+
+    Raises:
+        ValueError: a number of frames that the tokenizer does not take, or frames of different sizes.
+    """
+    pixels = transform(frames)
+    if len({one.shape for one in pixels}) > 1:
+        raise ValueError(f"a clip of {len(frames)} frames has frames of different sizes")
+    batch = torch.stack(pixels)[None]
+    with torch.no_grad():
+        return encoder.encode(batch if device is None else batch.to(device))[0].cpu()
+
+
+def with_codes(
+    documents: Sequence[Document],
+    encoder: PixelEncoder,
+    transform: Emu3ImageTransform,
+    *,
+    pad: bool = False,
+    batch_size: int = 8,
+    device: torch.device | str | None = None,
+) -> list[Document]:
+    """The same documents with codes in place of pictures and clips; texts and codes stay as they are.
+
+    Args:
+        documents: any.
+        encoder: the visual tokenizer.
+        transform: the model's image transform.
+        pad: as in `encode_pictures`.
+        batch_size: pictures encoded at a time.
+        device: where the tokenizer is.
+
+    Raises:
+        UnfitPictureError, UnusableError: a picture that cannot be used.
+    """
+    pictures = [segment.image for one in documents for segment in one.segments if isinstance(segment, Image)]
+    factor = transform.rule.factor
+    encoded = iter(
+        encode_pictures(encoder, transform(pictures), pad=pad, factor=factor, batch_size=batch_size, device=device)
+    )
+
+    def swapped(segment: Segment) -> Segment:
+        if isinstance(segment, Image):
+            return Codes(next(encoded).numpy())
+        if isinstance(segment, Video):
+            return Codes(encode_clip(encoder, transform, segment.frames, device).numpy(), segment.rate)
+        return segment
+
+    return [replace(one, segments=[swapped(segment) for segment in one.segments]) for one in documents]

@@ -21,6 +21,7 @@ from multimodal_zoo.commands.app import split
 from multimodal_zoo.commands.names import COMMANDS, DEFAULT_RECIPE
 from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
+from multimodal_zoo.commands.stages import compose_stages
 from multimodal_zoo.registry import find
 from multimodal_zoo.zoo import declaration
 
@@ -98,7 +99,8 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
             zoo.compose(name, overrides, folder=str(tmp_path))
         else:
             assert name in zoo.list_recipes()
-            zoo.compose(name, overrides)
+            config = zoo.compose(name, overrides)
+            assert "stages" not in config or compose_stages(config)
     elif words[0] == "retrieve":
         assert parse_retrieval(words[1:])[0]
     elif words[0] == "report":

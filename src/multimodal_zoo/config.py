@@ -10,7 +10,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
@@ -20,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_groups, unknown
+from multimodal_zoo.stages import declared, routed
+from multimodal_zoo.stages import quoted as quoted
 
 SOURCES = ("pkg://multimodal_zoo.recipes", "pkg://multimodal_zoo.conf")
 
@@ -53,19 +54,40 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
         KeyError: an unknown recipe, group, option or key, with the nearest names.
         hydra.errors.HydraException: anything else that cannot be composed.
     """
-    register()
-    if hydra.version.getbase() is None:
-        hydra.version.setbase("1.3")
-    loader = ConfigLoaderImpl(create_config_search_path(folder))
-    primary = start(recipe, overrides)
-    try:
-        config = loader.load_configuration(primary, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
-    except HydraException as error:
-        raise nearest(error) or error from None
+    config = compose_whole(recipe, overrides, folder)
     with open_dict(config):
         config.pop("hydra", None)
     OmegaConf.set_struct(config, True)
     return config
+
+
+def compose_whole(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
+    """What `compose` gives, with the node `hydra`: which file was chosen for a group, which overrides were given."""
+    register()
+    if hydra.version.getbase() is None:
+        hydra.version.setbase("1.3")
+    loader = ConfigLoaderImpl(create_config_search_path(folder))
+    words = routed(list(overrides), *declared(loader, recipe))
+    primary = start(recipe, words)
+    try:
+        return loader.load_configuration(primary, overrides=words, run_mode=RunMode.RUN, from_shell=False)
+    except HydraException as error:
+        raise nearest(error) or error from None
+
+
+def reaching_stages(recipe: str, words: Sequence[str], folder: str | None = None) -> list[str]:
+    """The words of a command line (overrides and flags) with those for a stage of the recipe where it takes them.
+
+    Args:
+        recipe: name of the primary configuration.
+        words: the words; with `-m` or `--multirun` among them, values with commas between are several jobs.
+        folder: where the primary configuration lies, `pkg://...` or a directory.
+
+    Raises:
+        KeyError: a stage that the recipe does not have, with the nearest.
+    """
+    loader = ConfigLoaderImpl(create_config_search_path(folder))
+    return routed(words, *declared(loader, recipe), sweep=not {"-m", "--multirun"}.isdisjoint(words))
 
 
 def start(recipe: str | None, overrides: Sequence[str]) -> str | None:
@@ -80,11 +102,6 @@ def start(recipe: str | None, overrides: Sequence[str]) -> str | None:
     name = recipe.replace("/", ".")
     ConfigStore.instance().store(name, {"defaults": [f"/{recipe}", "_self_"]}, package="_global_")
     return name
-
-
-def quoted(text: str) -> str:
-    """A text as the value of an override, whatever it holds: quotes, spaces, `=`, `${`."""
-    return QuotedString(text.replace("${", "\\${"), Quote.single).with_quotes()
 
 
 def nearest(error: BaseException) -> KeyError | None:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
-from multimodal_zoo.config import nearest, quoted, register, start
+from multimodal_zoo.config import nearest, quoted, reaching_stages, register, start
 
 #: Hydra flags that take a value of their own.
 FLAGS_WITH_VALUE = (
@@ -127,6 +127,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     if command in DATA_COMMANDS:
         rest, extra = with_data(rest, extra)
     register()
+    rest = reaching_stages(name, rest, folder)
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
         # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own
         extra += ["hydra.run.dir=.", "hydra.output_subdir=null"]

@@ -26,7 +26,23 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float | None:
-    """Train what a recipe describes.
+    """Train what a recipe describes, in one stage or in several (`commands/stages.py`).
+
+    Args:
+        config: a composed recipe, see `conf/base/train.yaml` and `conf/base/stages.yaml`.
+
+    Returns:
+        the figure that a sweep is judged by; None without one.
+    """
+    if "stages" in config:
+        from multimodal_zoo.commands.stages import run_stages
+
+        return run_stages(config)
+    return train_recipe(config)
+
+
+def train_recipe(config: DictConfig) -> float | None:
+    """Train one recipe.
 
     The run folder ends up with `config.yaml`, `metrics.csv`, `checkpoints/`, `samples/`, `model/` (the final weights,
     averaged if there is an average), `evaluation/` and `report.html`.
@@ -50,7 +66,7 @@ def run(config: DictConfig) -> float | None:
 
     quieten()
     place = settle_run_folder(config)
-    primary = _rank() == 0
+    primary = rank() == 0
     if primary:
         folder.check_run_folder(place, needed=0)
         keep_log(place)
@@ -201,7 +217,8 @@ def _seed(seed: int) -> None:
     seed_everything(seed, workers=True, verbose=False)
 
 
-def _rank() -> int:
+def rank() -> int:
+    """Number of this process among those that train together."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     return int(rank_zero_only.rank or 0)  # type: ignore[attr-defined]

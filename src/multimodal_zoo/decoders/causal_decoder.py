@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.cache import KVCache
-from multimodal_zoo.nn.masks import Causal, Mask
+from multimodal_zoo.nn.linear import linear
+from multimodal_zoo.nn.masks import Causal, Mask, resolve
 from multimodal_zoo.nn.regularize import check_rate
 from multimodal_zoo.registry import DECODERS
 
@@ -123,10 +123,14 @@ class CausalDecoder(nn.Module):
             self._check_length(int(positions.max()) + 1)
         states = inputs if inputs.is_floating_point() else self.embed(inputs)
         states = self.embedding_dropout(states)
-        causal = Causal(stored)
+        seen: Mask = Causal(stored)
+        if mask is not None:
+            seen = seen & mask
+            if cache is not None:  # decoding: made once, not once for every layer
+                seen = resolve(seen, tokens, stored + tokens, states.device)
         states = self.blocks(
             states,
-            mask=causal if mask is None else causal & mask,
+            mask=seen,
             rotation=self.rotary(positions),
             cache=cache,
             places=places,
@@ -141,7 +145,7 @@ class CausalDecoder(nn.Module):
             rows: the ids whose logits are wanted, a range (a view of the matrix) or long `(n,)`; None for all.
         """
         weight = self.head_weight if rows is None else self.head_weight[rows]
-        return F.linear(hidden, weight).float()
+        return linear(hidden, weight).float()
 
     def _check_length(self, tokens: int) -> None:
         if tokens > self.max_positions:

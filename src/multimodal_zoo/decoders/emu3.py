@@ -1,4 +1,4 @@
-"""Emu3 (arXiv 2409.18869): text, pictures and clips as tokens of one vocabulary, one causal decoder over all of them."""
+"""Emu3 (arXiv 2409.18869): text, pictures and clips as tokens of one vocabulary, one causal decoder over them."""
 
 from __future__ import annotations
 

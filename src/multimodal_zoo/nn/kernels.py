@@ -12,6 +12,8 @@ from torch import Tensor
 
 from multimodal_zoo.nn.masks import At, Causal, Dense, Mask, dense
 
+#: Up to so many queries, those of a cached step, the heads of a group are queries of their one key head.
+FEW_QUERIES = 8
 #: `(query, key, value, mask, scale, dropout) -> result`, all `(batch, heads, tokens, head_dim)`.
 Run = Callable[[Tensor, Tensor, Tensor, "Mask | None", float, float], Tensor]
 
@@ -65,9 +67,27 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
         )
     shape = _densify(mask, query, key)
     extra = shape.allowed if shape.bias is None else shape.additive(query.dtype)
-    key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one
-    result = F.scaled_dot_product_attention(query, key, value, attn_mask=extra, dropout_p=dropout, scale=scale)
+    if queries <= FEW_QUERIES and query.shape[1] != key.shape[1]:
+        result = _grouped(query, key, value, extra, dropout, scale)
+    else:
+        key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one
+        result = F.scaled_dot_product_attention(query, key, value, attn_mask=extra, dropout_p=dropout, scale=scale)
     return _zero_empty(result, shape.alive)
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, extra: Tensor | None, dropout: float, scale: float) -> Tensor:
+    """Few queries over many keys: the query heads of a key head stand as its queries, and no key is copied."""
+    batch, heads, queries, _ = query.shape
+    groups = heads // key.shape[1]
+    if extra is not None:
+        extra = extra[(None,) * (4 - extra.dim())]
+        if extra.shape[1] > 1:
+            extra = extra.unflatten(1, (-1, groups)).expand(-1, -1, -1, queries, -1).flatten(2, 3)
+        elif extra.shape[2] > 1:
+            extra = extra.repeat(1, 1, groups, 1)
+    folded = query.reshape(batch, -1, groups * queries, query.shape[3])
+    result = F.scaled_dot_product_attention(folded, key, value, attn_mask=extra, dropout_p=dropout, scale=scale)
+    return result.reshape(batch, heads, queries, -1)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:

@@ -201,11 +201,13 @@ class Dense:
 
 
 def dense(mask: Mask, queries: int, keys: int, device: torch.device) -> Dense:
-    """Turn a description into tensors.
+    """Turn a description into tensors; one of `resolve` gives those that it has.
 
     A row that forbids everything would make softmax, and its gradient, NaN; such rows are opened and reported in
     `alive`, so that the caller can zero the result.
     """
+    if isinstance(mask, Resolved):
+        return mask.tensors
     allowed, bias = mask.allowed(queries, keys, device), mask.bias()
     if bias is not None:
         bias = bias.to(device)
@@ -217,3 +219,32 @@ def dense(mask: Mask, queries: int, keys: int, device: torch.device) -> Dense:
         return Dense(None, bias, None)
     alive = allowed.any(-1, keepdim=True)
     return Dense(allowed | ~alive, bias, alive)
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved(Mask):
+    """A mask whose tensors exist already, for all layers of a call.
+
+    Attributes:
+        tensors: of the one number of queries and keys that the call has.
+    """
+
+    tensors: Dense
+
+    def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """As the tensors say."""
+        del queries, keys, device
+        return self.tensors.allowed
+
+    def bias(self) -> Tensor | None:
+        """As the tensors say."""
+        return self.tensors.bias
+
+
+def resolve(mask: Mask, queries: int, keys: int, device: torch.device) -> Resolved:
+    """Make the tensors of a mask once; kernels that read descriptions only (`flash`) do not take the result."""
+    tensors = dense(mask, queries, keys, device)
+    known = tensors.alive is not None and tensors.alive.device.type == "cpu" and not torch.compiler.is_compiling()
+    if known and bool(tensors.alive.all()):  # an accelerator would have to wait for the answer
+        tensors = Dense(tensors.allowed, tensors.bias, None)
+    return Resolved(tensors)

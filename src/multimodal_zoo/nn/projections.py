@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.linear import Linear, linear
 from multimodal_zoo.nn.masks import pick
 from multimodal_zoo.registry import ENCODERS
 
@@ -36,13 +36,13 @@ def project(
     """
     asked, kept = heads
     if places is None:
-        rows = F.linear(tokens, weight, bias).unflatten(-1, (asked + 2 * kept, -1)).transpose(1, 2)
+        rows = linear(tokens, weight, bias).unflatten(-1, (asked + 2 * kept, -1)).transpose(1, 2)
         query, key, value = rows.split((asked, kept, kept), dim=1)
         return query, key, value
     cut = weight.shape[0] // (asked + 2 * kept) * asked
     first, rest = (None, None) if bias is None else (bias[:cut], bias[cut:])
-    query = F.linear(pick(tokens, places), weight[:cut], first).unflatten(-1, (asked, -1)).transpose(1, 2)
-    both = F.linear(tokens, weight[cut:], rest).unflatten(-1, (2 * kept, -1)).transpose(1, 2)
+    query = linear(pick(tokens, places), weight[:cut], first).unflatten(-1, (asked, -1)).transpose(1, 2)
+    both = linear(tokens, weight[cut:], rest).unflatten(-1, (2 * kept, -1)).transpose(1, 2)
     key, value = both.chunk(2, dim=1)
     return query, key, value
 
@@ -130,9 +130,9 @@ class SeparateProjection(nn.Module):
         if unknown := set(biased) - {"query", "key", "value"}:
             raise ValueError(f"qkv.biased names {sorted(unknown)}; it takes query, key, value")
         self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, kv_heads
-        self.query = nn.Linear(width, heads * head_dim, "query" in biased)
-        self.key = nn.Linear(width, kv_heads * head_dim, "key" in biased)
-        self.value = nn.Linear(width, kv_heads * head_dim, "value" in biased)
+        self.query = Linear(width, heads * head_dim, "query" in biased)
+        self.key = Linear(width, kv_heads * head_dim, "key" in biased)
+        self.value = Linear(width, kv_heads * head_dim, "value" in biased)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -164,9 +164,9 @@ class SeparateKeylessProjection(nn.Module):
     def __init__(self, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, heads
-        self.query = nn.Linear(width, heads * head_dim, bias=False)
-        self.key = nn.Linear(width, heads * head_dim, bias=False)
-        self.value = nn.Linear(width, heads * head_dim, bias=False)
+        self.query = Linear(width, heads * head_dim, bias=False)
+        self.key = Linear(width, heads * head_dim, bias=False)
+        self.value = Linear(width, heads * head_dim, bias=False)
         self.q_bias = nn.Parameter(torch.empty(heads * head_dim))
         self.v_bias = nn.Parameter(torch.empty(heads * head_dim))
         self.reset_parameters()
@@ -181,7 +181,7 @@ class SeparateKeylessProjection(nn.Module):
     def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
         query, key, value = (
-            F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
             for source, weight, bias in (
                 (pick(tokens, places), self.query.weight, self.q_bias),
                 (tokens, self.key.weight, None),

@@ -29,8 +29,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     count = rows.shape[0]
     if count == 1:
         rows = rows.expand(2, -1).contiguous()
-    product = torch.mm(weight, rows.t())[:, :count].t()
-    product = product.contiguous() if bias is None else product + bias
+    product = torch.mm(weight, rows.t())[:, :count].t().contiguous()
+    if bias is not None:
+        product += bias
     return product.view(*x.shape[:-1], -1)
 
 

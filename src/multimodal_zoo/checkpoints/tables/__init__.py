@@ -8,7 +8,15 @@ from collections import Counter
 from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming, Translator
-from multimodal_zoo.checkpoints.tables import causal_decoder, clip, declip, eva_clip, eva_mim
+from multimodal_zoo.checkpoints.tables import (
+    causal_decoder,
+    clip,
+    declip,
+    emu3,
+    emu3_vision,
+    eva_clip,
+    eva_mim,
+)
 
 NAMINGS: dict[str, Naming] = {
     naming.name: naming
@@ -19,13 +27,17 @@ NAMINGS: dict[str, Naming] = {
         *eva_clip.ALL,
         eva_mim.STUDENT,
         *declip.ALL,
+        *emu3.ALL,  # before its parts: a published decoder is named as one of LLaMA's family is
         *causal_decoder.ALL,
+        emu3_vision.EMU3_VISION,
+        emu3_vision.TRANSFORMERS_VISION,
     )
 }
 #: Namings of files with one part only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
     "image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE, eva_mim.OWN_IMAGE),
-    "decoder": tuple(naming.under("", "decoder.") for naming in causal_decoder.ALL),
+    "decoder": (causal_decoder.LLAMA_TIED.under("", "decoder."),),
+    "vision_tokenizer": (emu3_vision.TRANSFORMERS_VISION.under("", "vision_tokenizer."),),
 }
 
 

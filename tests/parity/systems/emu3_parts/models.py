@@ -14,9 +14,15 @@ from torch import Tensor
 from multimodal_zoo.checkpoints.load import load_into
 from multimodal_zoo.checkpoints.tables.causal_decoder import LLAMA, LLAMA_TIED
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
+from multimodal_zoo.checkpoints.tables.emu3 import TRANSFORMERS
+from multimodal_zoo.checkpoints.tables.emu3_vision_config import DEFAULTS, TRANSFORMERS_NAMES, vision_node
+from multimodal_zoo.data.visual_codes import encode_pictures
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.emu3 import Emu3
 from multimodal_zoo.nn.masks import Padding
 from multimodal_zoo.registry import build
+from multimodal_zoo.tokenizers.emu3_ids import Emu3Ids
+from multimodal_zoo.tokenizers.emu3_pictures import picture_ids, read_picture
 
 #: Further fields of these cases, with a check of what they say, or None for mere inputs.
 FIELDS: dict[str, Callable[[Case], Outcome] | None] = {}
@@ -29,6 +35,12 @@ DECODER_KEYS = {
 }  # fmt: skip
 #: The decoder's tensors in a checkpoint that holds others too.
 DECODER_NAMES = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
+
+#: Keys of the visual tokenizer in transformers' names; the width of the last level follows from the others.
+VISION_KEYS = {
+    *(DEFAULTS.keys() - set(TRANSFORMERS_NAMES.values())), *TRANSFORMERS_NAMES, "hidden_size", "double_latent",
+    "num_attention_heads", "attention_dropout",
+}  # fmt: skip
 
 
 def decoder(config: Mapping[str, Any], state: Mapping[str, Tensor], model_type: str = "Emu3") -> CausalDecoder:
@@ -110,6 +122,86 @@ def cached(request: Request) -> Outcome:
     return {request.call.outputs[0]: torch.cat([model.head(model(piece, cache=cache)) for piece in pieces], dim=1)}
 
 
+def whole_model(case: Case) -> Emu3:
+    """The decoder and the visual tokenizer of a case in transformers' names, with its weights."""
+    take_known(case.config, {"vq_config", "text_config", "vocabulary"}, "config")
+    vision = take_known(case.config["vq_config"], VISION_KEYS, "vq_config")
+    text = take_known(case.config["text_config"], DECODER_KEYS, "text_config")
+    assert not vision.get("double_latent")
+    assert vision.get("num_attention_heads", 1) == 1
+    widest = vision["base_channels"] * vision["channel_multiplier"][-1]
+    assert vision.get("hidden_size", widest) == widest
+    assert not vision.get("attention_dropout")
+    node = {
+        "type": "emu3",
+        "ids": _ids(case),
+        "decoder": node_from_hf({"model_type": "emu3_text_model", **text}),
+        "vision_tokenizer": vision_node(vision),
+    }
+    model = build(node, path="model")
+    load_into(model, case.state, TRANSFORMERS)
+    return model.eval()
+
+
+def _ids(case: Case) -> Emu3Ids:
+    """Which id means what in a case's vocabulary; the placeholder for pictures is none of the model's."""
+    words = {"image_placeholder", "eol", "visual_first", "boi", "eoi", "image_token", "eof"}
+    known = take_known(case.config["vocabulary"], words, "vocabulary")
+    text = case.config["text_config"]
+    return Emu3Ids(
+        pad=text["pad_token_id"],
+        bos=text["bos_token_id"],
+        eos=text["eos_token_id"],
+        end_of_line=known["eol"],
+        end_of_frame=known["eof"],
+        image_token=known["image_token"],
+        image_start=known["boi"],
+        image_end=known["eoi"],
+        visual_first=known["visual_first"],
+        codebook_size=case.config["vq_config"]["codebook_size"],
+    )
+
+
+def _visual_ids(case: Case, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of visual tokens of padded pictures, all one behind the other: encoded as given, and padded again."""
+    model = case.once("whole_model", lambda: whole_model(case))
+    factor = model.tokenizer().spatial_factor
+    real = [one[:, :high, :wide] for one, (high, wide) in zip(pixels, sizes.tolist(), strict=True)]
+    assert torch.equal(sizes.amax(dim=0), torch.tensor(pixels.shape[-2:]))
+    given = [
+        codes[: high // factor, : wide // factor]
+        for codes, (high, wide) in zip(model.encode(pixels), sizes.tolist(), strict=True)
+    ]
+    ways = (given, encode_pictures(model, real, pad=True, factor=factor))
+    first, second = (torch.cat([picture_ids(codes, [], model.ids)[2:-2] for codes in way]) for way in ways)
+    return first, second
+
+
+def image_tokens(request: Request) -> Outcome:
+    """Ids of padded pictures, a line end behind every row."""
+    return {request.call.outputs[0]: _visual_ids(request.case, *request.case.take(request.call))}
+
+
+@torch.no_grad()
+def with_pictures(request: Request) -> Outcome:
+    """Logits with pictures in the places kept for them; positions count from the left edge."""
+    ids, mask, pixels, sizes = request.case.take(request.call)
+    place = ids == request.case.config["vocabulary"]["image_placeholder"]
+    ids[place] = _visual_ids(request.case, pixels, sizes)[0]
+    model, real = request.case.once("whole_model", lambda: whole_model(request.case)), mask.bool()
+    hidden = model.decoder(ids, mask=Padding(real))
+    return {request.call.outputs[0]: model.decoder.head(hidden) * real[..., None]}
+
+
+@torch.no_grad()
+def decoded(request: Request) -> Outcome:
+    """Pixels of drawn pictures."""
+    (ids,) = request.case.take(request.call)
+    model = request.case.once("whole_model", lambda: whole_model(request.case))
+    codes = [read_picture(row, model.ids) for row in ids.tolist()]
+    return {request.call.outputs[0]: model.decode(torch.stack(codes))}
+
+
 def _is_decoder(case: Case, call: Any) -> bool:
     return "hidden_size" in case.config
 
@@ -120,3 +212,6 @@ def register(system: System) -> None:
     system.call(r"forward\(input_ids, position_ids\)", _is_decoder)(at_positions)
     system.call(r"forward\(input_ids, mask, position_ids\)", _is_decoder)(padded)
     system.call(r"prefill L-(\d+) then (\d+) cached single-token steps", _is_decoder)(cached)
+    system.call(r"get_image_tokens\(pixel_values, image_sizes\)")(image_tokens)
+    system.call(r"forward\(input_ids, attention_mask, pixel_values, image_sizes\)")(with_pictures)
+    system.call(r"decode_image_tokens\(generated, height, width\)")(decoded)

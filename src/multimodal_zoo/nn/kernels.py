@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multimodal_zoo.nn.dropped import BLOCK, dropped_causal
 from multimodal_zoo.nn.masks import At, Causal, Dense, Mask, dense
+from multimodal_zoo.nn.packed import attend_runs, causal_documents, cumulative, packed_runs
 
 #: Up to so many queries, those of a cached step, the heads of a group are queries of their one key head.
 FEW_QUERIES = 8
@@ -59,12 +61,13 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
     """The scaled_dot_product_attention of torch, which picks its own implementation per device."""
     queries, keys = query.shape[2], key.shape[2]
     triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
-    if mask is None or triangle:
+    if mask is None:
         grouped = query.shape[1] != key.shape[1]
-        causal = mask is not None  # as `triangle` says, which is no plain bool where open lengths are traced
-        return F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
-        )
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale, enable_gqa=grouped)
+    if triangle:
+        return _triangle(query, key, value, scale, dropout)
+    if (runs := packed_runs(mask, queries, keys)) is not None:
+        return attend_runs(query, key, value, runs, scale, dropout, _triangle)
     shape = _densify(mask, query, key)
     extra = shape.allowed if shape.bias is None else shape.additive(query.dtype)
     if queries <= FEW_QUERIES and query.shape[1] != key.shape[1]:
@@ -73,6 +76,17 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
         key, value = _repeat_heads(query, key, value)  # with a dense mask torch's grouped path is the slow one
         result = F.scaled_dot_product_attention(query, key, value, attn_mask=extra, dropout_p=dropout, scale=scale)
     return _zero_empty(result, shape.alive)
+
+
+def _triangle(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+    """Causal attention over as many keys as queries."""
+    long = dropout > 0 and query.device.type == "cpu" and not torch.compiler.is_compiling() and query.shape[2] > BLOCK
+    if long:  # torch would hold every weight
+        return dropped_causal(query, *_repeat_heads(query, key, value), scale, dropout)
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=grouped
+    )
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, extra: Tensor | None, dropout: float, scale: float) -> Tensor:
@@ -98,15 +112,33 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: 
         everywhere = _flash(query.repeat(1, 1, key.shape[2], 1), key, value, mask.mask, scale, dropout)
         places = mask.places[:, None, :, None].expand(-1, query.shape[1], -1, value.shape[3])
         return everywhere.gather(2, places)
+    if query.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"kernel 'flash' takes float16 or bfloat16, got {query.dtype}; use 'sdpa' or lower precision")
+    documents = causal_documents(mask, query.shape[2], key.shape[2])
+    if documents is not None and documents.runs is not None:
+        return _flash_runs(query, key, value, cumulative(documents.runs, query.device), scale, dropout)
     triangle = isinstance(mask, Causal) and mask.offset == key.shape[2] - query.shape[2]
     if mask is not None and not triangle:
         raise ValueError(
-            f"kernel 'flash' takes no mask, Causal aligned to the last key, or a place of these, not {mask}; use 'sdpa'"
+            "kernel 'flash' takes no mask, Causal aligned to the last key or within documents, or a place of these, "
+            f"not {mask}; use 'sdpa'"
         )
-    if query.dtype not in (torch.float16, torch.bfloat16):
-        raise ValueError(f"kernel 'flash' takes float16 or bfloat16, got {query.dtype}; use 'sdpa' or lower precision")
     rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]
     return flash_attn_func(*rows, dropout_p=dropout, softmax_scale=scale, causal=triangle).transpose(1, 2)
+
+
+def _flash_runs(
+    query: Tensor, key: Tensor, value: Tensor, borders: tuple[Tensor, int], scale: float, dropout: float
+) -> Tensor:
+    """flash-attn over documents of any lengths that lie end to end."""
+    from flash_attn import flash_attn_varlen_func
+
+    batch, (starts, longest) = len(query), borders
+    rows = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
+    result = flash_attn_varlen_func(
+        *rows, starts, starts, longest, longest, dropout_p=dropout, softmax_scale=scale, causal=True
+    )
+    return result.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: float, dropout: float) -> Tensor:

@@ -7,6 +7,8 @@ column; every tensor form broadcasts to `(batch, heads, queries, keys)`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,15 +79,47 @@ class Padding(Mask):
         return self.real.to(device)[:, None, None]
 
 
+class Run(NamedTuple):
+    """Neighbouring tokens of one document.
+
+    Attributes:
+        length: number of tokens.
+        real: False for padding.
+    """
+
+    length: int
+    real: bool
+
+
+#: The runs of each row.
+Runs = tuple[tuple[Run, ...], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Document(Mask):
     """Tokens see tokens of their own document only, for several texts packed into one row.
 
     Args:
-        ids: `(batch, keys)` integers, the document of each key; the queries are the last of the keys.
+        ids: `(batch, keys)` integers, the document of each key; the queries are the last of the keys. A negative one is
+            padding: no document sees it, and what its own queries get is of no use.
     """
 
     ids: Tensor
+
+    @cached_property
+    def runs(self) -> Runs | None:
+        """The documents of each row from left to right; None where one does not lie in one piece."""
+        if self.ids.device.type == "meta":
+            return None
+        ids = self.ids.cpu()
+        found = []
+        for row in ids:
+            names, lengths = (part.tolist() for part in row.unique_consecutive(return_counts=True))
+            documents = [name for name in names if name >= 0]
+            if len(set(documents)) != len(documents):
+                return None
+            found.append(tuple(Run(length, name >= 0) for name, length in zip(names, lengths, strict=True)))
+        return tuple(found)
 
     def allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """`(batch, 1, queries, keys)`."""

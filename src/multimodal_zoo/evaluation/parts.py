@@ -3,6 +3,7 @@
 from multimodal_zoo.evaluation import class_vectors as class_vectors
 from multimodal_zoo.evaluation import linear_probe as linear_probe
 from multimodal_zoo.evaluation import published as published
+from multimodal_zoo.evaluation import reconstruction as reconstruction
 from multimodal_zoo.evaluation import retrieval as retrieval
 from multimodal_zoo.evaluation import robustness as robustness
 from multimodal_zoo.evaluation import samples as samples

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from multimodal_zoo.registry import build, self_contained
+from multimodal_zoo.training.adversarial_module import AdversarialModule
 from multimodal_zoo.training.clamp import Clamp
 from multimodal_zoo.training.ema import Ema
 from multimodal_zoo.training.groups import read_rules
@@ -47,17 +48,24 @@ def objective_module(
     optim = {key: value for key, value in config["optim"].items() if key != "groups"}
     if "lr" not in optim:
         raise ValueError("optim.lr is missing: give the learning rate")
-    return ObjectiveModule(
-        model,
-        build(config["objective"], path="objective", **learnt_from(config)),
-        rules=read_rules(config["optim"].get("groups")),
-        optimizer=lambda groups: build(optim, path="optim", params=groups),
-        lr=float(optim["lr"]),
-        weight_decay=float(optim.get("weight_decay", 0.0)),
-        schedule=build(config["schedule"], path="schedule"),
-        config={**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
-        start=start,
-    )
+    common: dict[str, Any] = {
+        "model": model,
+        "objective": build(config["objective"], path="objective", **learnt_from(config)),
+        "rules": read_rules(config["optim"].get("groups")),
+        "optimizer": lambda groups: build(optim, path="optim", params=groups),
+        "lr": float(optim["lr"]),
+        "weight_decay": float(optim.get("weight_decay", 0.0)),
+        "schedule": build(config["schedule"], path="schedule"),
+        "config": {**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
+    }
+    if has_discriminator(config):
+        return AdversarialModule(**common, clip=config["trainer"].get("gradient_clip_val"))
+    return ObjectiveModule(**common, start=start)
+
+
+def has_discriminator(config: Mapping[str, Any]) -> bool:
+    """Whether a recipe's objective has an adversarial part, which two optimisers train in turn."""
+    return bool(config["objective"].get("adversarial"))
 
 
 def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -101,6 +109,8 @@ def trainer(
         ValueError: a device or a combination that this machine does not have.
     """
     node = dict(config["trainer"])
+    if has_discriminator(config):
+        node = _taking_turns(node)
     require_optional(node.get("strategy"))
     checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
     try:
@@ -116,6 +126,20 @@ def trainer(
     except MisconfigurationException as error:  # an accelerator that is not there, say
         chosen = ", ".join(f"{key}={node.get(key)}" for key in ("accelerator", "devices", "strategy", "precision"))
         raise ValueError(f"trainer ({chosen}): {error}; trainer=cpu runs everywhere") from None
+
+
+def _taking_turns(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's arguments where the module steps two optimisers and clips their gradients itself.
+
+    Raises:
+        ValueError: accumulated batches, which it does not know.
+    """
+    if (batches := node.get("accumulate_grad_batches", 1)) != 1:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches is {batches}; with a discriminator both sides step at every batch: set 1 "
+            "and a larger data.batch_size"
+        )
+    return {**node, "gradient_clip_val": None}
 
 
 def require_optional(node: Any) -> None:

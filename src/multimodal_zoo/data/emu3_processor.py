@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
 from PIL.Image import Image as PilImage
 from torch import Tensor
 
@@ -163,15 +164,31 @@ class Emu3Processor(Emu3PictureProcessor):
             codes: pictures or clips, one behind the other where the template has its picture; none for text alone.
             special: as in `Emu3Tokenizer.encode`.
         """
-        row, waiting = [self.ids.bos], ""
-        for part in re.split(r"(\{image\}|\{text\})", self.understanding):
+        row = [self.ids.bos]
+        for part, _ in self.filled(self.understanding, text, codes, special):
+            row += part.tolist()
+        return row
+
+    def filled(
+        self, template: str, text: str, codes: Sequence[Tensor | np.ndarray], special: bool = True
+    ) -> Iterator[tuple[Tensor, bool]]:
+        """A template with a text and pictures in its places: long (tokens,) each, and whether it is a picture.
+
+        Args:
+            template: has places `{image}` and `{text}`.
+            text: for its place.
+            codes: pictures or clips, one behind the other in their place; none leaves it empty.
+            special: as in `Emu3Tokenizer.encode`.
+        """
+        waiting = ""  # text on both sides of a place is tokenised together
+        for part in re.split(r"(\{image\}|\{text\})", template):
             if part == "{image}" and len(codes):
-                row += self.text_ids(waiting, special)
-                row += [number for one in codes for number in self.image_ids(one)]
+                yield torch.tensor(self.text_ids(waiting, special), dtype=torch.long), False
+                yield from ((self.picture(one), True) for one in codes)
                 waiting = ""
             elif part != "{image}":
                 waiting += text if part == "{text}" else part
-        return row + self.text_ids(waiting, special)
+        yield torch.tensor(self.text_ids(waiting, special), dtype=torch.long), False
 
     def pieces(self, ids: Iterable[int]) -> list[str | Tensor]:
         """Texts and codes of a sequence in order; the strings of special tokens stay in the texts.

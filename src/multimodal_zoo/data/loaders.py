@@ -174,7 +174,7 @@ class OrderedLoader:
                 if total % ranks == rank:
                     held.append(self.collate.row(document, python_random(self.seed, SAMPLE, 0, total)))
                 else:
-                    load(open_picture(document.image, document.key), document.key)
+                    self._check(document)
             except UnusableError as error:
                 skips.add(error.reason, error.key)
                 continue
@@ -188,6 +188,12 @@ class OrderedLoader:
         if rest:
             yield self._batch(rest, number)
         skips.report(self.key)
+
+    def _check(self, document: Document) -> None:
+        if hasattr(self.collate, "check"):  # documents without pictures
+            self.collate.check(document)
+        else:
+            load(open_picture(document.image, document.key), document.key)
 
     def _batch(self, held: list[tuple[Tensor, Row]], number: int) -> ImageTextBatch:
         generator = torch_random(self.seed, BATCH, 0, number)

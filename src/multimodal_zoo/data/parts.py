@@ -29,6 +29,10 @@ from multimodal_zoo.data import size_rule as size_rule
 from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import text_augment as text_augment
 from multimodal_zoo.data import text_views as text_views
+from multimodal_zoo.data import token_data as token_data
+from multimodal_zoo.data import token_layouts as token_layouts
+from multimodal_zoo.data import token_sequences as token_sequences
+from multimodal_zoo.data import tokenized_pairs as tokenized_pairs
 from multimodal_zoo.data import transforms as transforms
 from multimodal_zoo.data import video_text_data as video_text_data
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs

@@ -1,0 +1,158 @@
+"""Pairs whose pictures a trained visual tokenizer encodes once, when reading begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from multimodal_zoo.checkpoints.store import load_weights, recognise
+from multimodal_zoo.data.documents import Codes, Document, Image, Segment
+from multimodal_zoo.data.size_rule import Emu3ImageTransform
+from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.visual_codes import encode_pictures
+from multimodal_zoo.files import atomic_file
+from multimodal_zoo.registry import DATASETS, build, self_contained
+
+logger = logging.getLogger(__name__)
+
+#: Pictures that are opened and encoded at a time.
+CHUNK = 64
+
+
+def open_vision_tokenizer(place: str | Path) -> nn.Module:
+    """A visual tokenizer with its weights, for inference.
+
+    Args:
+        place: a folder or file of one, in any naming that `checkpoints.store.recognise` knows, or of a model that has
+            one.
+
+    Raises:
+        ValueError: a model without a visual tokenizer.
+    """
+    source = recognise(place)
+    node = {key: value for key, value in self_contained(source.config).items() if key not in ("processor", "card")}
+    model: nn.Module = build(node, path="model")
+    load_weights(model, source)
+    found = getattr(model, "vision_tokenizer", None) or model
+    if not hasattr(found, "encode") or not hasattr(found, "codebook_size"):
+        raise ValueError(f"{place} holds a {node['type']} without a visual tokenizer; give one that was trained")
+    return found.eval().requires_grad_(False)
+
+
+@DATASETS.register_module(name="tokenized_pairs")
+class TokenizedPairs:
+    """A reader's documents with codes in place of their first picture, all encoded at once and kept in memory.
+
+    For data that fit into memory as codes (the emoji); larger data are encoded with `mmzoo tokenize`.
+
+    Args:
+        reader: numbered documents with a picture each.
+        tokenizer: folder or file of a trained visual tokenizer.
+        images: the model's image transform (`${model.processor.images}`).
+        cache: file (`.npz`) that keeps the codes between runs; it is used again only for the same tokenizer, pictures
+            and transform. None keeps none.
+        batch_size: pictures encoded at a time.
+
+    Raises:
+        TypeError: a reader without numbered documents.
+    """
+
+    def __init__(
+        self,
+        reader: Any,
+        tokenizer: str,
+        images: Emu3ImageTransform,
+        cache: str | None = None,
+        batch_size: int = CHUNK,
+    ) -> None:
+        if not hasattr(reader, "__len__") or not hasattr(reader, "__getitem__"):
+            raise TypeError(
+                f"tokenized_pairs: {type(reader).__name__} has no numbered documents; encode it with mmzoo tokenize"
+            )
+        self.reader, self.tokenizer, self.transform, self.batch_size = reader, tokenizer, images, batch_size
+        self.skips: Skips = getattr(reader, "skips", Skips())
+        self.cache = None if cache is None else Path(cache)
+        #: Codes (rows, columns) of each document that has some, by its number.
+        self.codes = self._load()
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("concepts", "concept_names", "groups", "group_names", "subgroups", "subgroup_names", "attribution"):
+            return getattr(self.reader, name)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def __getitem__(self, index: int) -> Document:
+        """The document with codes.
+
+        Raises:
+            UnusableError: its picture could not be read or is of a shape that cannot be encoded.
+        """
+        document: Document = self.reader[index]
+        codes = self.codes.get(index % len(self))
+        if codes is None:
+            raise UnusableError("picture that cannot be encoded", document.key)
+        return _with_codes(document, codes)
+
+    def _load(self) -> dict[int, np.ndarray]:
+        encoder = open_vision_tokenizer(self.tokenizer)
+        facts = self._facts(encoder)
+        if self.cache is not None and self.cache.is_file():
+            with np.load(self.cache, allow_pickle=False) as stored:
+                if str(stored["facts"]) == facts:
+                    return {int(name): stored[name] for name in stored.files if name != "facts"}
+            logger.warning("%s holds codes of another tokenizer or other pictures; they are encoded again", self.cache)
+        codes = self._encode(encoder)
+        if self.cache is not None:
+            with atomic_file(self.cache) as temporary, temporary.open("wb") as file:
+                np.savez(file, facts=facts, **{str(number): one for number, one in codes.items()})
+        return codes
+
+    def _encode(self, encoder: nn.Module) -> dict[int, np.ndarray]:
+        from rich.progress import Progress
+
+        codes: dict[int, np.ndarray] = {}
+        with Progress(transient=True) as progress:
+            for start in progress.track(range(0, len(self), CHUNK), description="encoding pictures"):
+                numbers, pixels = [], []
+                for number in range(start, min(start + CHUNK, len(self))):
+                    try:
+                        pixels += self.transform([self.reader[number].image])  # type: ignore[list-item]
+                        numbers.append(number)
+                    except (UnusableError, ValueError) as error:
+                        logger.debug("document %d: %s", number, error)
+                found = encode_pictures(encoder, pixels, batch_size=self.batch_size)  # type: ignore[arg-type]
+                codes |= {number: one.numpy().astype(np.int32) for number, one in zip(numbers, found, strict=True)}
+        return codes
+
+    def _facts(self, encoder: nn.Module) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        rule = self.transform.rule
+        numbers = range(0, len(self), max(1, len(self) // CHUNK))
+        keys = [self.reader[number].key for number in numbers]
+        told = {
+            "weights": digest.hexdigest(),
+            "rule": [rule.factor, rule.smallest, rule.largest, rule.ratio],
+            "transform": [self.transform.interpolation, self.transform.background, self.transform.mean.tolist()],
+            "std": self.transform.std.tolist(),
+            "documents": [len(self), keys],
+        }
+        return json.dumps(told, default=list)
+
+
+def _with_codes(document: Document, codes: np.ndarray) -> Document:
+    segments: Sequence[Segment] = document.segments
+    first = next(place for place, segment in enumerate(segments) if isinstance(segment, Image))
+    return Document([*segments[:first], Codes(codes), *segments[first + 1 :]], document.meta)

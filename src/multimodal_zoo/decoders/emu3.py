@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.generation.loop import Generated, Progress, Scoring, generate
+from multimodal_zoo.generation.policies import FreeText, Layout, Policy, behind_last, picture_layout
+from multimodal_zoo.generation.prompts import PromptBatch
+from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.registry import DECODERS
 from multimodal_zoo.tokenizers.emu3_ids import Emu3Ids
@@ -43,6 +49,52 @@ class Emu3(nn.Module):
         """
         mask = None if documents is None else Document(documents)
         return self.decoder(ids, positions=positions, mask=mask)
+
+    def generate(
+        self,
+        prompts: PromptBatch,
+        policy: Policy,
+        *,
+        negative: PromptBatch | None = None,
+        sampling: Sampling | None = None,
+        scoring: Scoring | None = None,
+        seeds: Sequence[int] | None = None,
+        on_token: Callable[[Progress], None] | None = None,
+    ) -> Generated:
+        """Ids behind prompts; see `generation.loop.generate`. `picture_steps` and `text_steps` make the policies."""
+        return generate(
+            self.decoder,
+            prompts,
+            policy,
+            negative=negative,
+            sampling=sampling,
+            scoring=scoring,
+            seeds=seeds,
+            on_token=on_token,
+        )
+
+    def picture_steps(
+        self, prompts: PromptBatch, grids: Sequence[Sequence[int]], given: Sequence[Tensor | None] | None = None
+    ) -> Layout:
+        """What may come behind prompts that end in a picture, counted from their last image token.
+
+        Args:
+            prompts: ids; each holds an image token, and perhaps first visual tokens behind it.
+            grids: (rows, columns) of each picture, or (steps, rows, columns) of each clip.
+            given: codes of each picture that are not drawn; see `picture_layout`.
+
+        Raises:
+            ValueError: a prompt without an image token, or one that goes on in another way than the grid.
+        """
+        if len(grids) != len(prompts):
+            raise ValueError(f"{len(grids)} grids for {len(prompts)} prompts; give one for each")
+        rows = [row[real] for row, real in zip(prompts.inputs, prompts.real, strict=True)]
+        begun = [behind_last(row, self.ids.image_token) for row in rows]
+        return picture_layout(self.ids, grids, given=given, begun=begun)
+
+    def text_steps(self, max_new_tokens: int) -> FreeText:
+        """Any ids up to the end of the sequence, `max_new_tokens` at most."""
+        return FreeText(max_new_tokens, self.ids.eos, self.ids.pad)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

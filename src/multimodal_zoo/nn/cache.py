@@ -75,3 +75,23 @@ class KVCache:
         """Forget everything; the memory is kept."""
         for layer in self.layers:
             layer.length = 0
+
+    def taken(self, rows: Tensor, capacity: int) -> KVCache:
+        """A cache of some rows, with what they hold, and of another capacity.
+
+        Args:
+            rows: long (n,), the row of this cache that each row of the new one begins as; repeated rows are copied.
+            capacity: most tokens per row of the new one.
+
+        Raises:
+            ValueError: less capacity than is filled.
+        """
+        filled = len(self)
+        if capacity < filled:
+            raise ValueError(f"KV cache holds {filled} tokens per row; a capacity of {capacity} is too little")
+        _, layers, _, kv_heads, _, head_dim = self.block.shape
+        new = KVCache(layers, len(rows), kv_heads, capacity, head_dim, self.block.device, self.block.dtype)
+        new.block[..., :filled, :] = self.block[:, :, rows, :, :filled]
+        for layer in new.layers:
+            layer.length = filled
+        return new

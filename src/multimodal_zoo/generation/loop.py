@@ -1,0 +1,238 @@
+"""The decoding loop: prompts in, ids out, by any causal decoder with a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.generation.guidance import guide, guide_log_probabilities
+from multimodal_zoo.generation.policies import FREE, Policy, allow
+from multimodal_zoo.generation.prompts import PromptBatch
+from multimodal_zoo.generation.sampling import Sampling, Schedule, at_step, check_schedule, row_numbers
+from multimodal_zoo.nn.cache import KVCache
+from multimodal_zoo.nn.masks import Mask, Padding
+
+
+class Decoder(Protocol):
+    """What the loop needs of a model: `decoders.causal_decoder.CausalDecoder` is one."""
+
+    max_positions: int
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache."""
+        ...
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Mask | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states."""
+        ...
+
+    def head(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+        """Logits."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """How far a batch is.
+
+    Attributes:
+        ids: long (rows, steps so far), padding behind the end of a row.
+        limit: most steps.
+    """
+
+    ids: Tensor
+    limit: int
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What came.
+
+    Attributes:
+        ids: long (rows, steps), padding behind the end of each row.
+        lengths: long (rows,), ids of each row with the one that ends it.
+        scores: step -> float32 (rows, vocab_size) that the id was chosen from, for the steps asked for.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    scores: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores are made from the states of the model.
+
+    Attributes:
+        guidance: scale of classifier-free guidance, one number or one for each step; 1 everywhere needs no second
+            branch, and none is computed.
+        exact: compute the scores of the whole vocabulary at every step, guided as log-probabilities, as the published
+            script does. The ids are drawn with the same probabilities, several times slower.
+        keep: steps whose scores are returned; needs `exact`.
+    """
+
+    guidance: Schedule = 1.0
+    exact: bool = False
+    keep: Collection[int] = ()
+
+    def __post_init__(self) -> None:
+        check_schedule(self.guidance, "guidance", positive=False)
+        if self.keep and not self.exact:
+            raise ValueError("scores are kept of the whole vocabulary: keep needs exact=True")
+
+    @property
+    def guided(self) -> bool:
+        """Whether any step needs the second branch."""
+        scales = [self.guidance] if isinstance(self.guidance, (int, float)) else self.guidance
+        return any(scale != 1 for scale in scales)
+
+
+class Reader:
+    """A batch of rows that a decoder reads bit by bit, over one cache that is filled in place.
+
+    Equal prompts are read once. Rows of unequal length keep their own positions, and padding is never seen.
+
+    Args:
+        decoder: the model.
+        prompts: what comes first.
+        more: tokens that will be read behind it, at most.
+
+    Raises:
+        ValueError: more tokens than the decoder has positions.
+    """
+
+    def __init__(self, decoder: Decoder, prompts: PromptBatch, more: int) -> None:
+        tokens = prompts.inputs.shape[1]
+        if tokens + more > decoder.max_positions:
+            raise ValueError(
+                f"a prompt of {tokens} tokens and {more} read behind it are {tokens + more}; decoder.max_positions is "
+                f"{decoder.max_positions}"
+            )
+        once, which = prompts.distinct()
+        padded = not bool(prompts.real.all())
+        first = decoder.cache(len(once), tokens)
+        last = torch.full((len(once), 1), tokens - 1, device=prompts.inputs.device)
+        positions, mask = (once.positions, Padding(once.real)) if padded else (None, None)
+        state = decoder(once.inputs, cache=first, positions=positions, mask=mask, places=last)
+        self.decoder, self.state = decoder, state[which, 0]
+        self.cache = first.taken(which, tokens + more)
+        self.real = torch.nn.functional.pad(prompts.real, (0, more), value=True) if padded else None
+        self.next = prompts.lengths[:, None]
+
+    def read(self, ids: Tensor) -> None:
+        """Go on with ids (rows, n); `state` (rows, width) is then that of the last one."""
+        tokens, mask, positions = ids.shape[1], None, None
+        if self.real is not None:
+            positions = self.next + torch.arange(tokens, device=ids.device)
+            mask = Padding(self.real[:, : len(self.cache) + tokens])
+            self.next = self.next + tokens
+        self.state = self.decoder(ids, cache=self.cache, positions=positions, mask=mask)[:, -1]
+
+
+@torch.no_grad()
+def generate(
+    decoder: Decoder,
+    prompts: PromptBatch,
+    policy: Policy,
+    *,
+    negative: PromptBatch | None = None,
+    sampling: Sampling | None = None,
+    scoring: Scoring | None = None,
+    seeds: Sequence[int] | None = None,
+    on_token: Callable[[Progress], None] | None = None,
+) -> Generated:
+    """Generate behind prompts, all rows at once; every row comes out as it would alone.
+
+    Both branches of guidance are rows of one batch, so that a step reads the weights once. Ids that are given cost no
+    output layer and are read together with the next one that is drawn; only the ids that can be drawn are scored.
+
+    Args:
+        decoder: the model, in evaluation mode.
+        prompts: (rows, tokens).
+        policy: what may come.
+        negative: the prompts that guidance leads away from, one for each row, of any lengths.
+        sampling: how ids are chosen; None draws with the probabilities of the model.
+        scoring: guidance, and how scores are computed; None for no guidance.
+        seeds: one for each row; None for 0, 1, 2, ...
+        on_token: called after every step.
+
+    Raises:
+        ValueError: more tokens than positions, before anything is computed; another number of negative prompts or
+            seeds than of prompts; guidance without negative prompts.
+    """
+    sampling, scoring = sampling or Sampling(), scoring or Scoring()
+    rows, device = len(prompts), prompts.inputs.device
+    seeds = list(range(rows)) if seeds is None else list(seeds)
+    _check(rows, len(seeds), negative, scoring)
+    policy = policy.to(device)
+    branches = negative.under(prompts) if scoring.guided and negative is not None else prompts
+    reader = Reader(decoder, branches, policy.limit - 1 if scoring.exact else policy.read)
+    numbers = None if sampling.greedy else row_numbers(seeds, policy.limit, device)
+    ids = torch.full((rows, policy.limit), policy.pad, device=device)
+    ended, kept, unread, step = torch.zeros(rows, dtype=torch.bool, device=device), {}, 0, 0
+    for step in range(policy.limit):
+        forced, draws = policy.at(step)
+        if draws or scoring.exact:
+            if unread < step:
+                reader.read(ids[:, unread:step].repeat(len(branches) // rows, 1))
+                unread = step
+            scores, first = _scores(reader, policy, scoring, rows, step)
+            if scoring.exact:
+                scores = allow(scores, policy.rows, forced)
+            if step in scoring.keep:
+                kept[step] = scores
+            chosen = first + sampling.choose(scores, None if numbers is None else numbers[:, step], step)
+            chosen = chosen if forced is None else torch.where(forced == FREE, chosen, forced)
+        else:
+            assert forced is not None
+            chosen = forced
+        if policy.end is not None:
+            chosen = torch.where(ended, policy.pad, chosen)
+            ended = ended | (chosen == policy.end)
+        ids[:, step] = chosen
+        if on_token is not None:
+            on_token(Progress(ids[:, : step + 1], policy.limit))
+        if policy.end is not None and bool(ended.all()):
+            break
+    ids = ids[:, : step + 1]
+    return Generated(ids, _lengths(ids, policy), kept)
+
+
+def _check(rows: int, seeds: int, negative: PromptBatch | None, scoring: Scoring) -> None:
+    if seeds != rows:
+        raise ValueError(f"{seeds} seeds for {rows} prompts; give one for each")
+    if scoring.guided and negative is None:
+        raise ValueError(f"guidance is {scoring.guidance}, and there are no negative prompts; give some, or guidance=1")
+    if negative is not None and len(negative) != rows:
+        raise ValueError(f"{len(negative)} negative prompts for {rows} prompts; give one for each")
+
+
+def _scores(reader: Reader, policy: Policy, scoring: Scoring, rows: int, step: int) -> tuple[Tensor, int]:
+    """Scores (rows, n) of the ids that can be drawn, and the first of these ids."""
+    wanted = None if scoring.exact else policy.rows
+    logits = reader.decoder.head(reader.state, rows=wanted)
+    if scoring.guided:
+        combine = guide_log_probabilities if scoring.exact else guide
+        logits = combine(logits[:rows], logits[rows:], at_step(scoring.guidance, step))
+    return logits, 0 if wanted is None else wanted.start
+
+
+def _lengths(ids: Tensor, policy: Policy) -> Tensor:
+    """Ids of each row up to its padding; a padding id that was drawn as text counts."""
+    if policy.end is None:
+        return (ids != policy.pad).sum(1)
+    ends = ids == policy.end
+    first = ends.long().argmax(1) + 1
+    return torch.where(ends.any(1), first, ids.shape[1])

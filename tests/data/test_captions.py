@@ -33,6 +33,7 @@ def test_single_samplers() -> None:
     assert sorted(KeywordsCaption(4, 4)(FULL, Random(0)).split()) == ["animal", "beach", "sea"]
     assert TextAndKeywords(1, 2)(BARE, Random(0)) == "alembic"
     assert TemplateCaption(["a picture from {group}"])(FULL, Random(0)) == "a picture from nature"
+    assert TemplateCaption(["{group}: {text}"], KeywordsCaption(3, 3))(FULL, Random(0)).startswith("nature: ")
     assert AnyCaption()(BARE, Random(0)) == "alembic"
     several = pair(PIXEL, "a", {"texts": ["a", "b"]})
     assert {AnyCaption()(several, Random(seed)) for seed in range(20)} == {"a", "b"}

@@ -102,10 +102,12 @@ class TemplateCaption:
 
     Args:
         templates: e.g. "an emoji of {text}", "a picture from {group_name}"; one is drawn.
+        text: what `{text}` is; None: the document's text.
     """
 
-    def __init__(self, templates: Sequence[str]) -> None:
+    def __init__(self, templates: Sequence[str], text: CaptionSampler | None = None) -> None:
         self.templates = list(templates)
+        self.text = text
 
     def __call__(self, document: Document, random: Random) -> str:
         """One template, filled.
@@ -114,8 +116,9 @@ class TemplateCaption:
             ValueError: a template names a fact that the document does not have.
         """
         template = random.choice(self.templates)
+        text = document.text if self.text is None else self.text(document, random)
         try:
-            return template.format(**{**document.meta, "text": document.text})
+            return template.format(**{**document.meta, "text": text})
         except (KeyError, IndexError) as error:
             facts = ", ".join(["text", *document.meta])
             raise ValueError(f"data.captions.templates: {template!r} needs {error}; documents have {facts}") from None

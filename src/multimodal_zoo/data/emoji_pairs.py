@@ -137,6 +137,7 @@ class EmojiPairs:
             "group": int(self.groups[i]),
             "subgroup": int(self.subgroups[i]),
             "style": self.style_names.index(self.styles[style]),
+            "style_name": self.styles[style],
             "group_name": row.group,
             "subgroup_name": row.subgroup,
             "keywords": row.keywords if self.english else (),

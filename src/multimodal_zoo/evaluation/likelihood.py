@@ -1,0 +1,64 @@
+"""How likely a language model finds given continuations: forced choice among texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.nn.cache import KVCache
+
+
+def continuation_scores(
+    decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
+) -> Tensor:
+    """Logarithms of the probabilities of continuations behind one prompt, which is read once.
+
+    Args:
+        decoder: a causal decoder (`CausalDecoder`).
+        prompt: ids, one at least.
+        continuations: ids of each, one at least.
+        at_once: continuations computed together.
+
+    Returns:
+        (continuations,) float32: sums over the tokens of each.
+
+    Raises:
+        ValueError: an empty prompt or continuation.
+    """
+    if not prompt or not all(continuations):
+        raise ValueError("a prompt and each continuation need one token at least")
+    device = decoder.head_weight.device
+    start = decoder.cache(1, len(prompt))
+    last = decoder(torch.tensor([list(prompt)], device=device), cache=start)[:, -1:]
+    scores = []
+    for first in range(0, len(continuations), at_once):
+        some = continuations[first : first + at_once]
+        scores.append(_scores(decoder, start, last, some).cpu())
+    return torch.cat(scores)
+
+
+def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
+    longest = max(map(len, continuations))
+    ids = torch.zeros(len(continuations), longest, dtype=torch.long, device=last.device)
+    real = torch.zeros_like(ids, dtype=torch.bool)
+    for row, tokens in enumerate(continuations):
+        ids[row, : len(tokens)] = torch.tensor(tokens, device=ids.device)
+        real[row, : len(tokens)] = True
+    hidden = last.expand(len(ids), -1, -1)
+    if longest > 1:
+        cache = _repeated(decoder, start, len(ids), len(start) + longest - 1)
+        hidden = torch.cat([hidden, decoder(ids[:, :-1], cache=cache)], dim=1)
+    found = decoder.head(hidden).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
+    return (found * real).sum(dim=1)
+
+
+def _repeated(decoder: Any, start: KVCache, batch: int, capacity: int) -> KVCache:
+    """A cache for `batch` rows that all begin with what a cache of one row holds."""
+    cache: KVCache = decoder.cache(batch, capacity)
+    cache.block[..., : len(start), :] = start.block[..., : len(start), :]
+    for layer in cache.layers:
+        layer.length = len(start)
+    return cache

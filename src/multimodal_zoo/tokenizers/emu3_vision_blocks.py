@@ -77,7 +77,7 @@ class SpatialNorm(nn.Module):
         scale, shift = scale[:, :, :, None, :, None], shift[:, :, :, None, :, None]
         if torch.is_grad_enabled():
             return torch.addcmul(shift, blocks, scale).flatten(4, 5).flatten(2, 3)
-        blocks.mul_(scale).add_(shift)  # a view of `normed`
+        torch.addcmul(shift, blocks, scale, out=blocks)  # a view of `normed`
         return normed
 
 

@@ -11,8 +11,8 @@ from torch import distributed as dist
 
 from multimodal_zoo.registry import TOKENIZERS
 
-#: Most products of vectors and entries that are held at once.
-CHUNK = 1 << 24
+#: Products of vectors and entries that are held at once: on a CPU they stay in its cache, elsewhere launches cost more.
+CACHED, HELD = 1 << 20, 1 << 25
 
 
 class Quantized(NamedTuple):
@@ -47,7 +47,7 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     exact = torch.promote_types(vectors.dtype, torch.float32)
     flat, codebook = vectors.reshape(-1, vectors.shape[-1]).to(exact), codebook.to(exact)
     half = codebook.square().sum(1).mul_(-0.5)
-    rows = max(1, CHUNK // len(codebook))
+    rows = max(1, (CACHED if flat.device.type == "cpu" else HELD) // len(codebook))
     found = [torch.addmm(half, part, codebook.T).argmax(1) for part in flat.split(rows)]
     return torch.cat(found).view(vectors.shape[:-1])
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": ("SOURCE", "evaluate a checkpoint or run folder: benchmark=NAME"),
     "report": ("RUN [RUN ...]", "several runs, over methods and seeds, in one table and plot: by=KEY out=FOLDER"),
     "embed": ("SOURCE DATA", "embed images and texts to parquet or npz, resumable: out=FOLDER"),
+    "tokenize": ("SOURCE DATA", "encode pictures and clips to visual codes, resumable: out=FOLDER"),
     "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
@@ -21,8 +22,8 @@ COMMANDS = {
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
 }
-HYDRA_COMMANDS = ("train", "eval", "embed", "export")
+HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "export")
 #: Commands whose second word names data.
-DATA_COMMANDS = ("embed",)
+DATA_COMMANDS = ("embed", "tokenize")
 DEFAULT_RECIPE = {"train": "quickstart"}
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -77,19 +77,21 @@ class WebdatasetExport:
         with atomic_file(path) as partial, tarfile.open(partial, "w") as tar:
             for i, document in enumerate(documents):
                 name = f"{number:05d}{first + i:07d}"
-                meta = {key: value for key, value in document.meta.items() if _plain(value)}
+                meta = {key: value for key, value in document.meta.items() if is_plain(value)}
                 facts = {**meta, "caption": document.text, "key": document.key}
-                _add(tar, f"{name}.{self.suffix}", encode(open_picture(document.image), self.suffix))
-                _add(tar, f"{name}.txt", document.text.encode())
-                _add(tar, f"{name}.json", json.dumps(facts, ensure_ascii=False).encode())
+                add_member(tar, f"{name}.{self.suffix}", encode(open_picture(document.image), self.suffix))
+                add_member(tar, f"{name}.txt", document.text.encode())
+                add_member(tar, f"{name}.json", json.dumps(facts, ensure_ascii=False).encode())
         return path
 
 
-def _plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a fact about a document can stand in a JSON file."""
     return isinstance(value, (str, int, float, bool, list, tuple)) or value is None
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # no owner and no time: the same data gives the same bytes
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file to a tar that is being written; the same content gives the same bytes."""
+    info = tarfile.TarInfo(name)  # no owner and no time
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))

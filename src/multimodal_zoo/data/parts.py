@@ -6,9 +6,11 @@ from multimodal_zoo.data import benchmark_set as benchmark_set
 from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark
+from multimodal_zoo.data import code_shards as code_shards
 from multimodal_zoo.data import deduplicated as deduplicated
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
+from multimodal_zoo.data import emu3_features as emu3_features
 from multimodal_zoo.data import emu3_processor as emu3_processor
 from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Segment, Video
-from multimodal_zoo.data.size_rule import Emu3ImageTransform
+from multimodal_zoo.data.size_rule import Emu3ImageTransform, UnfitPictureError
+from multimodal_zoo.data.skips import UnusableError
 
 
 class PixelEncoder(Protocol):
@@ -77,11 +78,24 @@ def encode_clip(
         return encoder.encode(batch if device is None else batch.to(device))[0].cpu()
 
 
+def pixels_of(document: Document, transform: Emu3ImageTransform) -> list[Tensor]:
+    """The pixels of a document's still pictures, float (3, height, width) each.
+
+    Raises:
+        UnusableError: a picture that cannot be read or is of a shape that the rule refuses.
+    """
+    try:
+        return transform([segment.image for segment in document.segments if isinstance(segment, Image)])
+    except UnfitPictureError as error:
+        raise UnusableError("picture of a shape that is not encoded", document.key) from error
+
+
 def with_codes(
     documents: Sequence[Document],
     encoder: PixelEncoder,
     transform: Emu3ImageTransform,
     *,
+    pixels: Sequence[Sequence[Tensor]] | None = None,
     pad: bool = False,
     batch_size: int = 8,
     device: torch.device | str | None = None,
@@ -92,18 +106,18 @@ def with_codes(
         documents: any.
         encoder: the visual tokenizer.
         transform: the model's image transform.
+        pixels: of each document, where `pixels_of` has made them already.
         pad: as in `encode_pictures`.
         batch_size: pictures encoded at a time.
         device: where the tokenizer is.
 
     Raises:
-        UnfitPictureError, UnusableError: a picture that cannot be used.
+        UnusableError: a picture that cannot be used.
+        ValueError: a clip that cannot be.
     """
-    pictures = [segment.image for one in documents for segment in one.segments if isinstance(segment, Image)]
-    factor = transform.rule.factor
-    encoded = iter(
-        encode_pictures(encoder, transform(pictures), pad=pad, factor=factor, batch_size=batch_size, device=device)
-    )
+    made = [pixels_of(one, transform) for one in documents] if pixels is None else pixels
+    flat, factor = [one for several in made for one in several], transform.rule.factor
+    encoded = iter(encode_pictures(encoder, flat, pad=pad, factor=factor, batch_size=batch_size, device=device))
 
     def swapped(segment: Segment) -> Segment:
         if isinstance(segment, Image):

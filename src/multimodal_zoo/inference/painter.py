@@ -1,0 +1,149 @@
+"""Pictures and clips by next-token prediction: from prompts to ids, and from ids to pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image as PilImage
+from torch import Tensor
+
+from multimodal_zoo.data.emu3_processor import Emu3Processor
+from multimodal_zoo.decoders.emu3 import Emu3
+from multimodal_zoo.generation.loop import Generated, Progress, Scoring
+from multimodal_zoo.generation.policies import behind_last
+from multimodal_zoo.generation.prompts import left_padded
+from multimodal_zoo.generation.sampling import Sampling, Schedule
+
+#: What the published script draws with (baaivision/Emu3, image_generation.py).
+GUIDANCE = 3.0
+SAMPLING = Sampling(top_k=2048)
+#: Pixels that are decoded at a time, in pictures of one size.
+DECODED_PIXELS = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Sketches:
+    """A batch of pictures while it is drawn.
+
+    Attributes:
+        step: tokens of each picture so far.
+        limit: tokens of the longest.
+        ids: long (pictures, step).
+        grids: (rows, columns) of each picture, or (steps, rows, columns) of each clip.
+        visual: where the visual tokens begin and end in the vocabulary.
+    """
+
+    step: int
+    limit: int
+    ids: Tensor
+    grids: list[tuple[int, ...]]
+    visual: slice
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pictures so far, padding of those that are finished left out."""
+        return sum(min(self.step, tokens_of(grid)) for grid in self.grids)
+
+    def codes(self) -> list[Tensor]:
+        """Each picture's finished rows, long (rows so far, columns), on the CPU; a clip's finished steps."""
+        found = []
+        for row, grid in zip(self.ids.cpu(), self.grids, strict=True):
+            codes = row[(row >= self.visual.start) & (row < self.visual.stop)] - self.visual.start
+            part = math.prod(grid[1:])
+            found.append(codes[: len(codes) // part * part].view(-1, *grid[1:]))
+        return found
+
+
+def tokens_of(grid: Sequence[int]) -> int:
+    """Ids of a picture (rows, columns) or clip (steps, rows, columns) behind its image token, with the end."""
+    if len(grid) == 2:
+        return grid[0] * (grid[1] + 1) + 3
+    return grid[0] * (grid[1] * grid[2] + 1) + 2
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A model and how it draws.
+
+    Attributes:
+        model: with its visual tokenizer.
+        processor: of the model.
+        guidance: scale of classifier-free guidance.
+        sampling: how tokens are chosen.
+    """
+
+    model: Emu3
+    processor: Emu3Processor
+    guidance: Schedule = GUIDANCE
+    sampling: Sampling = SAMPLING
+
+    def paint(
+        self,
+        prompts: Sequence[Sequence[int]],
+        negative: Sequence[Sequence[int]],
+        grids: Sequence[tuple[int, ...]],
+        seeds: Sequence[int],
+        *,
+        given: Sequence[Tensor | None] | None = None,
+        on_token: Callable[[Sketches], None] | None = None,
+    ) -> Generated:
+        """Ids behind prompts that end in an image token.
+
+        Args:
+            prompts: ids of each.
+            negative: ids of what guidance leads away from, one for each.
+            grids: (rows, columns) of each picture, or (steps, rows, columns) of each clip.
+            seeds: one for each.
+            given: codes that are not drawn; see `generation.policies.picture_layout`.
+            on_token: called after every token.
+        """
+        pad, device = self.processor.ids.pad, self.model.decoder.token_embedding.weight.device
+        rows, visual = left_padded(prompts, pad), self.processor.ids.visual
+
+        def tell(progress: Progress) -> None:
+            """Say how far it is."""
+            assert on_token is not None
+            on_token(Sketches(progress.ids.shape[1], progress.limit, progress.ids, list(grids), visual))
+
+        return self.model.generate(
+            rows.to(device),
+            self.model.picture_steps(rows, grids, given),
+            negative=left_padded(negative, pad).to(device),
+            sampling=self.sampling,
+            scoring=Scoring(self.guidance),
+            seeds=seeds,
+            on_token=None if on_token is None else tell,
+        )
+
+    def codes(
+        self, drawn: Generated, grids: Sequence[tuple[int, ...]], prompts: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """The codes of each picture or clip, long of its grid, on the CPU; prompts may hold first ones of them."""
+        known, found = self.processor.ids, []
+        for row, grid, prompt in zip(drawn.ids.cpu(), grids, prompts, strict=True):
+            begun = behind_last(torch.tensor(list(prompt)), known.image_token)
+            whole = torch.cat([begun, row])
+            found.append((whole[known.is_visual(whole)] - known.visual_first).view(*grid))
+        return found
+
+    def pictures(self, codes: Sequence[Tensor]) -> list[PilImage]:
+        """Pictures of codes (rows, columns) each, those of one size decoded together."""
+        device = next(self.model.tokenizer().parameters()).device
+        found: dict[int, PilImage] = {}
+        for shape in dict.fromkeys(one.shape for one in codes):
+            places = [place for place, one in enumerate(codes) if one.shape == shape]
+            pixels = shape.numel() * self.processor.transform.rule.factor**2
+            together = max(1, DECODED_PIXELS // pixels)
+            for start in range(0, len(places), together):
+                part = places[start : start + together]
+                batch = torch.stack([codes[place] for place in part]).to(device)
+                found |= dict(zip(part, self.processor.pictures(self.model.decode(batch).cpu()), strict=True))
+        return [found[place] for place in range(len(codes))]
+
+    def clip(self, codes: Tensor) -> list[PilImage]:
+        """The frames of codes (steps, rows, columns)."""
+        device = next(self.model.tokenizer().parameters()).device
+        return self.processor.pictures(self.model.decode(codes[None].to(device))[0].cpu())

@@ -1,0 +1,116 @@
+"""What drawing and answering share: checks of the model, and prompts from texts and documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from multimodal_zoo.data.documents import Codes, Document, Text
+from multimodal_zoo.data.visual_codes import with_codes
+from multimodal_zoo.decoders.emu3 import Emu3
+
+if TYPE_CHECKING:
+    from multimodal_zoo.data.emu3_processor import Emu3Processor
+
+
+def require_speaker(model: nn.Module, purpose: str) -> tuple[Emu3, Emu3Processor]:
+    """The model and its processor.
+
+    Args:
+        model: any.
+        purpose: what it is needed for, for the error.
+
+    Raises:
+        TypeError: it is no model that reads and writes tokens of pictures, or has no processor.
+    """
+    if not isinstance(model, Emu3):
+        raise TypeError(f"{purpose} needs an Emu3 (emu3_gen, emu3_chat, emu3_tiny, ...), got {type(model).__name__}")
+    processor: Any = getattr(model, "processor", None)
+    if processor is None or not hasattr(processor, "generation_prompt"):
+        raise TypeError(f"{purpose} needs model.processor with a tokenizer (emu3_processor), got {processor!r}")
+    return model, processor
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode, without gradients; afterwards as it was. Gives the device of the weights."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield next(model.parameters()).device
+    finally:
+        model.train(training)
+
+
+def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed for each of several results: the number given and those behind it, or the ones listed.
+
+    Raises:
+        ValueError: another number of them.
+    """
+    seeds = [seed + number for number in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise ValueError(f"seed lists {len(seeds)} for {count} results; give one for each, or a single number")
+    return seeds
+
+
+def for_each(value: Any, count: int, name: str) -> list[Any]:
+    """A value for each of several prompts: a list as it is, anything else repeated.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{name} lists {len(values)} for {count} prompts; give one for each, or one for all")
+    return values
+
+
+def encoded(
+    model: Emu3, processor: Emu3Processor, documents: Sequence[Document], device: torch.device
+) -> list[Document]:
+    """The documents with codes in place of their pictures and clips; the visual tokenizer is needed for these alone."""
+    if all(isinstance(segment, (Text, Codes)) for one in documents for segment in one.segments):
+        return list(documents)
+    vision = model.tokenizer()
+    return with_codes(documents, vision, processor.transform, device=device)
+
+
+def opening(processor: Emu3Processor, size: Sequence[int]) -> list[int]:
+    """What a picture (rows, columns) or clip (steps, rows, columns) begins with: start, size, image token."""
+    ids = processor.ids
+    return [ids.image_start, *processor.text_ids("*".join(map(str, size))), ids.image_token]
+
+
+def prompt_ids(processor: Emu3Processor, document: Document, suffix: str, special: bool) -> list[int]:
+    """Begin, then texts and pictures of a document in their order, and a suffix.
+
+    Args:
+        processor: of the model.
+        document: texts and codes.
+        suffix: put behind the last text.
+        special: as in `Emu3Tokenizer.encode`.
+    """
+    last = max((n for n, segment in enumerate(document.segments) if isinstance(segment, Text)), default=-1)
+    row = [processor.ids.bos]
+    for number, segment in enumerate(document.segments):
+        if isinstance(segment, Text):
+            row += processor.text_ids(segment.text + (suffix if number == last else ""), special)
+        elif isinstance(segment, Codes):
+            row += processor.image_ids(segment.codes)
+    return row
+
+
+def document_of(prompt: str | Document) -> Document:
+    """A document of a text; a document as it is."""
+    return prompt if isinstance(prompt, Document) else Document([Text(prompt)])
+
+
+def text_of(document: Document) -> str:
+    """All texts of a document, one behind the other."""
+    return "".join(segment.text for segment in document.segments if isinstance(segment, Text))

@@ -1,0 +1,166 @@
+"""Drawing pictures from texts, or from texts and pictures, by next-token prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image as PilImage
+from torch import Tensor, nn
+
+from multimodal_zoo.data.documents import Document
+from multimodal_zoo.data.emu3_processor import Emu3Processor
+from multimodal_zoo.generation.sampling import Sampling, Schedule
+from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Painter, Sketches
+from multimodal_zoo.inference.speaking import (
+    document_of,
+    encoded,
+    evaluating,
+    for_each,
+    opening,
+    prompt_ids,
+    require_speaker,
+    seeds_of,
+    text_of,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A picture that a model drew.
+
+    Attributes:
+        image: the picture.
+        codes: long (rows, columns), its visual tokens.
+        ids: long (tokens,), the whole sequence from the begin of the prompt to the end.
+        prompt: the text that it was drawn from, with what was put behind it.
+        seed: with which the same model, prompt and settings draw it again.
+    """
+
+    image: PilImage
+    codes: Tensor
+    ids: Tensor
+    prompt: str
+    seed: int
+
+
+def draw(
+    model: nn.Module,
+    prompts: str | Document | Sequence[str | Document],
+    *,
+    negative: str | Sequence[str] | None = None,
+    ratio: str | Sequence[str] = "1:1",
+    area: int | None = None,
+    guidance: Schedule | None = None,
+    sampling: Sampling | None = None,
+    seed: int | Sequence[int] = 0,
+    per_prompt: int = 1,
+    batch_size: int | None = None,
+    suffix: str | None = None,
+    special: bool = True,
+    given: Sequence[Tensor | None] | None = None,
+    on_token: Callable[[Sketches], None] | None = None,
+) -> list[Drawing]:
+    """Draw pictures.
+
+        model = zoo.create("emu3_tiny")
+        (drawing,) = draw(model, "a red apple", seed=1)
+        drawing.image.save("apple.png")
+
+    A picture does not depend on what is drawn beside it: the same prompt, settings and seed give the same one.
+
+    Args:
+        model: an Emu3 with its visual tokenizer and processor.
+        prompts: texts; or documents of texts and pictures, which the model sees before it draws.
+        negative: what guidance leads away from, one for all or one for each; None takes the processor's.
+        ratio: width to height, one for all or one for each.
+        area: pixels of a picture, within the bounds of `processor.images.rule`; None takes the processor's.
+        guidance: scale of classifier-free guidance, or one for each token; 1 for none; None for the published 3.
+        sampling: how tokens are chosen; None for the published top-k of 2,048.
+        seed: of the first picture, the others have those behind it; or one for each picture.
+        per_prompt: pictures of each prompt, which is read once for all.
+        batch_size: pictures drawn at a time; None for all at once.
+        suffix: put behind each prompt; None takes the processor's.
+        special: whether strings of special tokens in texts become these, as published; if not, they stay text.
+        given: codes of each picture that are not drawn: its first rows, or all with -1 where one is to be drawn.
+        on_token: called after every token.
+
+    Returns:
+        the pictures, those of one prompt behind each other.
+
+    Raises:
+        TypeError: a model that does not draw.
+        ValueError: no visual tokenizer, an area or ratio out of bounds, more tokens than the decoder has positions.
+    """
+    emu3, processor = require_speaker(model, "draw")
+    emu3.tokenizer()
+    asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
+    if not asked or per_prompt < 1:
+        raise ValueError(f"{len(asked)} prompts, {per_prompt} pictures of each: there is nothing to draw")
+    grids = [grid_of(processor, one, area) for one in for_each(ratio, len(asked), "ratio")]
+    behind = processor.prompt_suffix if suffix is None else suffix
+    against = for_each(processor.negative_prompt if negative is None else negative, len(asked), "negative")
+    painter = Painter(emu3, processor, GUIDANCE if guidance is None else guidance, sampling or SAMPLING)
+    with evaluating(emu3) as device:
+        documents = encoded(emu3, processor, [document_of(one) for one in asked], device)
+        wanted = [
+            _Wanted(
+                prompt_ids(processor, document, behind, special) + opening(processor, grid),
+                prompt_ids(processor, document_of(other), "", special) + opening(processor, grid),
+                grid,
+                text_of(document) + behind,
+            )
+            for document, other, grid in zip(documents, against, grids, strict=True)
+            for _ in range(per_prompt)
+        ]
+        return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_token)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One picture that is to be drawn."""
+
+    prompt: list[int]
+    negative: list[int]
+    grid: tuple[int, int]
+    text: str
+
+
+def _in_batches(
+    painter: Painter,
+    wanted: Sequence[_Wanted],
+    seeds: Sequence[int],
+    given: Sequence[Tensor | None] | None,
+    batch_size: int | None,
+    on_token: Callable[[Sketches], None] | None,
+) -> list[Drawing]:
+    known = [None] * len(wanted) if given is None else for_each(list(given), len(wanted), "given")
+    drawings: list[Drawing] = []
+    for start in range(0, len(wanted), batch_size or len(wanted)):
+        part = slice(start, start + (batch_size or len(wanted)))
+        now, dice = wanted[part], seeds[part]
+        prompts, grids = [one.prompt for one in now], [one.grid for one in now]
+        drawn = painter.paint(prompts, [one.negative for one in now], grids, dice, given=known[part], on_token=on_token)
+        codes = painter.codes(drawn, grids, prompts)
+        images = painter.pictures(codes)
+        for number, one in enumerate(now):
+            ids = torch.cat([torch.tensor(one.prompt), drawn.ids[number, : int(drawn.lengths[number])].cpu()])
+            drawings.append(Drawing(images[number], codes[number], ids, one.text, dice[number]))
+    return drawings
+
+
+def grid_of(processor: Emu3Processor, ratio: str, area: int | None) -> tuple[int, int]:
+    """Rows and columns of a picture.
+
+    Raises:
+        ValueError: a ratio or an area out of the bounds of `processor.images.rule`.
+    """
+    rule = processor.transform.rule
+    wanted = processor.image_area if area is None else area
+    if not rule.smallest <= wanted <= rule.largest:
+        raise ValueError(
+            f"area is {wanted} pixels; pictures of this model have {rule.smallest} to {rule.largest} "
+            "(processor.images.rule.smallest and .largest)"
+        )
+    return processor.grid(ratio, wanted)

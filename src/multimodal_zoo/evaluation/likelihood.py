@@ -40,6 +40,30 @@ def continuation_scores(
     return torch.cat(scores)
 
 
+def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Tensor) -> Tensor:
+    """Logarithms of the probabilities of pictures behind their prompts for drawing, per code.
+
+    Line ends and what closes a picture are part of it, and are certain for a model that has learnt to draw.
+
+    Args:
+        model: a model that draws (`Emu3`).
+        processor: its processor.
+        prompts: one per picture.
+        codes: (pictures, rows, columns).
+
+    Returns:
+        (pictures,) float32.
+    """
+    scores = []
+    for prompt, picture in zip(prompts, codes, strict=True):
+        rows, columns = picture.shape
+        whole = processor.image_ids(picture)
+        behind = whole[whole.index(processor.ids.image_token) + 1 :]
+        before = processor.generation_prompt(prompt, (rows, columns))
+        scores.append(continuation_scores(model.decoder, before, [behind]) / picture.numel())
+    return torch.cat(scores)
+
+
 def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
     longest = max(map(len, continuations))
     ids = torch.zeros(len(continuations), longest, dtype=torch.long, device=last.device)

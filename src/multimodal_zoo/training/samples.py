@@ -104,7 +104,7 @@ class SampleSheet(Callback):
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
         write_bytes(path, png)
         for logger in trainer.loggers:
-            _send(logger, png, step)
+            send_sheet(logger, png, step)
 
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -134,7 +134,7 @@ def similarities(
         return matching.image_scores(normalize(image, dim=-1), normalize(text, dim=-1)).float().cpu()
 
 
-def _send(logger: Any, png: bytes, step: int) -> None:
+def send_sheet(logger: Any, png: bytes, step: int) -> None:
     """Hand a picture to the loggers that show pictures."""
     if isinstance(logger, TensorBoardLogger):
         import numpy as np

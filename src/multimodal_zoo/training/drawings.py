@@ -1,0 +1,115 @@
+"""A sheet of pictures that a model draws for fixed validation texts, and what it writes about the true ones."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from multimodal_zoo.data.captions import CaptionSampler, TextCaption
+from multimodal_zoo.data.documents import Codes, Document
+from multimodal_zoo.data.skips import usable
+from multimodal_zoo.files import write_bytes
+from multimodal_zoo.training.ema import find_ema
+from multimodal_zoo.training.samples import send_sheet
+
+
+class DrawingSheet(Callback):
+    """Writes `samples/step_<n>.png`: validation texts, a drawing for each, the true picture, and the model's own words.
+
+    The true picture is what the visual tokenizer makes of its codes, the best that could be drawn.
+
+    Args:
+        every_n_steps: 0 draws at the end only.
+        pictures: rows of the sheet.
+        prompt: makes the prompt of a document; None takes its text.
+        guidance: scale of classifier-free guidance; None takes the published one.
+        seed: of the drawings, the same in each sheet.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        pictures: int = 8,
+        prompt: CaptionSampler | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.every_n_steps = every_n_steps
+        self.pictures = pictures
+        self.prompt = prompt or TextCaption()
+        self.guidance = guidance
+        self.seed = seed
+        self._documents: list[Document] | None = None
+        self._drawn = -1
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw when it is time."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the final state."""
+        self.draw(trainer, pl_module)
+
+    def draw(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the sheet of the current step; every rank must call it, rank 0 writes."""
+        step = trainer.global_step
+        documents = self._choose(trainer)
+        if step == self._drawn or not documents:
+            return
+        self._drawn = step
+        average = find_ema(trainer)
+        with average.applied(pl_module) if average else nullcontext():
+            png = self.sheet(pl_module.model, documents)  # type: ignore[arg-type]
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
+            write_bytes(path, png)
+            for logger in trainer.loggers:
+                send_sheet(logger, png, step)
+
+    def sheet(self, model: nn.Module, documents: list[Document]) -> bytes:
+        """The sheet of some documents with codes and texts, as PNG."""
+        from multimodal_zoo.evaluation.drawing_sheet import drawing_sheet
+        from multimodal_zoo.evaluation.features import evaluating
+        from multimodal_zoo.inference.chat import answer
+        from multimodal_zoo.inference.text_to_image import draw
+
+        prompts = [self.prompt(document, Random(self.seed)) for document in documents]
+        asked = [Document([segment for segment in document.segments if isinstance(segment, Codes)], document.meta)
+                 for document in documents]  # fmt: skip
+        with evaluating(model):
+            drawn = draw(model, prompts, guidance=self.guidance, seed=self.seed)
+            said = answer(model, asked, max_new_tokens=24)
+            true = [self._decoded(model, document.segments[0].codes) for document in asked]  # type: ignore[union-attr]
+        columns = {
+            "drawn": [(one.image, "") for one in drawn],
+            "true picture, and what is written about it": list(zip(true, said, strict=True)),
+        }
+        return drawing_sheet(prompts, columns)
+
+    @staticmethod
+    def _decoded(model: Any, codes: np.ndarray) -> Any:
+        device = next(model.parameters()).device
+        batch = torch.from_numpy(np.asarray(codes, dtype=np.int64))[None]
+        return model.processor.pictures(model.decode(batch.to(device)).float().cpu())[0]
+
+    def _choose(self, trainer: lightning.Trainer) -> list[Document]:
+        """Documents spread evenly over the validation data: the same in every run of a recipe."""
+        if self._documents is None:
+            reader = getattr(getattr(trainer, "datamodule", None), "validation", None)
+            if reader is None or not hasattr(reader, "__getitem__"):
+                self._documents = []
+            else:
+                count = min(self.pictures, len(reader))
+                self._documents = list(usable(reader, [place * len(reader) // count for place in range(count)]))
+        return self._documents

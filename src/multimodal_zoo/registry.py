@@ -154,14 +154,27 @@ def self_contained(config: Any) -> Any:
     Args:
         config: mappings and lists, as `build` takes them.
     """
+    return rewritten(config, "self_contained")
+
+
+def rewritten(config: Any, method: str, *arguments: Any) -> Any:
+    """A configuration in which parts have rewritten their own nodes, children first.
+
+    Args:
+        config: mappings and lists, as `build` takes them.
+        method: name of a static method `(node, *arguments) -> node`; nodes of parts without it are copied as they are.
+        *arguments: what the method gets beside the node.
+    """
     config = _plain(config)
     if isinstance(config, list):
-        return [self_contained(child) for child in config]
+        return [rewritten(child, method, *arguments) for child in config]
     if not isinstance(config, dict):
         return config
-    node = {key: child if key in NOT_ARGUMENTS else self_contained(child) for key, child in config.items()}
-    settle = getattr(find(node["type"]), "self_contained", None) if "type" in node else None
-    return node if settle is None else settle(node)
+    node = {
+        key: child if key in NOT_ARGUMENTS else rewritten(child, method, *arguments) for key, child in config.items()
+    }
+    settle = getattr(find(node["type"]), method, None) if "type" in node else None
+    return node if settle is None else settle(node, *arguments)
 
 
 def _external(target: str, path: str) -> Callable[..., Any]:

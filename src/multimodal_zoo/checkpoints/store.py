@@ -25,6 +25,7 @@ from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming
 from multimodal_zoo.checkpoints.views import View
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
+from multimodal_zoo.registry import rewritten
 
 #: Short names of types, as training scripts have them.
 ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -36,7 +37,8 @@ def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor]
     Args:
         model: as `zoo.create` makes it: its `config` is the model node that rebuilds it, its `variant` and `weights`
             say where it comes from.
-        folder: receives `model.safetensors` and `config.yaml`; replaced if it exists.
+        folder: receives `model.safetensors`, `config.yaml` and the files that parts of the model need (a vocabulary);
+            replaced if it exists. It can be moved as a whole.
         state: the tensors to write instead of the model's own (averaged or gathered ones), under the same names.
 
     Raises:
@@ -62,7 +64,8 @@ def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor]
     def write(temporary: Path) -> None:
         """Weights first: a folder with a configuration is complete."""
         write_safetensors(temporary / WEIGHTS, tensors)
-        (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(facts)))
+        carried = {**facts, "model": rewritten(config, "carry", temporary)}
+        (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(carried)))
 
     return write_folder(folder, write)
 
@@ -91,6 +94,8 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     found = next((source for kind in kinds if (source := kind(local)) is not None), None)
     if found is None:
         found = recognisers.by_names(local) if config is None else Source("a weight file", local, {})
+    if found.kind == recognisers.OURS:
+        found = replace(found, config=rewritten(found.config, "carried", found.path.parent))
     if config is not None:
         found = replace(found, config=dict(config), variant=None)
     if found.average is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
+
+logger = logging.getLogger(__name__)
 
 #: Where one word ends and the next begins (the Emu3 tokenizer's rule): English contractions in any case, letters with
 #: at most one other sign in front, single digits, signs with a blank in front and line ends behind, line ends, blanks.
@@ -179,9 +182,16 @@ class TiktokenFile:
 
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The node of a copy of the file inside `folder`, where it travels with a model's weights."""
-        part = TiktokenFile(node.get("path"), node["size"], node.get("sha256"))
-        (folder / RANKS_FILE).write_bytes(part.file().read_bytes())
+        """The node of a copy of the file inside `folder`, where it travels with a model's weights.
+
+        A file that is not there (weights can be made and saved without texts) leaves the node as it is.
+        """
+        try:
+            content = TiktokenFile(node.get("path"), node["size"]).file().read_bytes()
+        except FileNotFoundError as error:
+            logger.warning("the vocabulary does not travel with the model: %s", error)
+            return dict(node)
+        (folder / RANKS_FILE).write_bytes(content)
         return {**node, "path": RANKS_FILE}
 
     @staticmethod

@@ -92,7 +92,7 @@ def attach(model: nn.Module, config: Mapping[str, Any], weights: str) -> nn.Modu
 def create(
     variant: str,
     *,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Mapping[str, str | Path] | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
@@ -108,7 +108,8 @@ def create(
     Args:
         variant: a name from `list_models()`.
         pretrained: None for random weights (then `model.weights` says so and evaluation refuses them); "published"
-            for the weights that the card names; or a path or `hf://organisation/repository/file`.
+            for the weights that the card names; a path or `hf://organisation/repository/file`; or such a place for
+            each part, `{"decoder": PLACE, "vision_tokenizer": PLACE}`, where a model was published in parts.
         device: a torch device; `meta` allocates nothing.
         dtype: of the weights: a torch type or its name, or "auto" for the file's own. None is float32, to which a file
             of half precision is widened; with `quantize` or `placement` it is "auto".
@@ -138,6 +139,7 @@ def create(
         model = build_model(config, device=device, seed=seed)
         return model if dtype is None else model.to(find_dtype(dtype))
     source, place, sha256 = _opened(variant, config, pretrained)
+    config = source.config
     model = _receiver(config)
     if quantize is None and placement is None:
         load_weights(model, source, device=device, dtype=dtype, sha256=sha256, resize=resize)
@@ -149,20 +151,43 @@ def create(
     return attach(model, config, weights=place).eval()
 
 
-def _opened(variant: str, config: Mapping[str, Any], pretrained: str | Path) -> tuple[Source, str, str | None]:
+def _opened(
+    variant: str, config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]
+) -> tuple[Source, str, str | None]:
     """The checkpoint that `pretrained` means, where it is, and what its file must hash to, if a card says."""
+    from multimodal_zoo.checkpoints.emu3_sources import with_texts
+    from multimodal_zoo.checkpoints.parts import joined
     from multimodal_zoo.checkpoints.store import recognise
     from multimodal_zoo.checkpoints.tables import find_naming
 
-    published = _published(variant, config) if pretrained == "published" else {}
-    place = (
-        "/".join(["hf:/", published["hub"], *filter(None, [published.get("file")])]) if published else str(pretrained)
-    )
-    naming = find_naming(published["naming"]) if "naming" in published else None
+    published = _published(variant, config) if pretrained == "published" else []
+    if len(published) > 1:
+        pretrained = {entry["part"]: _place(entry) for entry in published}
+    if isinstance(pretrained, Mapping):
+        sources = {part: recognise(place, {}) for part, place in pretrained.items()}
+        return joined(config, sources), ", ".join(f"{part}: {place}" for part, place in pretrained.items()), None
+    entry = published[0] if published else {}
+    place = _place(entry) if entry else str(pretrained)
+    naming = find_naming(entry["naming"]) if "naming" in entry else None
     source = recognise(place, config)
+    source = replace(source, config=with_texts(source.config, source.files[0].parent))
     if naming is not None:
         source = replace(source, naming=naming)
-    return source, place, published.get("sha256")
+    return source, place, entry.get("sha256")
+
+
+def _place(published: Mapping[str, Any]) -> str:
+    """Where a card's entry says that the weights are."""
+    return "/".join(["hf:/", published["hub"], *filter(None, [published.get("file")])])
+
+
+def _published(variant: str, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The card's first published weights: `hub`, perhaps `file`, `naming` and `sha256`; several entries if in parts."""
+    published = (config.get("card") or {}).get("weights", {}).get("published") or []
+    if not published:
+        raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
+    parts = [entry for entry in published if "part" in entry] if "part" in published[0] else published[:1]
+    return [entry for entry in parts if len(parts) == 1 or config.get(entry["part"]) is not None]
 
 
 def _receiver(config: Mapping[str, Any]) -> nn.Module:
@@ -177,19 +202,12 @@ def _receiver(config: Mapping[str, Any]) -> nn.Module:
     return _module(config) if unsaved(model) else model
 
 
-def _published(variant: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The card's entry of the first published weights: `hub`, `file`, and perhaps `naming` and `sha256`."""
-    published = (config.get("card") or {}).get("weights", {}).get("published") or []
-    if not published:
-        raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
-    return published[0]
-
-
 def from_pretrained(
     path: str | Path,
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     part: str | None = None,
+    vision_tokenizer: str | Path | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
@@ -201,7 +219,10 @@ def from_pretrained(
             `hf://organisation/repository/file`. Pickles are read with `weights_only=True` only.
         config: for files that do not say what they hold: a variant's name, a model node, or a publisher's own
             configuration as a mapping or the path of its JSON file.
-        part: `image` or `text` for that tower alone, without its projection; the rest is not read.
+        part: `image`, `text`, `decoder` or `vision_tokenizer` for that part alone, without its projection; the rest is
+            not read.
+        vision_tokenizer: for an Emu3 whose decoder is published alone: the place of its visual tokenizer, or of a model
+            that has one. None: the model has none, unless its own folder does.
         device: a torch device; None is the CPU.
         dtype: of the weights: a torch type or its name, or "auto" for the file's own. None is float32, to which a file
             of half precision is widened.
@@ -213,15 +234,25 @@ def from_pretrained(
     """
     from torch import nn
 
+    from multimodal_zoo.checkpoints.parts import with_part
     from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
 
     source = recognise(path, _configuration(config))
+    if vision_tokenizer is not None:
+        source = with_part(source, "vision_tokenizer", recognise(vision_tokenizer))
     node = source.config if part is None else _part_of(source.config, part)
     model = _receiver(node)
     if part is None:
         load_weights(model, source, device=device, dtype=dtype, resize=resize)
     else:
-        load_part(nn.ModuleDict({part: model}), part, source, device=device, dtype=dtype, resize=resize)
+        load_part(
+            nn.ModuleDict({part: model}),
+            part,
+            source.parts.get(part, source),
+            device=device,
+            dtype=dtype,
+            resize=resize,
+        )
     # weights that were random when they were saved stay so: evaluation goes on refusing them
     untrained = source.weights is not None and source.weights.startswith("random")
     return attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path)).to(device).eval()
@@ -239,11 +270,11 @@ def _configuration(config: Mapping[str, Any] | str | Path | None) -> Mapping[str
 
 
 def _part_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The node of one tower, with what must travel with its weights."""
+    """The node of one part, with what must travel with its weights."""
     from multimodal_zoo.checkpoints.parts import PARTS
 
-    if part not in PARTS or part not in config:
-        there = " or ".join(key for key in PARTS if key in config) or "nothing: the model has no towers"
+    if part not in PARTS or config.get(part) is None:
+        there = " or ".join(key for key in PARTS if config.get(key)) or "nothing: the model has no parts"
         raise ValueError(f"part={part!r}: expected {there}")
     return {**config[part], **{key: config[key] for key in ("processor", "card") if key in config}}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables import clip_config, declip_config, eva_clip_config
+from multimodal_zoo.checkpoints.tables import clip_config, declip_config, emu3_config, eva_clip_config
+from multimodal_zoo.checkpoints.tables.causal_decoder_config import is_causal, node_from_hf
 
 Node = dict[str, Any]
 
@@ -17,7 +18,8 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
     """The complete model node that a configuration means.
 
     Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
-    or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository.
+    or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository; `config.json` of Emu3, of
+    its visual tokenizer and of decoders of the LLaMA family.
 
     Args:
         config: the content, or the path of a JSON file.
@@ -42,12 +44,27 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         return eva_clip_config.hub_node(config)
     if config.get("model_type") == "clip" or "vision_config" in config:
         return clip_config.sizes_from_hf(config).node()
+    if (found := _token_node(config)) is not None:
+        return found
     keys = ", ".join(str(key) for key in list(config)[:8])
     raise UnknownCheckpoint(
         "config: looked for a model node (`type`), the configuration of EVA-CLIP or open_clip (`vision_cfg`, "
-        "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`); "
-        f"found the keys {keys}"
+        "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`), or "
+        f"one whose model_type is Emu3's or of the LLaMA family; found model_type {config.get('model_type')!r} and the "
+        f"keys {keys}"
     )
+
+
+def _token_node(config: Mapping[str, Any]) -> Node | None:
+    """The node of a `config.json` of Emu3 or of a decoder alone."""
+    kind = config.get("model_type")
+    if kind == "Emu3":
+        return emu3_config.published_node(config)
+    if kind == "emu3":
+        return emu3_config.transformers_node(config)
+    if kind in emu3_config.VISION_TYPES:
+        return emu3_config.vision_only_node(config)
+    return node_from_hf(config) if is_causal(config) else None
 
 
 def open_clip_node(config: Mapping[str, Any]) -> Node:

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.checkpoints.errors import CheckpointError
-from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.errors import CheckpointError, UnknownCheckpoint
+from multimodal_zoo.checkpoints.pieces import WRITERS, Piece
 from multimodal_zoo.checkpoints.store import save_model
-from multimodal_zoo.checkpoints.tables import NAMINGS, declip, declip_write, eva_clip, eva_clip_write
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 
 #: What `naming` is called that needs no table: this library's names, with `config.yaml`.
 OURS = "ours"
 #: Largest file before the tensors are spread over several, in bytes.
 SHARD_SIZE = 5_000_000_000
-#: naming -> name of the weight file (without suffix), name of the configuration file, and what makes its content.
-_WRITERS: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
-    **{
-        naming.name: ("model", "eva_clip.json", eva_clip_write.original_config)
-        for naming in (eva_clip.ORIGINAL, eva_clip.ROOT_TEXT, eva_clip.TEXT_SCALE)
-    },
-    eva_clip.HUB.name: ("model", "config.json", eva_clip_write.hub_config),
-    eva_clip.HUB_SCALED.name: ("model", "config.json", eva_clip_write.hub_scaled_config),
-    **{
-        naming.name: ("open_clip_model", "open_clip_config.json", eva_clip_write.open_clip_config)
-        for naming in (eva_clip.OPEN_CLIP_PACKED, eva_clip.OPEN_CLIP_SEPARATE)
-    },
-    **{naming.name: ("model", "declip.json", declip_write.original_config) for naming in declip.ALL},
-}
+
 FORMATS = ("safetensors", "pt")
 
 
@@ -64,27 +50,35 @@ def write_published(
         raise ValueError(f"out={folder}: the folder is not empty; name another")
     if naming == OURS:
         return save_model(model, folder)
-    stem, config_name, _ = _WRITERS[naming]
     try:
-        config, state = _published(model, naming)
+        pieces = _published(model, naming)
     except CheckpointError as error:
-        fitting = ", ".join([OURS, *(name for name in _WRITERS if _expresses(model, name))])
+        fitting = ", ".join([OURS, *(name for name in WRITERS if _expresses(model, name))])
         raise type(error)(f"naming={naming}: {error}; this model can be written as {fitting}") from error
 
     def write(temporary: Path) -> None:
         """Weights first: a folder with a configuration is complete."""
-        if format == "pt":
-            torch.save({name: tensor.clone() for name, tensor in state.items()}, temporary / f"{stem}.pt")
-        else:
-            write_shards(temporary, stem, state, shard_size)
-        (temporary / config_name).write_text(json.dumps(config, indent=2) + "\n")
+        for piece, config, state in pieces:
+            place = temporary / piece.folder
+            place.mkdir(exist_ok=True)
+            if format == "pt":
+                torch.save({name: tensor.clone() for name, tensor in state.items()}, place / f"{piece.stem}.pt")
+            else:
+                write_shards(place, piece.stem, state, shard_size)
+            if piece.beside is not None:
+                piece.beside(model.config, place)  # type: ignore[arg-type]
+            (place / piece.config_name).write_text(json.dumps(config, indent=2) + "\n")
 
     return write_folder(folder, write)
 
 
-def _published(model: nn.Module, naming: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors under a publisher's names."""
-    return _WRITERS[naming][2](model.config), published_state(model, NAMINGS[naming])  # type: ignore[arg-type]
+def _published(model: nn.Module, naming: str) -> list[tuple[Piece, dict[str, Any], dict[str, Tensor]]]:
+    """What is written, with configurations and tensors under a publisher's names."""
+    node: Mapping[str, Any] = model.config  # type: ignore[assignment]
+    pieces = [piece for piece in WRITERS[naming] if piece.concerns(node)]
+    if not pieces:
+        raise UnknownCheckpoint(f"the model has no {' and no '.join(str(one.part) for one in WRITERS[naming])}")
+    return [(piece, piece.configuration(node), piece.state(model)) for piece in pieces]
 
 
 def _expresses(model: nn.Module, naming: str) -> bool:
@@ -97,19 +91,7 @@ def _expresses(model: nn.Module, naming: str) -> bool:
 
 def names() -> list[str]:
     """What `naming` may be."""
-    return [OURS, *_WRITERS]
-
-
-def published_state(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
-    """A model's tensors under their published names, as views of the model's own.
-
-    Raises:
-        CheckpointError: tensors that the table has no name for, all listed.
-    """
-    try:
-        return naming.save(model.state_dict())
-    except CheckpointError as error:
-        raise type(error)(f"naming={naming.name} cannot express this model: {error}") from error
+    return [OURS, *WRITERS]
 
 
 def write_shards(folder: Path, stem: str, state: Mapping[str, Tensor], shard_size: int = SHARD_SIZE) -> list[Path]:

@@ -225,6 +225,7 @@ def unsaved(model: nn.Module) -> list[str]:
 def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
     """What the file looks like instead, and whether resizing would make it fit."""
     from multimodal_zoo.checkpoints.guess import guess_variant
+    from multimodal_zoo.checkpoints.parts import PARTS
     from multimodal_zoo.checkpoints.resizing import resizable
     from multimodal_zoo.checkpoints.tables.declip_config import OPENAI_ROWS, OPENAI_VOCABULARY
 
@@ -233,6 +234,12 @@ def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], na
     if names and names <= resizable(model).keys() and not (result.unexpected or result.missing):
         why = "these follow from the image size and the patch size"
         lines.append(f"{why}; resize=True interpolates them, on the command line resize=true")
+    first, lacking = ({name.split(".")[0] for name in group} for group in (result.matched, result.missing))
+    if others := sorted((lacking - first) & set(PARTS)) if first & set(PARTS) else []:
+        places = ", ".join(f'"{part}": PLACE' for part in sorted((lacking | first) & set(PARTS)))
+        lines.append(
+            f"it holds nothing of {' and '.join(others)}; pretrained={{{places}}} takes parts from several files"
+        )
     if any(found[:1] == (OPENAI_ROWS,) and wanted[0] == OPENAI_ROWS + 1 for _, found, wanted in result.misshapen):
         lines.append(OPENAI_VOCABULARY)
     try:

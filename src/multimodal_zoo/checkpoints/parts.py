@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import State
 from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.source import OURS, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings, rank_namings
+from multimodal_zoo.checkpoints.tables.emu3_config import with_vision
 from multimodal_zoo.checkpoints.views import Change, View
 
 #: Parts of a model that can be loaded alone.
@@ -57,6 +61,50 @@ def readable(model: nn.Module, source: Source) -> tuple[Source | Joined, Naming 
     equal = [source.naming, *best_namings(shapes, NAMINGS.values())]
     fitting = (naming for naming in equal if account(model, shapes, naming).exact)
     return source, next(fitting, source.naming)
+
+
+def joined(config: Mapping[str, Any], sources: Mapping[str, Source]) -> Source:
+    """Checkpoints of a model's parts as one, for the model of a node; a vocabulary beside one of them is taken along.
+
+    Args:
+        config: the model node.
+        sources: part of the model -> the checkpoint that fills it.
+
+    Raises:
+        ValueError: no parts, or one that the model lacks.
+    """
+    from multimodal_zoo.checkpoints.emu3_sources import with_texts
+
+    there = [part for part in PARTS if config.get(part) is not None]
+    if not sources or (unknown := sorted(set(sources) - set(there))):
+        named = unknown[0] if sources else "nothing"
+        raise ValueError(f"pretrained names {named}; the model's parts are {', '.join(there) or 'none'}")
+    node = dict(config)
+    for source in sources.values():
+        node = with_texts(node, source.files[0].parent)
+    return Source("checkpoints of parts", next(iter(sources.values())).path, node, parts=dict(sources))
+
+
+def with_part(source: Source, part: str, other: Source) -> Source:
+    """A checkpoint of a model with one part from another checkpoint, its configuration included.
+
+    Args:
+        source: of a model with decoder and visual tokenizer, or with the decoder alone.
+        part: `vision_tokenizer`.
+        other: of that part alone, or of a model that has it.
+
+    Raises:
+        UnknownCheckpoint: the model takes no such part, or `other` has none.
+    """
+    node = other.config if other.config.get("type") != source.config.get("type") else other.config.get(part)
+    if source.config.get("type") != "emu3" or part != "vision_tokenizer":
+        kind = source.config.get("type", source.kind)
+        raise UnknownCheckpoint(f"{source.path}: {part} is a part of an Emu3; this is {kind}")
+    if not node or node.get("type") != "emu3_vision_tokenizer":
+        raise UnknownCheckpoint(f"{part}={other.path}: expected a visual tokenizer, found {other.kind}")
+    config = with_vision(source.config, {**node, "processor": other.config.get("processor")})
+    rest = source.parts or {"decoder": source}
+    return replace(source, config=config, parts={**rest, part: other})
 
 
 def receiver(model: nn.Module, names: Sequence[str]) -> nn.ModuleDict:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import declip_sources, eva_sources
+from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources
 from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
@@ -93,6 +93,7 @@ PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
     open_clip_folder,
     eva_sources.hub_folder,
     hf_folder,
+    emu3_sources.folder,
     eva_sources.original_file,
     declip_sources.original_file,
 )
@@ -101,7 +102,7 @@ _LOOKED_FOR = (
     "model/ or checkpoints/last.ckpt (a training run)",
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
-    'config.json with model_type "clip" (Hugging Face) or of EvaCLIPModel',
+    'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, of Emu3 or of a decoder like LLaMA',
     "EVA-CLIP's or DeCLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",
 )

@@ -1,4 +1,4 @@
-"""The model that training starts from: random, from one file, or its towers from files of their own."""
+"""The model that training starts from: random, from one file, or its parts from files of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from multimodal_zoo.checkpoints.listing import listed
 from multimodal_zoo.checkpoints.load import Accounting
+from multimodal_zoo.checkpoints.parts import PARTS
 from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
 from multimodal_zoo.training.deferred import StartValues, deferred_model
 from multimodal_zoo.zoo import build_model, from_pretrained
@@ -18,7 +19,7 @@ from multimodal_zoo.zoo import build_model, from_pretrained
 log = logging.getLogger(__name__)
 
 #: What `initial_weights` may name beside a single place.
-KEYS = ("model", "image", "text", "resize")
+KEYS = ("model", *PARTS, "resize")
 
 
 def initial_model(
@@ -26,9 +27,9 @@ def initial_model(
 ) -> tuple[nn.Module, StartValues | None]:
     """The recipe's model with its processor, and with the weights that `initial_weights` names.
 
-    That is a place (a path or hf://...) of a whole model, or a mapping: `model`, a whole model; `image` and `text`, a
-    file of any known naming from which that tower alone is taken, without projection; `resize`, whether positions and
-    patch kernels of other sizes are interpolated.
+    That is a place (a path or hf://...) of a whole model, or a mapping: `model`, a whole model; `image`, `text`,
+    `decoder` and `vision_tokenizer`, a file of any known naming from which that part alone is taken, without a
+    projection; `resize`, whether positions and patch kernels of other sizes are interpolated.
 
     Under a strategy that shards parameters the model's matrices are on the meta device, or memory-mapped from the
     files in their own type; `sharding.shard` and `sharding.settle` give each rank its part. The values are the same as
@@ -57,7 +58,7 @@ def initial_model(
     else:
         model, start = _deferred(config, seed) if deferring else (build_model(config, seed=seed), None)
     filled: set[str] = set()
-    for part in [part for part in ("image", "text") if part in places]:
+    for part in [part for part in PARTS if part in places]:
         result = load_part(model, part, places[part], dtype=None if start is None else "auto", resize=resize)
         filled.update(result.matched)
         say(_account(part, places[part], result))

@@ -7,6 +7,7 @@ from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.declip_config import original_node
+from multimodal_zoo.checkpoints.tables.differences import differences
 
 Node = dict[str, Any]
 #: Keys of a node that change neither the tensors nor what they compute.
@@ -23,7 +24,7 @@ def original_config(node: Mapping[str, Any]) -> Node:
         config = {"image_encode": _image(node), "text_encode": _text(node), "clip": _clip(node)}
     except (KeyError, TypeError) as error:
         raise UnknownCheckpoint(f"no model of DeCLIP's repository: it has no {error} where one has") from error
-    if differing := _differences(_compared(node), _compared(original_node(config))):
+    if differing := differences(_compared(node), _compared(original_node(config))):
         raise UnknownCheckpoint(f"DeCLIP's configuration has no key for {', '.join(differing[:5])}")
     return config
 
@@ -86,10 +87,3 @@ def _compared(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: _compared(value) for key, value in node.items() if key not in _ELSEWHERE and value is not None}
     return [_compared(value) for value in node] if isinstance(node, (list, tuple)) else node
-
-
-def _differences(ours: Any, again: Any, place: str = "model") -> list[str]:
-    if isinstance(ours, Mapping) and isinstance(again, Mapping):
-        keys = [*ours, *(key for key in again if key not in ours)]
-        return [found for key in keys for found in _differences(ours.get(key), again.get(key), f"{place}.{key}")]
-    return [] if ours == again else [f"{place}={ours}"]

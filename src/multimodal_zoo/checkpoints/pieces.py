@@ -1,0 +1,136 @@
+"""What a naming writes: for each, the files of a folder and the configuration that its readers expect."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from multimodal_zoo.checkpoints.emu3_sources import VISION_FOLDER
+from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.tables import (
+    causal_decoder,
+    declip,
+    declip_write,
+    emu3,
+    emu3_vision,
+    emu3_write,
+    eva_clip,
+    eva_clip_write,
+)
+from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config
+from multimodal_zoo.registry import build
+from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
+from multimodal_zoo.tokenizers.vocabularies import RANKS_FILE, VISION_FILE, ranks_text
+
+log = logging.getLogger(__name__)
+Node = Mapping[str, Any]
+
+
+class Piece(NamedTuple):
+    """What is written into one folder.
+
+    Attributes:
+        naming: the table from the files' names to ours.
+        config: makes the configuration from the model node, or from that of `part`.
+        config_name: its file.
+        stem: name of the weight file, without suffix.
+        part: the part of the model whose tensors are written; None for all. A model without it skips the piece.
+        own: whether `config` takes the node of `part` instead of the model's.
+        folder: where, inside the folder that is asked for.
+        beside: writes further files into the folder, given the model node.
+    """
+
+    naming: Naming
+    config: Callable[[Node], dict[str, Any]]
+    config_name: str = "config.json"
+    stem: str = "model"
+    part: str | None = None
+    own: bool = False
+    folder: str = "."
+    beside: Callable[[Node, Path], None] | None = None
+
+    def concerns(self, node: Node) -> bool:
+        """Whether a model has what the piece writes."""
+        return self.part is None or node.get(self.part) is not None
+
+    def configuration(self, node: Node) -> dict[str, Any]:
+        """The configuration of a model.
+
+        Raises:
+            CheckpointError: a model that it cannot describe.
+        """
+        return self.config(node[self.part] if self.own and self.part is not None else node)
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """A model's tensors under their published names, as views of the model's own.
+
+        Raises:
+            CheckpointError: tensors that the table has no name for, all listed.
+        """
+        state = model.state_dict()
+        if self.part is not None:
+            state = {name: tensor for name, tensor in state.items() if name.startswith(f"{self.part}.")}
+        try:
+            return self.naming.save(state)
+        except CheckpointError as error:
+            raise type(error)(f"naming={self.naming.name} cannot express this model: {error}") from error
+
+
+def _vocabulary(node: Node, folder: Path) -> None:
+    """The two files of Emu3's tokenizer."""
+    texts = (node.get("processor") or {}).get("texts")
+    if not texts:
+        return
+    try:
+        ranks = build(texts, path="model.processor.texts").vocabulary.ranks()
+    except FileNotFoundError as error:
+        log.warning("%s is not written: %s", RANKS_FILE, error)
+        return
+    (folder / RANKS_FILE).write_text(ranks_text(ranks))
+    visual = (f"<|visual token {code:06d}|>" for code in range(texts["codebook_size"]))
+    (folder / VISION_FILE).write_text("".join(f"{word}\n" for word in (*SPECIAL[-3:], *visual)))
+
+
+def _transform(node: Node, folder: Path) -> None:
+    """The configuration of Emu3's picture transform."""
+    config = emu3_write.preprocessor_config(node)
+    if config is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _both(node: Node, folder: Path) -> None:
+    _vocabulary(node, folder)
+    _transform(node, folder)
+
+
+_VISION = "vision_tokenizer"
+#: naming -> what is written under that name.
+WRITERS: dict[str, tuple[Piece, ...]] = {
+    **{
+        naming.name: (Piece(naming, eva_clip_write.original_config, "eva_clip.json"),)
+        for naming in (eva_clip.ORIGINAL, eva_clip.ROOT_TEXT, eva_clip.TEXT_SCALE)
+    },
+    eva_clip.HUB.name: (Piece(eva_clip.HUB, eva_clip_write.hub_config),),
+    eva_clip.HUB_SCALED.name: (Piece(eva_clip.HUB_SCALED, eva_clip_write.hub_scaled_config),),
+    **{
+        naming.name: (Piece(naming, eva_clip_write.open_clip_config, "open_clip_config.json", "open_clip_model"),)
+        for naming in (eva_clip.OPEN_CLIP_PACKED, eva_clip.OPEN_CLIP_SEPARATE)
+    },
+    **{naming.name: (Piece(naming, declip_write.original_config, "declip.json"),) for naming in declip.ALL},
+    causal_decoder.LLAMA.name: (Piece(causal_decoder.LLAMA, decoder_config),),
+    emu3.EMU3.name: (  # published in two repositories; the second has its place inside the first
+        Piece(emu3.EMU3, emu3_write.published_config, part="decoder", beside=_vocabulary),
+        Piece(emu3.EMU3, emu3_write.vision_config, part=_VISION, own=True, folder=VISION_FOLDER, beside=_transform),
+    ),
+    **{
+        naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both),)
+        for naming in (emu3.HF, emu3.TRANSFORMERS)
+    },
+    emu3_vision.EMU3_VISION.name: (Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform),),
+}

@@ -88,5 +88,5 @@ class Emu3VisionEncoder(nn.Module):
         return self.conv_out(swish(self.norm_out(self.middle(features))))
 
     def forward(self, clip: Tensor) -> Tensor:
-        """What `frames` gives as clips, `(batch, latent_width, frames, h, w)`, to `(batch, latent_width, time, h, w)`."""
+        """What `frames` gives, a clip `(batch, latent_width, frames, h, w)`, to `(batch, latent_width, time, h, w)`."""
         return self.temporal(clip)

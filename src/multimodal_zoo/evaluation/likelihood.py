@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from multimodal_zoo.nn.cache import KVCache
 
 
+@torch.no_grad()
 def continuation_scores(
     decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
 ) -> Tensor:
@@ -73,16 +74,7 @@ def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[
         real[row, : len(tokens)] = True
     hidden = last.expand(len(ids), -1, -1)
     if longest > 1:
-        cache = _repeated(decoder, start, len(ids), len(start) + longest - 1)
+        cache = start.taken(torch.zeros(len(ids), dtype=torch.long, device=ids.device), len(start) + longest - 1)
         hidden = torch.cat([hidden, decoder(ids[:, :-1], cache=cache)], dim=1)
     found = decoder.head(hidden).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
     return (found * real).sum(dim=1)
-
-
-def _repeated(decoder: Any, start: KVCache, batch: int, capacity: int) -> KVCache:
-    """A cache for `batch` rows that all begin with what a cache of one row holds."""
-    cache: KVCache = decoder.cache(batch, capacity)
-    cache.block[..., : len(start), :] = start.block[..., : len(start), :]
-    for layer in cache.layers:
-        layer.length = len(start)
-    return cache

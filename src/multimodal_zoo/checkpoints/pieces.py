@@ -89,7 +89,7 @@ def _vocabulary(node: Node, folder: Path) -> None:
         return
     try:
         ranks = build(texts, path="model.processor.texts").vocabulary.ranks()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         log.warning("%s is not written: %s", RANKS_FILE, error)
         return
     (folder / RANKS_FILE).write_text(ranks_text(ranks))

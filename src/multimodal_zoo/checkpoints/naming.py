@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
-from multimodal_zoo.checkpoints.patterns import Pattern
+from multimodal_zoo.checkpoints.patterns import Pattern, pattern
 from multimodal_zoo.checkpoints.rules import Fallback, Rule
 
 State = dict[str, Tensor]
@@ -84,12 +84,16 @@ class Translator:
         self._made: dict[str, torch.Size] = {}
         self._waiting: dict[tuple[int, tuple[str, ...]], dict[int, tuple[str, Tensor]]] = {}
         self._sources = [
-            (i, k, Pattern(name))
+            (i, k, pattern(name))
             for i, rule in enumerate(naming.rules)
             for k, name in enumerate(rule.ours if reverse else rule.theirs)
         ]
         self._exact = {p.text: (i, k) for i, k, p in self._sources if not p.holes}
-        self._open = [(i, k, p) for i, k, p in self._sources if p.holes]
+        self._open: dict[str, list[tuple[int, int, Pattern]]] = {}
+        for i, k, p in self._sources:
+            if p.holes:  # by the first word of the name, so that few are tried
+                word, dot, _ = p.head.partition(".")
+                self._open.setdefault(word if dot else "", []).append((i, k, p))
 
     @property
     def incomplete(self) -> list[str]:
@@ -141,7 +145,7 @@ class Translator:
     def _fallbacks(self) -> State:
         made: State = {}
         for one in self.naming.fallbacks:
-            beside, ours = Pattern(one.beside), Pattern(one.ours)
+            beside, ours = pattern(one.beside), pattern(one.ours)
             for name, shape in self._made.items():
                 fill = beside.match(name)
                 if fill is not None and (lacking := ours.fill(fill)) not in self._made:
@@ -151,7 +155,8 @@ class Translator:
         return made
 
     def _claim(self, name: str) -> tuple[int, int, tuple[str, ...]] | None:
-        claims = [(i, k, fill) for i, k, p in self._open if (fill := p.match(name)) is not None]
+        near = (*self._open.get(name.partition(".")[0], ()), *self._open.get("", ()))
+        claims = [(i, k, fill) for i, k, p in near if (fill := p.match(name)) is not None]
         if name in self._exact:
             claims.append((*self._exact[name], ()))
         if len(claims) > 1:
@@ -168,7 +173,7 @@ class Translator:
                 raise
             shapes = [tuple(tensor.shape) for tensor in tensors]
             raise CheckpointError(f"{self.naming.name}: {name} {shapes} does not fit {rule}: {error}") from error
-        named = {Pattern(target).fill(fill): tensor for target, tensor in zip(targets, made, strict=True)}
+        named = {pattern(target).fill(fill): tensor for target, tensor in zip(targets, made, strict=True)}
         if twice := self._made.keys() & named.keys():
             raise CheckpointError(
                 f"{self.naming.name}: {name} would give {sorted(twice)}, which other tensors gave already"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache, cached_property
 
 
 class Pattern:
@@ -22,12 +22,19 @@ class Pattern:
         return tuple(re.findall(r"\{\}|\*", self.text))
 
     @cached_property
+    def head(self) -> str:
+        """What every name that fits begins with: the text before the first placeholder."""
+        return re.split(r"\{\}|\*", self.text, maxsplit=1)[0]
+
+    @cached_property
     def _expression(self) -> re.Pattern[str]:
         inner = {"{}": r"(\d+)", "*": "(.+)"}
         return re.compile("".join(inner.get(p, re.escape(p)) for p in re.split(r"(\{\}|\*)", self.text)))
 
     def match(self, name: str) -> tuple[str, ...] | None:
         """What the placeholders stand for in `name`, or None if it does not fit."""
+        if not name.startswith(self.head):
+            return None
         found = self._expression.fullmatch(name)
         return found.groups() if found else None
 
@@ -35,3 +42,9 @@ class Pattern:
         """The name with its placeholders replaced, in order."""
         pieces = re.split(r"\{\}|\*", self.text)
         return "".join(a + b for a, b in zip(pieces, (*values, ""), strict=True))
+
+
+@cache
+def pattern(text: str) -> Pattern:
+    """The pattern of a text, made once: all tables together have more than `re` remembers."""
+    return Pattern(text)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
-from multimodal_zoo.checkpoints.patterns import Pattern
+from multimodal_zoo.checkpoints.patterns import pattern
 
 Move = Callable[[list[Tensor]], list[Tensor]]
 
@@ -42,7 +42,7 @@ class Rule:
     copies: bool = False
 
     def __post_init__(self) -> None:
-        if len({Pattern(name).holes for name in (*self.theirs, *self.ours)}) > 1:
+        if len({pattern(name).holes for name in (*self.theirs, *self.ours)}) > 1:
             raise ValueError(f"{self}: every name of a rule needs the same placeholders ({{}} and *) in the same order")
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ def filled(ours: str, value: Tensor | float) -> Rule:
 
     The name holds no placeholder: nothing of theirs would say what it stands for.
     """
-    if Pattern(ours).holes:
+    if pattern(ours).holes:
         raise ValueError(f"filled({ours!r}): a filled tensor needs a complete name, without {{}} and *")
     expected = torch.as_tensor(value, dtype=torch.float32 if isinstance(value, float) else None)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image
 
 from multimodal_zoo.data.processor import ImageTextProcessor
 from multimodal_zoo.data.transforms import ImageTransform
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests' own samples
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -14,6 +14,9 @@ from multimodal_zoo.data.token_batches import fit, padded_batch, rows_batch
 from multimodal_zoo.data.token_sequences import TokenSample
 from multimodal_zoo.objectives.batch import TokenBatch
 
+#: Rows of samples beyond a batch from which packing chooses: 1 leaves twice as much padding, 8 hardly less.
+AHEAD = 4
+
 
 class Assembly(Protocol):
     """How waiting samples become a batch."""
@@ -55,7 +58,8 @@ class PaddedRows:
 class PackedRows:
     """Several samples in each row, none of them cut: pretraining data as in the report (section 2.4).
 
-    One row more than a batch has is looked at, so that short samples fill what long ones leave.
+    A few rows more than a batch has are looked at, so that short samples fill what long ones leave; the sample that has
+    waited longest is always served.
 
     Args:
         rows: rows of a batch.
@@ -68,11 +72,11 @@ class PackedRows:
 
     def ready(self, waiting: list[TokenSample]) -> bool:
         """See `Assembly`."""
-        return sum(len(sample.ids) for sample in waiting) >= (self.rows + 1) * self.room
+        return sum(len(sample.ids) for sample in waiting) >= (self.rows + AHEAD) * self.room
 
     def batch(self, waiting: list[TokenSample], old: int) -> tuple[TokenBatch, list[TokenSample]]:
         """See `Assembly`."""
-        placed, over = fit([len(sample.ids) for sample in waiting], old, self.rows, self.room)
+        placed, over = fit([len(sample.ids) for sample in waiting], min(old, 1), self.rows, self.room)
         rows = [[waiting[i] for i in row] for row in placed]
         return rows_batch(rows, self.pad_id), [waiting[i] for i in over]
 

@@ -209,6 +209,7 @@ def test_codes_that_do_not_fit() -> None:
         ({"temporal_factor": 3}, "temporal_factor is 3"),
         ({"attention_levels": [2]}, "attention_levels"),
         ({"multipliers": []}, "multipliers"),
+        ({"depth": 0}, "depth is 0"),
         ({"latent_width": 6}, "quantizer.width is 4, decoder.latent_width 6"),
     ],
 )

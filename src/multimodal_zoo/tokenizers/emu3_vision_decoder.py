@@ -47,7 +47,7 @@ class Emu3VisionDecoder(nn.Module):
         kernel: str = "sdpa",
     ) -> None:
         super().__init__()
-        check_levels("decoder", multipliers, attention_levels)
+        check_levels("decoder", multipliers, depth, attention_levels)
         widths = [width * factor for factor in multipliers]
         before = [*widths[1:], widths[-1]]
         self.channels, self.latent_width = channels, latent_width

@@ -11,12 +11,14 @@ from multimodal_zoo.tokenizers.emu3_vision_blocks import Downsample, GroupNorm, 
 from multimodal_zoo.tokenizers.emu3_vision_temporal import TemporalDown
 
 
-def check_levels(part: str, multipliers: Sequence[int], attention_levels: Sequence[int]) -> None:
-    """Refuse levels that do not exist.
+def check_levels(part: str, multipliers: Sequence[int], depth: int, attention_levels: Sequence[int]) -> None:
+    """Refuse levels that cannot be.
 
     Raises:
-        ValueError: no level, or attention at one that is not there.
+        ValueError: no level, levels without blocks, or attention at a level that is not there.
     """
+    if depth < 1:
+        raise ValueError(f"{part}.depth is {depth}; expected at least 1 residual block per resolution")
     if not multipliers:
         raise ValueError(f"{part}.multipliers is empty; expected one factor on the width per resolution")
     if strange := [level for level in attention_levels if not 0 <= level < len(multipliers)]:
@@ -57,7 +59,7 @@ class Emu3VisionEncoder(nn.Module):
         kernel: str = "sdpa",
     ) -> None:
         super().__init__()
-        check_levels("encoder", multipliers, attention_levels)
+        check_levels("encoder", multipliers, depth, attention_levels)
         widths, last = [width * factor for factor in multipliers], len(multipliers) - 1
         self.channels, self.latent_width = channels, latent_width
         self.spatial_factor, self.temporal_factor = 2**last, temporal_factor

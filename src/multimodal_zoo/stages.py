@@ -45,8 +45,9 @@ def declared(loader: ConfigLoaderImpl, recipe: str | None) -> tuple[list[str], l
         seen.add(name)
         if found is None:
             continue
-        stages |= dict.fromkeys(map(str, found.config.get("stages") or {}))
-        others |= dict.fromkeys(map(str, found.config))
+        node: Any = found.config
+        stages |= dict.fromkeys(map(str, node.get("stages") or {}))
+        others |= dict.fromkeys(map(str, node))
         for entry in found.defaults_list or ():
             if isinstance(entry, ConfigDefault) and entry.path not in (None, "_self_"):
                 names.append(str(PurePosixPath("/", *PurePosixPath(name).parts[:-1], entry.path))[1:])

@@ -16,7 +16,7 @@ from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.features import Counter, batched, evaluating
 from multimodal_zoo.evaluation.likelihood import continuation_scores
 from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ranks, recall_at
-from multimodal_zoo.evaluation.result import Picture, Result, Table
+from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
 from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.registry import EVALUATORS
@@ -125,7 +125,9 @@ class Captioning:
         )
         kinds = {"choice": "likelihood behind the picture", "gain": "gain over the text alone"}
         columns = [*(f"R@{k}" for k in PLACES), "median_rank"]
-        rows = [(title, *(metrics[f"{kind}_{column}"] for column in columns)) for kind, title in kinds.items()]
+        rows: list[tuple[Cell, ...]] = [
+            (title, *(metrics[f"{kind}_{column}"] for column in columns)) for kind, title in kinds.items()
+        ]
         rows.append(("chance", *(min(1.0, k / choices) for k in PLACES), (choices + 1) / 2))
         chosen = Table(f"choice among {choices} texts", ("by", *(c.replace("_", " ") for c in columns)), rows)
         return Result(

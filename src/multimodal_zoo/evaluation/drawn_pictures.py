@@ -208,7 +208,8 @@ def _nearest(pictures: Seen, training: Seen) -> tuple[Nearest, Nearest]:
 def _copying(found: _Round, by_pixels: Nearest, by_codes: Nearest) -> tuple[dict[str, float], list[Table]]:
     """Figures of drawings beside those of the true pictures."""
     true_pixels, true_codes = _nearest(found.true, found.training)
-    rows, metrics = [], {}
+    rows: list[tuple[str | float, ...]] = []
+    metrics: dict[str, float] = {}
     for prefix, title, pixels, codes in (
         ("", "drawings", by_pixels, by_codes),
         ("true_", "true pictures", true_pixels, true_codes),

@@ -25,6 +25,13 @@ def test_every_name_is_computed_once(tmp_path):
     assert calls[1:] == [["c"]]
 
 
+def test_values_are_computed_once():
+    calls, workspace = [], Workspace(None, "weights")
+    for key in (("a", "b"), ("a", "b"), ("a",)):
+        workspace.once(key, lambda key=key: calls.append(key))
+    assert calls == [("a", "b"), ("a",)]
+
+
 def test_other_templates_or_weights_are_other_vectors(tmp_path):
     calls = []
     Workspace(tmp_path, "weights").class_vectors(["a"], ["{c}"], vectors_of(calls))

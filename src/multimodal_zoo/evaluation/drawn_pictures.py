@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image as PilImage
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from multimodal_zoo.evaluation.neighbours import COPY, Nearest, Seen
 from multimodal_zoo.evaluation.ranking import inner_products, ranks, recall_at
 from multimodal_zoo.evaluation.result import Picture, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, pick_images
+from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.text_to_image import draw
 from multimodal_zoo.registry import EVALUATORS
@@ -40,6 +43,7 @@ class _Round:
         true: the true pictures likewise.
         passed: the true pictures as the tokenizer gives them back.
         training: the training pictures as the tokenizer sees them.
+        name: of the training pictures.
         behind: log-probability per code of each true picture behind its prompt.
         alone: the same behind no text.
     """
@@ -50,6 +54,7 @@ class _Round:
     true: Seen
     passed: list[PilImage]
     training: Seen
+    name: str
     behind: Tensor
     alone: Tensor
 
@@ -100,6 +105,11 @@ class DrawnPictures:
         self.seed = seed
         self.batch_size = batch_size
         self.examples = examples
+        self.workspace = Workspace(None, "")
+
+    def share(self, workspace: Workspace) -> None:
+        """Take the suite's workspace: several evaluations compare with the same training pictures."""
+        self.workspace = workspace
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model that draws (`Emu3`).
@@ -117,7 +127,11 @@ class DrawnPictures:
         if self.clip is not None:
             from multimodal_zoo.zoo import from_pretrained
 
-            agreed, table, by_vectors = _agreement(from_pretrained(self.clip).to(device), found)
+            encoder = from_pretrained(self.clip).to(device)
+            gallery = self.workspace.once(
+                ("training embeddings", found.name, self.clip), lambda: _gallery(encoder, found.training)
+            )
+            agreed, table, by_vectors = _agreement(encoder, found, gallery)
             metrics, tables, nearest = {**metrics, **agreed}, [table, *tables], {**nearest, "CLIP": by_vectors}
             headline = ["clip_R@1", "clip_R@5", *headline]
         details = {
@@ -139,14 +153,18 @@ class DrawnPictures:
         drawn, codes = self._draw(model, prompts)
         with evaluating(model):
             true = neighbours.seen(model, processor, (d.image for d in documents), device, self.batch_size)
-            images = (document.image for document in documents_of(self.training))
+            trained = list(documents_of(self.training))
             return _Round(
                 documents=documents,
                 drawn=drawn,
                 drawing=Seen(neighbours.as_pixels(drawn), codes),
                 true=true,
                 passed=self._decoded(model, processor, true.codes, device),
-                training=neighbours.seen(model, processor, images, device, self.batch_size),
+                training=self.workspace.once(
+                    ("training pictures", keys_of(trained)),
+                    lambda: neighbours.seen(model, processor, (d.image for d in trained), device, self.batch_size),
+                ),
+                name=keys_of(trained),
                 behind=picture_scores(model, processor, prompts, true.codes),
                 alone=picture_scores(model, processor, [""] * len(prompts), true.codes),
             )
@@ -200,6 +218,12 @@ class DrawnPictures:
         return {"drawings": Picture(png, caption)}
 
 
+def keys_of(documents: Sequence[Document]) -> str:
+    """A hash of the documents' names and pictures' sizes, in their order."""
+    facts = (f"{document.key} {np.shape(document.image)}" for document in documents)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
 def _nearest(pictures: Seen, training: Seen) -> tuple[Nearest, Nearest]:
     by_pixels = neighbours.nearest_pixels(pictures.pixels, training.pixels)
     return by_pixels, neighbours.nearest_codes(pictures.codes, training.codes)
@@ -226,7 +250,14 @@ def _copying(found: _Round, by_pixels: Nearest, by_codes: Nearest) -> tuple[dict
     return metrics, [Table("nearest training picture", head, rows)]
 
 
-def _agreement(encoder: nn.Module, found: _Round) -> tuple[dict[str, float], Table, Nearest]:
+def _gallery(encoder: nn.Module, training: Seen) -> Tensor:
+    """Embeddings of the training pictures by a dual encoder."""
+    from PIL import Image
+
+    return neighbours.embeddings(encoder, [Image.fromarray(one) for one in training.pixels.numpy()], [])[0]
+
+
+def _agreement(encoder: nn.Module, found: _Round, gallery: Tensor) -> tuple[dict[str, float], Table, Nearest]:
     """How a dual encoder places the prompts, and the training picture that it finds nearest to each drawing."""
     from PIL import Image
 
@@ -247,5 +278,4 @@ def _agreement(encoder: nn.Module, found: _Round) -> tuple[dict[str, float], Tab
     rows.append(("chance", *(min(1.0, k / len(distinct)) for k in PLACES), "-"))
     head = ("pictures", *(f"R@{k}" for k in PLACES), "cosine with the prompt")
     table = Table(f"the prompt among {len(distinct)} by CLIP", head, rows)
-    gallery, _ = neighbours.embeddings(encoder, [Image.fromarray(one) for one in found.training.pixels.numpy()], [])
     return metrics, table, neighbours.nearest_vectors(drawn, gallery)

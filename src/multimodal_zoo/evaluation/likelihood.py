@@ -55,14 +55,15 @@ def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Te
     Returns:
         (pictures,) float32.
     """
-    scores = []
-    for prompt, picture in zip(prompts, codes, strict=True):
-        rows, columns = picture.shape
-        whole = processor.image_ids(picture)
-        behind = whole[whole.index(processor.ids.image_token) + 1 :]
+    rows, columns = codes.shape[1:]
+    scores = torch.empty(len(codes))
+    for prompt in dict.fromkeys(prompts):  # equal prompts are read once
+        places = [place for place, other in enumerate(prompts) if other == prompt]
+        wholes = [processor.image_ids(codes[place]) for place in places]
+        start = wholes[0].index(processor.ids.image_token) + 1
         before = processor.generation_prompt(prompt, (rows, columns))
-        scores.append(continuation_scores(model.decoder, before, [behind]) / picture.numel())
-    return torch.cat(scores)
+        scores[places] = continuation_scores(model.decoder, before, [whole[start:] for whole in wholes])
+    return scores / (rows * columns)
 
 
 def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:

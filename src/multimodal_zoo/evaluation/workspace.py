@@ -1,4 +1,4 @@
-"""What the evaluations of one suite share: class vectors, kept on disk so that no prompt is embedded twice."""
+"""What the evaluations of one suite share: class vectors, kept on disk, and whatever else was computed before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from multimodal_zoo.evaluation.environment import config_hash
 from multimodal_zoo.files import atomic_file
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Workspace:
@@ -31,6 +33,19 @@ class Workspace:
         self.folder = folder
         self.mark = mark
         self.tables: dict[str, dict[str, Tensor]] = {}
+        self.values: dict[tuple[str, ...], Any] = {}
+
+    def once(self, key: tuple[str, ...], compute: Callable[[], T]) -> T:
+        """A value that several evaluations need, computed for the first of them and kept in memory.
+
+        Args:
+            key: everything but the model that decides it.
+            compute: makes it.
+        """
+        if key not in self.values:
+            self.values[key] = compute()
+        value: T = self.values[key]
+        return value
 
     def class_vectors(
         self, names: Sequence[str], templates: Sequence[str], compute: Callable[[list[str]], Tensor]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multimodal_zoo.checkpoints.source import Source
     from multimodal_zoo.inference.placement import Placement
 
-__all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "from_pretrained"]
+__all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "filled", "from_pretrained"]
 
 
 def declaration(variant: str, overrides: Sequence[str] = (), **values: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def create(
         ValueError, ImportError: a quantisation or placement that cannot be.
     """
     config = declaration(variant, overrides, **values)
-    from multimodal_zoo.checkpoints.store import find_dtype, load_weights
+    from multimodal_zoo.checkpoints.store import find_dtype
 
     if pretrained is None:
         if quantize is not None or placement is not None:
@@ -138,21 +138,44 @@ def create(
             )
         model = build_model(config, device=device, seed=seed)
         return model if dtype is None else model.to(find_dtype(dtype))
-    source, place, sha256 = _opened(variant, config, pretrained)
-    config = source.config
-    model = _receiver(config)
     if quantize is None and placement is None:
-        load_weights(model, source, device=device, dtype=dtype, sha256=sha256, resize=resize)
-        return attach(model, config, weights=place).to(device).eval()
+        return filled(config, pretrained, device=device, dtype=dtype, resize=resize)
     from multimodal_zoo.inference.loading import Target, load_for_inference
 
+    source, place, sha256 = _opened(config, pretrained)
+    model = _receiver(source.config)
     target = Target(device, dtype or "auto", quantize, placement, offload_folder)
     load_for_inference(model, source, target, sha256=sha256, resize=resize)
-    return attach(model, config, weights=place).eval()
+    return attach(model, source.config, weights=place).eval()
+
+
+def filled(
+    config: Mapping[str, Any],
+    pretrained: str | Path | Mapping[str, str | Path],
+    *,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    resize: bool = False,
+) -> nn.Module:
+    """The model of a node with weights from files, in evaluation mode; arguments and errors as for `create`.
+
+    Args:
+        config: a complete model node.
+        pretrained: "published", a place, or a place for each part.
+        device: a torch device.
+        dtype: of the weights.
+        resize: whether positions and patch kernels of other sizes are interpolated.
+    """
+    from multimodal_zoo.checkpoints.store import load_weights
+
+    source, place, sha256 = _opened(config, pretrained)
+    model = _receiver(source.config)
+    load_weights(model, source, device=device, dtype=dtype, sha256=sha256, resize=resize)
+    return attach(model, source.config, weights=place).to(device).eval()
 
 
 def _opened(
-    variant: str, config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]
+    config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]
 ) -> tuple[Source, str, str | None]:
     """The checkpoint that `pretrained` means, where it is, and what its file must hash to, if a card says."""
     from multimodal_zoo.checkpoints.emu3_sources import with_texts
@@ -160,7 +183,7 @@ def _opened(
     from multimodal_zoo.checkpoints.store import recognise
     from multimodal_zoo.checkpoints.tables import find_naming
 
-    published = _published(variant, config) if pretrained == "published" else []
+    published = _published(config) if pretrained == "published" else []
     if len(published) > 1:
         pretrained = {entry["part"]: _place(entry) for entry in published}
     if isinstance(pretrained, Mapping):
@@ -181,11 +204,13 @@ def _place(published: Mapping[str, Any]) -> str:
     return "/".join(["hf:/", published["hub"], *filter(None, [published.get("file")])])
 
 
-def _published(variant: str, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _published(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The card's first published weights: `hub`, perhaps `file`, `naming` and `sha256`; several entries if in parts."""
-    published = (config.get("card") or {}).get("weights", {}).get("published") or []
+    card = config.get("card") or {}
+    published = card.get("weights", {}).get("published") or []
     if not published:
-        raise ValueError(f"pretrained='published': {variant} has no published weights; give a path instead")
+        name = card.get("name", "the model")
+        raise ValueError(f"pretrained='published': {name} has no published weights; give a path instead")
     parts = [entry for entry in published if "part" in entry] if "part" in published[0] else published[:1]
     return [entry for entry in parts if len(parts) == 1 or config.get(entry["part"]) is not None]
 

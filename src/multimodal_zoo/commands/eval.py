@@ -78,20 +78,22 @@ def load_model(config: DictConfig, command: str) -> Any:
     """The model that `source`, or `model` and `weights`, name; random weights only when asked for.
 
     Args:
-        config: has `source`, `model`, `weights`, `allow_random`, `resize`.
+        config: has `source`, `model`, `weights` (a place, a place for each part of the model, or `published`),
+            `allow_random`, `resize`; perhaps `vision_tokenizer`, for a `source` without one.
         command: for the error's example.
 
     Raises:
         ValueError: no model named, or its weights are random.
     """
-    from multimodal_zoo.zoo import attach, build_model, from_pretrained
+    from multimodal_zoo.zoo import attach, build_model, filled, from_pretrained
 
     node: Any = OmegaConf.to_container(config.model, resolve=True) if config.get("model") is not None else None
     resize = bool(config.get("resize", False))
     if config.get("source") is not None:
         if config.weights is not None:
             raise ValueError(f"weights: {config.weights} is one model too many beside source {config.source}; drop one")
-        return from_pretrained(config.source, config=node, resize=resize)
+        beside = config.get("vision_tokenizer")
+        return from_pretrained(config.source, config=node, vision_tokenizer=beside, resize=resize)
     if node is None:
         raise ValueError(f"source: mmzoo {command} needs a run folder, a checkpoint or a variant")
     if config.weights is None:
@@ -101,6 +103,9 @@ def load_model(config: DictConfig, command: str) -> Any:
                 "weights=hf://organisation/repository/file), or ask for random ones with allow_random=true"
             )
         return build_model(node)
+    if config.weights == "published" or OmegaConf.is_dict(config.weights):
+        places: Any = config.weights
+        return filled(node, places if isinstance(places, str) else OmegaConf.to_container(places), resize=resize)
     return attach(from_pretrained(config.weights, config=node, resize=resize), node, weights=str(config.weights))
 
 
@@ -124,8 +129,11 @@ def chosen_groups() -> dict[str, str]:
 def slug(config: DictConfig) -> str:
     """The folder of one evaluated model: readable, and different for paths that only end alike."""
     named = config.source if config.get("source") is not None else config.weights
-    if named is None:
-        return f"{variant_name()}-random"
+    if named is None or named == "published":
+        return f"{variant_name()}-{named or 'random'}"
+    if OmegaConf.is_dict(named):
+        places = " ".join(str(Path(place).resolve()) for place in named.values())
+        return f"{variant_name()}-{hashlib.sha256(places.encode()).hexdigest()[:6]}"
     path = str(named) if "://" in str(named) else str(Path(named).resolve())
     words = re.sub(r"[^\w.]+", "-", "-".join(Path(path).parts[-2:])).strip("-.")
     return f"{words}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"

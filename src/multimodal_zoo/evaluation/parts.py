@@ -3,7 +3,9 @@
 from multimodal_zoo.evaluation import captioning as captioning
 from multimodal_zoo.evaluation import class_vectors as class_vectors
 from multimodal_zoo.evaluation import drawn_pictures as drawn_pictures
+from multimodal_zoo.evaluation import drawn_suite as drawn_suite
 from multimodal_zoo.evaluation import linear_probe as linear_probe
+from multimodal_zoo.evaluation import prompt_suites as prompt_suites
 from multimodal_zoo.evaluation import published as published
 from multimodal_zoo.evaluation import reconstruction as reconstruction
 from multimodal_zoo.evaluation import retrieval as retrieval

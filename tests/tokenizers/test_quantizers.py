@@ -146,7 +146,7 @@ def test_two_processes_keep_one_codebook(tmp_path: Path) -> None:
         subprocess.Popen([*words, str(rank), str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
         for rank in range(2)
     ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
     for name in made:
         assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -61,13 +62,16 @@ class LpipsDistance(nn.Module):
                 f"objective.perceptual: weights is {weights!r} and random is {random}; give the path of torchvision's "
                 f"weights of {network} (nothing is downloaded), or weights=null random=true for a random network"
             )
+        state = None if weights is None else _read(weights, network)
         try:
             from lpips import LPIPS
         except ImportError as error:
             raise ImportError('lpips_distance needs lpips: pip install "multimodal_zoo[perceptual]"') from error
-        made = LPIPS(net=network, pnet_rand=True, verbose=False)
-        if weights is not None:
-            _fill(made.net, weights, network)
+        with warnings.catch_warnings():  # lpips calls torchvision in a way that torchvision calls old
+            warnings.simplefilter("ignore", UserWarning)
+            made = LPIPS(net=network, pnet_rand=True, verbose=False)
+        if state is not None:
+            _fill(made.net, state)
         self._held: tuple[Any, ...] = (made.eval().requires_grad_(False),)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LpipsDistance:
@@ -85,8 +89,8 @@ class LpipsDistance(nn.Module):
         return self._held[0](made.flatten(0, -4), given.flatten(0, -4)).mean()
 
 
-def _fill(trunk: nn.Module, weights: str, network: str) -> None:
-    """Give the layers of the network their weights; they bear the numbers of torchvision's."""
+def _read(weights: str, network: str) -> dict[str, Tensor]:
+    """Torchvision's tensors in a file."""
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -97,6 +101,11 @@ def _fill(trunk: nn.Module, weights: str, network: str) -> None:
             f"objective.perceptual.weights: {weights} holds no weights of torchvision's {network}, which begin with "
             f"features.0.weight of shape {NETWORKS[network]}"
         )
+    return dict(state)
+
+
+def _fill(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the layers of the network their weights; they bear the numbers of torchvision's."""
     for part in trunk.children():
         for number, layer in part.named_children():
             if isinstance(layer, nn.Conv2d):

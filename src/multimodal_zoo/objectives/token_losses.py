@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from multimodal_zoo.nn.accumulate import standing_gradient
+
 #: Most rows of a tile; more are worked off in turns.
 TILE_ROWS = 8192
 
@@ -142,26 +144,30 @@ class _TokenLosses(torch.autograd.Function):
         hidden, weight, bias, target, sums = ctx.saved_tensors
         wanted, tiles = ctx.needs_input_grad, ctx.tiles
         by_row = torch.zeros_like(hidden) if wanted[0] else None
-        by_class = torch.empty_like(weight) if wanted[1] else None
         by_bias = torch.zeros_like(bias) if wanted[2] else None
-        if by_class is not None and not len(hidden):
-            by_class.zero_()
+        standing = standing_gradient(ctx, 1) if wanted[1] else None
+        by_class = standing
+        if wanted[1] and standing is None:
+            by_class = torch.empty_like(weight) if len(hidden) else torch.zeros_like(weight)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in tiles.row_ranges():
                 states, factor = hidden[rows].to(tiles.dtype), upstream[rows, None]
+                scaled = (states * factor).to(tiles.dtype)  # cheaper than a factor on every logit
                 for classes, lines, logits in tiles.logits(states, weight, bias):
                     gradient = logits.sub_(sums[rows, None]).exp_()
                     inside, place = _inside(target[rows], classes)
                     gradient.scatter_add_(1, place[:, None], -inside[:, None].to(gradient.dtype))
-                    gradient.mul_(factor)
                     if by_bias is not None:
-                        by_bias[classes] += gradient.sum(0)
+                        by_bias[classes] += (factor.T @ gradient).squeeze(0)
                     gradient = gradient.to(tiles.dtype)
                     if by_row is not None:
                         add_product(by_row[rows], gradient, lines)
                     if by_class is not None:
-                        add_product(by_class[classes], gradient.T, states, fresh=rows.start == 0)
-        return by_row, by_class, by_bias, None, None
+                        fresh = standing is None and rows.start == 0
+                        add_product(by_class[classes], gradient.T, scaled, fresh=fresh)
+                if by_row is not None:
+                    by_row[rows] *= factor
+        return by_row, by_class if standing is None else None, by_bias, None, None
 
 
 def _inside(target: Tensor, classes: slice) -> tuple[Tensor, Tensor]:

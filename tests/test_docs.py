@@ -96,11 +96,11 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         if name.endswith(".yaml"):
             name = Path(name).stem
             (tmp_path / f"{name}.yaml").write_text(own_recipes()[name])
-            zoo.compose(name, overrides, folder=str(tmp_path))
+            config = zoo.compose(name, overrides, folder=str(tmp_path))
         else:
             assert name in zoo.list_recipes()
             config = zoo.compose(name, overrides)
-            assert "stages" not in config or compose_stages(config)
+        assert "stages" not in config or compose_stages(config)
     elif words[0] == "retrieve":
         assert parse_retrieval(words[1:])[0]
     elif words[0] == "report":

@@ -58,10 +58,10 @@ class MeanCodes(nn.Module):
         return ((squares + 1) * 8).long().clamp(0, 15)
 
 
-def document(number: int, shape: tuple[int, ...] = (2, 3), text: str | None = None) -> Document:
+def document(number: int, shape: tuple[int, ...] = (2, 3), text: str | None = None, prefix: str = "") -> Document:
     """Picture and text of a number; codes are (number, number + 1, ...) modulo 16."""
     codes = (np.arange(int(np.prod(shape))).reshape(shape) + number) % 16
-    return Document([Codes(codes), Text(f"text {number}" if text is None else text)], {"key": str(number)})
+    return Document([Codes(codes), Text(f"text {number}" if text is None else text)], {"key": f"{prefix}{number}"})
 
 
 class Numbered:

@@ -140,16 +140,24 @@ class TokenizedPairs:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         rule = self.transform.rule
-        numbers = range(0, len(self), max(1, len(self) // CHUNK))
-        keys = [self.reader[number].key for number in numbers]
+        for number in range(0, len(self), max(1, len(self) // CHUNK)):
+            digest.update(self._probe(number))
         told = {
-            "weights": digest.hexdigest(),
+            "weights and pictures": digest.hexdigest(),
             "rule": [rule.factor, rule.smallest, rule.largest, rule.ratio],
             "transform": [self.transform.interpolation, self.transform.background, self.transform.mean.tolist()],
             "std": self.transform.std.tolist(),
-            "documents": [len(self), keys],
+            "documents": len(self),
         }
         return json.dumps(told, default=list)
+
+    def _probe(self, number: int) -> bytes:
+        """What tells a document from others: its key, and its picture where that can be read."""
+        try:
+            document: Document = self.reader[number]
+            return document.key.encode() + np.asarray(document.image).tobytes()
+        except UnusableError as error:
+            return error.reason.encode()
 
 
 def _with_codes(document: Document, codes: np.ndarray) -> Document:

@@ -97,7 +97,6 @@ def test_clips_are_an_option_of_their_own() -> None:
         ("4", None, "expected width:height"),
         ("4:0", None, "expected width:height"),
         ("-1:2", None, "expected width:height"),
-        ("6:1", None, r"at most 5:1.*images\.rule\.ratio"),
         ("1:1", 0, "area is 0"),
         ("1:1", 15, "too few pixels"),
     ],
@@ -111,6 +110,11 @@ def test_grids() -> None:
     ours = processor()
     assert ours.grid("1:1") == (4, 4)
     assert ours.grid(" 5 : 1 ", 64 * 80) == (4, 20)
+    assert ours.grid("20:1", 64 * 80) == (2, 40)  # the published grid has no limit, drawing has
+    ours.check_ratio("1:5")
+    for ratio in ("6:1", "1:6"):
+        with pytest.raises(ValueError, match=rf"{ratio}; at most 5:1 or 1:5 \(processor\.images\.rule\.ratio"):
+            ours.check_ratio(ratio)
 
 
 def test_codes_outside_of_the_codebook_are_refused() -> None:

@@ -35,6 +35,16 @@ def test_padding_encodes_all_at_once_and_cuts_the_codes() -> None:
         assert torch.equal(one, alone)  # this tokenizer sees squares only; Emu3's sees the padding (tests/parity)
 
 
+def test_padding_cuts_by_the_tokenizers_own_factor() -> None:
+    class Fine(MeanCodes):
+        def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+            return super().encode(torch.nn.functional.interpolate(pixels, scale_factor=2))
+
+    pixels = transform()([noise(16, 24), noise(32, 16)])
+    assert [one.shape for one in encode_pictures(Fine(), pixels, pad=True)] == [(4, 6), (8, 4)]
+    assert [one.shape for one in encode_pictures(Fine(), pixels)] == [(4, 6), (8, 4)]
+
+
 def test_documents_keep_order_and_texts() -> None:
     given = np.array([[3, 4]])
     first = Document([Text("a"), Image(noise(16, 24)), Codes(given), Image(noise(32, 16))], {"key": "one"})

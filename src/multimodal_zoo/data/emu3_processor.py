@@ -24,6 +24,19 @@ from multimodal_zoo.tokenizers.emu3_text import Emu3Tokenizer
 VIDEO_LAYOUTS = (None, "univla_video")
 
 
+def sides_of(ratio: str) -> tuple[int, int]:
+    """Width and height of a ratio as "4:3".
+
+    Raises:
+        ValueError: no such ratio.
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", ratio)
+    wide, high = (int(side) for side in found.groups()) if found else (0, 0)
+    if not wide or not high:
+        raise ValueError(f"ratio is {ratio!r}; expected width:height in whole numbers, as 4:3")
+    return wide, high
+
+
 @DATASETS.register_module(name="emu3_picture_processor")
 class Emu3PictureProcessor:
     """Pictures for a visual tokenizer, and its pixels as pictures.
@@ -126,15 +139,10 @@ class Emu3Processor(Emu3PictureProcessor):
             area: pixels; None takes `image_area`.
 
         Raises:
-            ValueError: no such ratio, one beyond that of the size rule, or an area too small for one token.
+            ValueError: no such ratio, or an area too small for one token.
         """
         rule, area = self.transform.rule, self.image_area if area is None else area
-        found = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", ratio)
-        wide, high = (int(side) for side in found.groups()) if found else (0, 0)
-        if not wide or not high:
-            raise ValueError(f"ratio is {ratio!r}; expected width:height in whole numbers, as 4:3")
-        if max(wide, high) / min(wide, high) > rule.ratio:
-            raise ValueError(f"ratio is {ratio}; at most {rule.ratio:g}:1 or 1:{rule.ratio:g} (images.rule.ratio)")
+        wide, high = sides_of(ratio)
         if area < 1:
             raise ValueError(f"area is {area}; expected a number of pixels")
         scale = math.sqrt(area / (wide * high))
@@ -142,6 +150,16 @@ class Emu3Processor(Emu3PictureProcessor):
         if not rows or not columns:
             raise ValueError(f"area is {area}; too few pixels for tokens of {rule.factor} x {rule.factor} at {ratio}")
         return rows, columns
+
+    def check_ratio(self, ratio: str) -> None:
+        """Refuse a ratio that no picture of the model's data has; `grid` itself takes any, as published.
+
+        Raises:
+            ValueError: no such ratio, or one beyond that of the size rule.
+        """
+        limit = self.transform.rule.ratio
+        if max(sides_of(ratio)) > limit * min(sides_of(ratio)):
+            raise ValueError(f"ratio is {ratio}; at most {limit:g}:1 or 1:{limit:g} (processor.images.rule.ratio)")
 
     def generation_prompt(self, text: str, grid: tuple[int, int], special: bool = True) -> list[int]:
         """What a picture is drawn behind: begin, text, start of the picture, "rows*columns", image token.

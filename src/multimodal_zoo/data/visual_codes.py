@@ -28,7 +28,6 @@ def encode_pictures(
     pixels: Sequence[Tensor],
     *,
     pad: bool = False,
-    factor: int = 8,
     batch_size: int = 8,
     device: torch.device | str | None = None,
 ) -> list[Tensor]:
@@ -39,7 +38,6 @@ def encode_pictures(
         pixels: float (3, height, width) each.
         pad: encode all together, the smaller ones filled up with zeros (mid-grey) on the right and below, and cut the
             codes, as the published processor can. Attention sees the filling, so codes differ from those without.
-        factor: pixels of a code's side, for cutting.
         batch_size: pictures encoded at a time.
         device: where the tokenizer is; None: where the pixels are.
 
@@ -57,9 +55,13 @@ def encode_pictures(
             part = places[start : start + batch_size]
             batch = torch.stack([pixels[place] for place in part])
             with torch.no_grad():
-                found = encoder.encode(batch if device is None else batch.to(device)).cpu()
-            codes |= dict(zip(part, found, strict=True))
-    return [codes[i][: high // factor, : wide // factor] for i, (high, wide) in enumerate(sizes)]
+                encoded = encoder.encode(batch if device is None else batch.to(device)).cpu()
+            codes |= dict(zip(part, encoded, strict=True))
+    found = [codes[place] for place in range(len(pixels))]
+    if not pad or not found:
+        return found
+    factor = high // found[0].shape[0]
+    return [one[: rows // factor, : columns // factor] for one, (rows, columns) in zip(found, sizes, strict=True)]
 
 
 def encode_clip(
@@ -116,8 +118,8 @@ def with_codes(
         ValueError: a clip that cannot be.
     """
     made = [pixels_of(one, transform) for one in documents] if pixels is None else pixels
-    flat, factor = [one for several in made for one in several], transform.rule.factor
-    encoded = iter(encode_pictures(encoder, flat, pad=pad, factor=factor, batch_size=batch_size, device=device))
+    flat = [one for several in made for one in several]
+    encoded = iter(encode_pictures(encoder, flat, pad=pad, batch_size=batch_size, device=device))
 
     def swapped(segment: Segment) -> Segment:
         if isinstance(segment, Image):

@@ -163,4 +163,5 @@ def grid_of(processor: Emu3Processor, ratio: str, area: int | None) -> tuple[int
             f"area is {wanted} pixels; pictures of this model have {rule.smallest} to {rule.largest} "
             "(processor.images.rule.smallest and .largest)"
         )
+    processor.check_ratio(ratio)
     return processor.grid(ratio, wanted)

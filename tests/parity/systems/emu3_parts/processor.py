@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
 from systems.emu3_parts.texts import tokenizer
 from systems.emu3_parts.vision import vision_tokenizer
+from torch import Tensor
 
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.size_rule import Emu3ImageTransform, SizeRule, UnfitPictureError, area_size
@@ -132,20 +134,19 @@ def understanding(request: Request) -> Outcome:
 def decode(request: Request) -> Outcome:
     """Texts and pictures of a sequence, and the text of one without pictures."""
     case, ours = request.case, processor(request.case)
-    (ids,), (name,) = case.take(request.call), request.call.outputs
-    pieces, shown = [], []
+    (ids,), names = case.take(request.call), request.call.outputs
+    pieces: list[str] = []
+    shown: list[Tensor] = []
     for piece in ours.pieces(ids.tolist()):
-        if isinstance(piece, str):
-            pieces.append(piece)
-            continue
-        pieces.append("<image>")
-        shown += ours.pictures(vision(case).decode(piece[None]))
-    (picture,) = shown
+        pieces.append(piece if isinstance(piece, str) else "<image>")
+        if not isinstance(piece, str):
+            (picture,) = ours.pictures(vision(case).decode(piece[None]))
+            shown.append(torch.from_numpy(np.array(picture)))
     plain = case.fields["plain"]
     return {
-        name: torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, 3),
+        **dict(zip(names, shown, strict=True)),
         "pieces": Pair(pieces, case.fields["pieces"]),
-        "plain": Pair(ours.pieces(plain["ids"]), [plain["result"]]),
+        "plain": Pair(ours.pieces(plain["ids"]), [plain["result"]] if plain["result"] else []),
     }
 
 

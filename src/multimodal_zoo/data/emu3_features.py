@@ -23,10 +23,12 @@ from multimodal_zoo.files import atomic_file, write_text
 from multimodal_zoo.registry import DATASETS
 
 LIST, FEATURES = "list/train.json", "feature"
-#: What numpy arrays are made of in files of torch, under the names that old and new versions of numpy give it.
+#: What makes numpy's arrays when they are unpickled.
+_MAKE = np.zeros(1).__reduce__()[0]
+#: All that arrays in files of torch need, under the names that old and new versions of numpy give it.
 ARRAYS = (
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_MAKE, "numpy.core.multiarray._reconstruct"),
+    (_MAKE, "numpy._core.multiarray._reconstruct"),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(name)) for name in ("int64", "int32", "int16", "uint16", "uint8")),

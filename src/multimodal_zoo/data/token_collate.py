@@ -8,6 +8,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from multimodal_zoo.data.collate import PictureTransform
 from multimodal_zoo.data.documents import Document, Picture
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.skips import UnusableError
@@ -38,8 +39,6 @@ class TokenCollate:
         ValueError: an unknown choice, or a context below two tokens.
     """
 
-    image_transform = staticmethod(no_pixels)
-
     def __init__(
         self, processor: Emu3Processor, layout: Layout, weights: TokenWeights, context_length: int, too_long: str
     ) -> None:
@@ -47,6 +46,7 @@ class TokenCollate:
             raise ValueError(f"data.batching.too_long is {too_long!r}; it must be one of {', '.join(TOO_LONG)}")
         if context_length < 2:
             raise ValueError(f"data.batching.context_length is {context_length}; a prediction takes 2 tokens")
+        self.image_transform: PictureTransform | None = no_pixels
         self.processor, self.layout, self.weights = processor, layout, weights
         self.context_length, self.too_long = context_length, too_long
 

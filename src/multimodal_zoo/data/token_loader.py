@@ -179,7 +179,8 @@ class AssembledLoader:
     def _assembled(self, state: dict[str, Any] | None) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
         place, stored = (state["source"], state["waiting"]) if state else (None, [])
         waiting = [TokenSample(**one) for one in stored]
-        old, source = len(waiting), self.source.batches(place)
+        source: Iterator[tuple[Any, Any]] = self.source.batches(place)
+        old = len(waiting)
         while True:
             while not self.assembly.ready(waiting):
                 samples, place = next(source)

@@ -114,7 +114,8 @@ class TokenizedPairs:
         codes = self._encode(encoder)
         if self.cache is not None:
             with atomic_file(self.cache) as temporary, temporary.open("wb") as file:
-                np.savez(file, facts=facts, **{str(number): one for number, one in codes.items()})
+                arrays: dict[str, Any] = {str(number): one for number, one in codes.items()}
+                np.savez(file, facts=np.array(facts), **arrays)
         return codes
 
     def _encode(self, encoder: nn.Module) -> dict[int, np.ndarray]:

@@ -122,6 +122,7 @@ def with_codes(
     encoded = iter(encode_pictures(encoder, flat, pad=pad, batch_size=batch_size, device=device))
 
     def swapped(segment: Segment) -> Segment:
+        """A segment with codes in place of pixels."""
         if isinstance(segment, Image):
             return Codes(next(encoded).numpy())
         if isinstance(segment, Video):

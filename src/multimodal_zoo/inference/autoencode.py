@@ -70,9 +70,8 @@ def reconstruct(
     """
     vision, processor = visual_tokenizer(model, "reconstruct")
     pixels = processor.images(pictures)
-    factor = processor.transform.rule.factor
     with evaluating(vision) as device:
-        codes = encode_pictures(vision, pixels, factor=factor, batch_size=batch_size, device=device)
+        codes = encode_pictures(vision, pixels, batch_size=batch_size, device=device)
         shown = [processor.pictures(vision.decode(one[None].to(device)).cpu())[0] for one in codes]
     seen = [processor.pictures(one[None])[0] for one in pixels]
     return [Autoencoded(*parts) for parts in zip(seen, shown, codes, strict=True)]

@@ -57,6 +57,14 @@ def test_a_still_is_a_clip_of_equal_frames(sizes: dict[str, Any]) -> None:
     assert_close(model.decode(codes), model.decode(codes[:, None])[:, 0], atol=1e-6, rtol=1e-5)
 
 
+def test_a_single_code_with_one_value_per_group() -> None:
+    model = tokenizer(multipliers=[1, 1])
+    pixels = torch.randn(1, 3, 2, 2)
+    codes = model.encode(pixels)
+    assert torch.equal(codes, model.encode(pixels.expand(2, -1, -1, -1))[:1])
+    assert model.decode(codes).shape == pixels.shape
+
+
 def test_a_batch_is_its_rows() -> None:
     model = tokenizer()
     pixels = torch.randn(3, 3, 8, 8)

@@ -29,7 +29,7 @@ model:
   quantizer: {codebook_size: 16, revive_below: 0.0}
 objective:
   perceptual: null
-  adversarial: {start: 1, discriminator: {width: 32, depth: 1}}
+  adversarial: {start: 1, discriminator: {pictures: {width: 32, depth: 1}, clips: {width: 32, depth: 1}}}
 data:
   augment: []  # whole-batch augmentation draws per batch, and two ranks have two batches
   train: {styles: [twemoji], image_size: 16}

@@ -73,14 +73,18 @@ class VideoFrames:
             raise ImportError("videos are decoded with PyAV: pip install av") from error
         try:
             total, rate = self._length(av, source)
-            frames, decoded = self._frames(av, source, total)
+            frames, decoded = self._frames(av, source, self.numbers(total, rate))
             if frames is None:  # the file promises more than it holds
-                frames, _ = self._frames(av, source, decoded)
+                frames, _ = self._frames(av, source, self.numbers(decoded, rate))
         except (av.FFmpegError, OSError, ValueError, IndexError) as error:
             raise UnusableError("broken video", key) from error
         if frames is None:
             raise UnusableError("broken video", key)
         return Video(frames, rate)
+
+    def numbers(self, total: int, rate: float) -> list[int]:
+        """Which of `total` frames are taken, in order; `rate` is the video's frames per second, 0 if unknown."""
+        return frame_numbers(total, self.count)
 
     @staticmethod
     def _open(av: Any, source: bytes | Path) -> Any:
@@ -93,9 +97,8 @@ class VideoFrames:
             # Some containers do not say how many frames they hold; counting packets decodes nothing.
             return stream.frames or sum(1 for packet in container.demux(stream) if packet.size), rate
 
-    def _frames(self, av: Any, source: bytes | Path, total: int) -> tuple[list[Picture] | None, int]:
+    def _frames(self, av: Any, source: bytes | Path, wanted: list[int]) -> tuple[list[Picture] | None, int]:
         """The wanted frames (None if the video ended before the last of them), and how many were decoded."""
-        wanted = frame_numbers(total, self.count)
         found: dict[int, Picture] = {}
         decoded = 0
         with self._open(av, source) as container:

@@ -40,8 +40,8 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(GROUPS, channels, EPSILON)
 
     def forward(self, features: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """Normalised features, of the same shape."""
-        return super().forward(features)
+        """Normalised features, of the same shape; torch's own module refuses a single value per group."""
+        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class SpatialNorm(nn.Module):

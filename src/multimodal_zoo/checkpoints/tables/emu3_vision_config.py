@@ -10,6 +10,7 @@ TRANSFORMERS_NAMES = {
     "latent_channels": "z_channels",
     "base_channels": "ch",
     "channel_multiplier": "ch_mult",
+    "double_latent": "double_z",
 }
 #: Values that a configuration may leave out: those of the published checkpoint.
 DEFAULTS: Mapping[str, Any] = {
@@ -31,7 +32,8 @@ DEFAULTS: Mapping[str, Any] = {
 def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `emu3_vision_tokenizer` node of a published configuration, in its own names or in transformers'.
 
-    Keys that say nothing of the architecture (`model_type`, `torch_dtype`, ...) are left alone.
+    Keys that say nothing of the architecture (`model_type`, `torch_dtype`, ...) are left alone, and so are levels of
+    `attn_resolutions` that do not exist: the published code never reaches them.
 
     Raises:
         ValueError: what no published weights have and the architecture cannot be: a latent with deviations, a codebook
@@ -53,7 +55,7 @@ def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
         "width": facts["ch"],
         "multipliers": list(facts["ch_mult"]),
         "depth": facts["num_res_blocks"],
-        "attention_levels": list(facts["attn_resolutions"] or ()),
+        "attention_levels": [level for level in facts["attn_resolutions"] or () if level < len(facts["ch_mult"])],
         "latent_width": facts["z_channels"],
         "temporal_factor": facts["temporal_downsample_factor"],
         "dropout": facts["dropout"],

@@ -172,7 +172,7 @@ def _visual_ids(case: Case, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tens
         codes[: high // factor, : wide // factor]
         for codes, (high, wide) in zip(model.encode(pixels), sizes.tolist(), strict=True)
     ]
-    ways = (given, encode_pictures(model, real, pad=True, factor=factor))
+    ways = (given, encode_pictures(model, real, pad=True))
     first, second = (torch.cat([picture_ids(codes, [], model.ids)[2:-2] for codes in way]) for way in ways)
     return first, second
 

@@ -243,6 +243,17 @@ def test_scores_are_kept_where_they_are_asked_for(model: Emu3) -> None:
     assert found.scores[2].isfinite().nonzero().tolist() == [[0, model.ids.end_of_line]]
 
 
+@pytest.mark.parametrize(("guidance", "normalised"), [(None, False), (1.0, True)])
+def test_without_guidance_scores_are_logits_and_with_scale_1_log_probabilities(
+    model: Emu3, guidance: float | None, normalised: bool
+) -> None:
+    prompts = prompts_of(model, TEXTS[:1])
+    scoring = Scoring(guidance, exact=True, keep=[0])
+    found = model.generate(prompts, model.text_steps(1), sampling=GREEDY, scoring=scoring).scores[0]
+    logits = model.decoder.head(model.decoder(prompts.inputs))[:, -1].detach()
+    assert_close(found, logits.log_softmax(-1) if normalised else logits, atol=1e-5, rtol=1e-5)
+
+
 def test_too_many_tokens_are_refused_before_anything_is_computed(model: Emu3, monkeypatch) -> None:
     prompts = prompts_of(model, TEXTS[2:])  # 9 tokens
     fitting = model.picture_steps(prompts, [(9, 7)])  # the last drawn id is not read: 9 + 9 * 8 - 2 tokens are

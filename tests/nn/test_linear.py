@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from multimodal_zoo.nn import linear as module
-from multimodal_zoo.nn.linear import Linear, linear
+from multimodal_zoo.nn.linear import LinearLayer, linear
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (2, 24), (1, 3, 24), (2, 4, 24), (3, 5, 24), (24,), (0, 24)])
@@ -56,11 +56,11 @@ def test_a_strided_input_and_half_a_matrix() -> None:
 
 
 def test_the_layer_trains_and_loads_as_torchs() -> None:
-    ours, theirs = Linear(8, 40), torch.nn.Linear(8, 40)
+    ours, theirs = LinearLayer(8, 40), torch.nn.Linear(8, 40)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 8)
     ours(x).square().sum().backward()
     theirs(x).square().sum().backward()
     assert_close(ours.weight.grad, theirs.weight.grad)
     assert_close(ours.bias.grad, theirs.bias.grad)
-    assert Linear(8, 40, device="meta")(torch.empty(1, 8, device="meta")).shape == (1, 40)
+    assert LinearLayer(8, 40, device="meta")(torch.empty(1, 8, device="meta")).shape == (1, 40)

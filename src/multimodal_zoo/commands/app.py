@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES
+from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES, TEXT_KEYS
 from multimodal_zoo.config import nearest, quoted, reaching_stages, register, start
 
 #: Hydra flags that take a value of their own.
@@ -95,6 +96,16 @@ def subject_override(subject: str) -> str:
     return f"source={','.join(map(quoted, sources))}"
 
 
+def as_text(word: str, keys: Sequence[str]) -> str:
+    """An override of one of some keys with its value quoted, so that it is taken as it stands; other words as they are.
+
+    `null`, a list in brackets and what is quoted for Hydra already stay.
+    """
+    key, equals, value = word.partition("=")
+    plain = equals and key in keys and value != "null" and value[:1] not in ("[", "'", '"')
+    return f"{key}={quoted(value)}" if plain else word
+
+
 def with_data(words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
     """Take a second positional word for the data: the words without it, and the extra overrides with what it means.
 
@@ -124,6 +135,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     """
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
+    rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in rest]
     if command in DATA_COMMANDS:
         rest, extra = with_data(rest, extra)
     register()

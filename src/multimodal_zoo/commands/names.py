@@ -15,6 +15,8 @@ COMMANDS = {
     "embed": ("SOURCE DATA", "embed images and texts to parquet or npz, resumable: out=FOLDER"),
     "tokenize": ("SOURCE DATA", "encode pictures and clips to visual codes, resumable: out=FOLDER"),
     "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
+    "generate": ("SOURCE", 'pictures from texts: prompt="a red kite" ratio=4:3'),
+    "chat": ("SOURCE", 'answers about pictures, or to texts: image=photo.jpg prompt="What is this?"'),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
@@ -22,8 +24,13 @@ COMMANDS = {
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
 }
-HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "export")
+HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "export")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
+#: Keys whose values are free text: commas, quotes and colons in them mean nothing.
+TEXT_KEYS = {
+    "generate": ("prompt", "negative", "suffix", "ratio", "prompts", "image"),
+    "chat": ("prompt", "image", "out"),
+}
 DEFAULT_RECIPE = {"train": "quickstart"}
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -77,26 +77,28 @@ class Scoring:
 
     Attributes:
         guidance: scale of classifier-free guidance, one number or one for each step; 1 everywhere needs no second
-            branch, and none is computed.
+            branch, and none is computed. None: no guidance, the scores are logits.
         exact: compute the scores of the whole vocabulary at every step, guided as log-probabilities, as the published
             script does. The ids are drawn with the same probabilities, several times slower.
         keep: steps whose scores are returned; needs `exact`.
     """
 
-    guidance: Schedule = 1.0
+    guidance: Schedule | None = None
     exact: bool = False
     keep: Collection[int] = ()
 
     def __post_init__(self) -> None:
-        check_schedule(self.guidance, "guidance", positive=False)
+        if self.guidance is not None:
+            check_schedule(self.guidance, "guidance", positive=False)
         if self.keep and not self.exact:
             raise ValueError("scores are kept of the whole vocabulary: keep needs exact=True")
 
     @property
     def guided(self) -> bool:
         """Whether any step needs the second branch."""
-        scales = [self.guidance] if isinstance(self.guidance, (int, float)) else self.guidance
-        return any(scale != 1 for scale in scales)
+        if self.guidance is None or isinstance(self.guidance, (int, float)):
+            return self.guidance not in (None, 1)
+        return any(scale != 1 for scale in self.guidance)
 
 
 class Reader:
@@ -132,7 +134,9 @@ class Reader:
         self.next = prompts.lengths[:, None]
 
     def read(self, ids: Tensor) -> None:
-        """Go on with ids (rows, n); `state` (rows, width) is then that of the last one."""
+        """Go on with ids (rows, n); `state` (rows, width) is then that of the last one. None leave it as it is."""
+        if not ids.shape[1]:
+            return
         tokens, mask, positions = ids.shape[1], None, None
         if self.real is not None:
             positions = self.next + torch.arange(tokens, device=ids.device)
@@ -153,10 +157,10 @@ def generate(
     seeds: Sequence[int] | None = None,
     on_token: Callable[[Progress], None] | None = None,
 ) -> Generated:
-    """Generate behind prompts, all rows at once; every row comes out as it would alone.
+    """Ids behind prompts, all rows at once; every row comes out as it would alone.
 
-    Both branches of guidance are rows of one batch, so that a step reads the weights once. Ids that are given cost no
-    output layer and are read together with the next one that is drawn; only the ids that can be drawn are scored.
+    Both branches of guidance are rows of one batch: a step reads the weights once. Given ids cost no output layer and
+    are read together with the next one that is drawn; only the ids that can be drawn are scored.
 
     Args:
         decoder: the model, in evaluation mode.
@@ -169,38 +173,32 @@ def generate(
         on_token: called after every step.
 
     Raises:
-        ValueError: more tokens than positions, before anything is computed; another number of negative prompts or
-            seeds than of prompts; guidance without negative prompts.
+        ValueError: more tokens than positions, before anything is computed; negative prompts or seeds that do not fit.
     """
-    sampling, scoring = sampling or Sampling(), scoring or Scoring()
-    rows, device = len(prompts), prompts.inputs.device
-    seeds = list(range(rows)) if seeds is None else list(seeds)
+    sampling, scoring, rows = sampling or Sampling(), scoring or Scoring(), len(prompts)
+    seeds, device = list(range(rows)) if seeds is None else list(seeds), prompts.inputs.device
     _check(rows, len(seeds), negative, scoring)
     policy = policy.to(device)
     branches = negative.under(prompts) if scoring.guided and negative is not None else prompts
     reader = Reader(decoder, branches, policy.limit - 1 if scoring.exact else policy.read)
     numbers = None if sampling.greedy else row_numbers(seeds, policy.limit, device)
     ids = torch.full((rows, policy.limit), policy.pad, device=device)
-    ended, kept, unread, step = torch.zeros(rows, dtype=torch.bool, device=device), {}, 0, 0
+    ended, kept, unread, step = torch.zeros_like(ids[:, 0], dtype=torch.bool), {}, 0, 0
     for step in range(policy.limit):
         forced, draws = policy.at(step)
         if draws or scoring.exact:
-            if unread < step:
-                reader.read(ids[:, unread:step].repeat(len(branches) // rows, 1))
-                unread = step
+            reader.read(ids[:, unread:step].repeat(len(branches) // rows, 1))
+            unread = step
             scores, first = _scores(reader, policy, scoring, rows, step)
-            if scoring.exact:
-                scores = allow(scores, policy.rows, forced)
             if step in scoring.keep:
                 kept[step] = scores
             chosen = first + sampling.choose(scores, None if numbers is None else numbers[:, step], step)
             chosen = chosen if forced is None else torch.where(forced == FREE, chosen, forced)
         else:
-            assert forced is not None
-            chosen = forced
+            chosen = forced  # type: ignore[assignment]
         if policy.end is not None:
             chosen = torch.where(ended, policy.pad, chosen)
-            ended = ended | (chosen == policy.end)
+            ended |= chosen == policy.end
         ids[:, step] = chosen
         if on_token is not None:
             on_token(Progress(ids[:, : step + 1], policy.limit))
@@ -220,12 +218,18 @@ def _check(rows: int, seeds: int, negative: PromptBatch | None, scoring: Scoring
 
 
 def _scores(reader: Reader, policy: Policy, scoring: Scoring, rows: int, step: int) -> tuple[Tensor, int]:
-    """Scores (rows, n) of the ids that can be drawn, and the first of these ids."""
-    wanted = None if scoring.exact else policy.rows
+    """Scores (rows, n) of the ids that can be drawn, or of all with -inf at the others, and the first of these ids."""
+    wanted, forced = None if scoring.exact else policy.rows, policy.at(step).forced
     logits = reader.decoder.head(reader.state, rows=wanted)
-    if scoring.guided:
-        combine = guide_log_probabilities if scoring.exact else guide
-        logits = combine(logits[:rows], logits[rows:], at_step(scoring.guidance, step))
+    if scoring.guidance is not None and (scoring.guided or scoring.exact):
+        conditional, unconditional = logits[:rows], logits[rows:] if scoring.guided else None
+        scale = at_step(scoring.guidance, step)
+        if scoring.exact:
+            logits = guide_log_probabilities(conditional, unconditional, scale)
+        elif unconditional is not None:
+            logits = guide(conditional, unconditional, scale)
+    if scoring.exact:
+        logits = allow(logits, policy.rows, forced)
     return logits, 0 if wanted is None else wanted.start
 
 

@@ -52,8 +52,8 @@ def answer(
         ValueError: a document with several texts, pictures without a visual tokenizer, more tokens than positions.
     """
     emu3, processor = require_speaker(model, "answer")
-    asked = [documents] if isinstance(documents, (str, Document)) else list(documents)
-    asked = [document_of(one) for one in asked]
+    given = [documents] if isinstance(documents, (str, Document)) else documents
+    asked = [document_of(one) for one in given]
     seeds, sampling, answers = seeds_of(seed, len(asked)), sampling or Sampling(greedy=True), []
     with evaluating(emu3) as device:
         for start in range(0, len(asked), batch_size or max(1, len(asked))):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from PIL.Image import Image as PilImage
 from torch import Tensor
 
@@ -22,6 +23,8 @@ GUIDANCE = 3.0
 SAMPLING = Sampling(top_k=2048)
 #: Pixels that are decoded at a time, in pictures of one size.
 DECODED_PIXELS = 2**20
+#: What stands for rows that are not drawn yet.
+GROUND = (128, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,3 +150,22 @@ class Painter:
         """The frames of codes (steps, rows, columns)."""
         device = next(self.model.tokenizer().parameters()).device
         return self.processor.pictures(self.model.decode(codes[None].to(device))[0].cpu())
+
+
+def preview(model: Emu3, sketches: Sketches) -> list[PilImage]:
+    """Pictures while they are drawn: the rows so far above a grey ground; of a clip the last frame.
+
+        draw(model, "a red apple", on_token=lambda sketches: display(*preview(model, sketches)))
+
+    Args:
+        model: that draws.
+        sketches: what `on_token` gets.
+    """
+    painter = Painter(model, model.processor)  # type: ignore[arg-type]
+    factor, found = painter.processor.transform.rule.factor, []
+    for codes, grid in zip(sketches.codes(), sketches.grids, strict=True):
+        canvas = Image.new("RGB", (grid[-1] * factor, grid[-2] * factor), GROUND)
+        if len(codes):
+            canvas.paste(painter.pictures([codes])[0] if len(grid) == 2 else painter.clip(codes)[-1], (0, 0))
+        found.append(canvas)
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from multimodal_zoo.data.documents import Codes, Document, Text
+from multimodal_zoo.data.documents import Codes, Document, Segment, Text
 from multimodal_zoo.data.visual_codes import with_codes
 from multimodal_zoo.decoders.emu3 import Emu3
 
@@ -17,21 +17,25 @@ if TYPE_CHECKING:
     from multimodal_zoo.data.emu3_processor import Emu3Processor
 
 
-def require_speaker(model: nn.Module, purpose: str) -> tuple[Emu3, Emu3Processor]:
+def require_speaker(model: nn.Module, purpose: str, pixels: bool = False) -> tuple[Emu3, Emu3Processor]:
     """The model and its processor.
 
     Args:
         model: any.
         purpose: what it is needed for, for the error.
+        pixels: whether it needs its visual tokenizer.
 
     Raises:
         TypeError: it is no model that reads and writes tokens of pictures, or has no processor.
+        ValueError: no visual tokenizer where one is needed.
     """
     if not isinstance(model, Emu3):
         raise TypeError(f"{purpose} needs an Emu3 (emu3_gen, emu3_chat, emu3_tiny, ...), got {type(model).__name__}")
     processor: Any = getattr(model, "processor", None)
     if processor is None or not hasattr(processor, "generation_prompt"):
         raise TypeError(f"{purpose} needs model.processor with a tokenizer (emu3_processor), got {processor!r}")
+    if pixels:
+        model.tokenizer()
     return model, processor
 
 
@@ -79,6 +83,22 @@ def encoded(
         return list(documents)
     vision = model.tokenizer()
     return with_codes(documents, vision, processor.transform, device=device)
+
+
+def coded(model: nn.Module, segments: Sequence[Segment]) -> list[Segment]:
+    """Segments with codes in place of pictures and clips, for several questions about them.
+
+    Args:
+        model: with its visual tokenizer and processor.
+        segments: of any kind.
+
+    Raises:
+        TypeError: see `require_speaker`.
+        ValueError: pictures, and no visual tokenizer.
+    """
+    emu3, processor = require_speaker(model, "encoding pictures")
+    with evaluating(emu3) as device:
+        return encoded(emu3, processor, [Document(list(segments))], device)[0].segments
 
 
 def opening(processor: Emu3Processor, size: Sequence[int]) -> list[int]:

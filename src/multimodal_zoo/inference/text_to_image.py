@@ -62,11 +62,7 @@ def draw(
     given: Sequence[Tensor | None] | None = None,
     on_token: Callable[[Sketches], None] | None = None,
 ) -> list[Drawing]:
-    """Draw pictures.
-
-        model = zoo.create("emu3_tiny")
-        (drawing,) = draw(model, "a red apple", seed=1)
-        drawing.image.save("apple.png")
+    """Draw pictures: `draw(zoo.create("emu3_tiny"), "a red apple", seed=1)[0].image.save("apple.png")`.
 
     A picture does not depend on what is drawn beside it: the same prompt, settings and seed give the same one.
 
@@ -93,8 +89,7 @@ def draw(
         TypeError: a model that does not draw.
         ValueError: no visual tokenizer, an area or ratio out of bounds, more tokens than the decoder has positions.
     """
-    emu3, processor = require_speaker(model, "draw")
-    emu3.tokenizer()
+    emu3, processor = require_speaker(model, "draw", pixels=True)
     asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
     if not asked or per_prompt < 1:
         raise ValueError(f"{len(asked)} prompts, {per_prompt} pictures of each: there is nothing to draw")
@@ -105,13 +100,8 @@ def draw(
     with evaluating(emu3) as device:
         documents = encoded(emu3, processor, [document_of(one) for one in asked], device)
         wanted = [
-            _Wanted(
-                prompt_ids(processor, document, behind, special) + opening(processor, grid),
-                prompt_ids(processor, document_of(other), "", special) + opening(processor, grid),
-                grid,
-                text_of(document) + behind,
-            )
-            for document, other, grid in zip(documents, against, grids, strict=True)
+            _wanted(processor, *parts, behind, special)
+            for parts in zip(documents, against, grids, strict=True)
             for _ in range(per_prompt)
         ]
         return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_token)
@@ -125,6 +115,15 @@ class _Wanted:
     negative: list[int]
     grid: tuple[int, int]
     text: str
+
+
+def _wanted(
+    processor: Emu3Processor, document: Document, negative: str, grid: tuple[int, int], suffix: str, special: bool
+) -> _Wanted:
+    start = opening(processor, grid)
+    prompt = prompt_ids(processor, document, suffix, special) + start
+    other = prompt_ids(processor, document_of(negative), "", special) + start
+    return _Wanted(prompt, other, grid, text_of(document) + suffix)
 
 
 def _in_batches(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.cache import LayerCache
 from multimodal_zoo.nn.kernels import check_kernel_name, find_kernel
-from multimodal_zoo.nn.linear import Linear
+from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.masks import At, Mask
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.rotary import Rotation
@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
         self.kernel = check_kernel_name(kernel)
         self.qkv = qkv
         self.inner_norm = inner_norm if inner_norm is not None else Identity()
-        self.out = Linear(int(qkv.heads) * int(qkv.head_dim), width, output_bias)
+        self.out = LinearLayer(int(qkv.heads) * int(qkv.head_dim), width, output_bias)
 
     def forward(
         self,
@@ -146,10 +146,10 @@ class CrossAttention(nn.Module):
         self.width, self.heads, self.head_dim = width, heads, head_dim
         self.scale, self.dropout = scale, dropout
         self.kernel = check_kernel_name(kernel)
-        self.query = Linear(width, heads * head_dim, bias)
-        self.key = Linear(context_width, heads * head_dim, bias)
-        self.value = Linear(context_width, heads * head_dim, bias)
-        self.out = Linear(heads * head_dim, width, output_bias)
+        self.query = LinearLayer(width, heads * head_dim, bias)
+        self.key = LinearLayer(context_width, heads * head_dim, bias)
+        self.value = LinearLayer(context_width, heads * head_dim, bias)
+        self.out = LinearLayer(heads * head_dim, width, output_bias)
 
     def forward(self, tokens: Tensor, context: Tensor, *, mask: Mask | None = None) -> Tensor:
         """Let tokens `(batch, tokens, width)` read a context `(batch, keys, context_width)`."""

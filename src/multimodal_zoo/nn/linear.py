@@ -51,7 +51,7 @@ def _few(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-class Linear(nn.Linear):
+class LinearLayer(nn.Linear):
     """A linear layer whose product is `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -278,7 +278,7 @@ class Resolved(Mask):
 def resolve(mask: Mask, queries: int, keys: int, device: torch.device) -> Resolved:
     """Make the tensors of a mask once; kernels that read descriptions only (`flash`) do not take the result."""
     tensors = dense(mask, queries, keys, device)
-    known = tensors.alive is not None and tensors.alive.device.type == "cpu" and not torch.compiler.is_compiling()
-    if known and bool(tensors.alive.all()):  # an accelerator would have to wait for the answer
-        tensors = Dense(tensors.allowed, tensors.bias, None)
+    alive = tensors.alive
+    if alive is not None and alive.device.type == "cpu" and not torch.compiler.is_compiling() and bool(alive.all()):
+        tensors = Dense(tensors.allowed, tensors.bias, None)  # an accelerator would have to wait for this answer
     return Resolved(tensors)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.nn.linear import Linear
+from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.recompute import recompute
 from multimodal_zoo.registry import ENCODERS
@@ -69,9 +69,9 @@ class Mlp(nn.Module):
         super().__init__()
         self.width, self.activation = width, activation
         self.act = find_activation(activation)
-        self.fc1 = Linear(width, hidden, bias)
+        self.fc1 = LinearLayer(width, hidden, bias)
         self.inner_norm = inner_norm if inner_norm is not None else Identity()
-        self.fc2 = Linear(hidden, width, bias)
+        self.fc2 = LinearLayer(hidden, width, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -99,10 +99,10 @@ class SwiGLU(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
-        self.gate = Linear(width, hidden, bias)
-        self.up = Linear(width, hidden, bias)
+        self.gate = LinearLayer(width, hidden, bias)
+        self.up = LinearLayer(width, hidden, bias)
         self.inner_norm = inner_norm if inner_norm is not None else Identity()
-        self.down = Linear(hidden, width, bias)
+        self.down = LinearLayer(hidden, width, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:

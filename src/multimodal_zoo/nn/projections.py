@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.nn.linear import Linear, linear
+from multimodal_zoo.nn.linear import LinearLayer, linear
 from multimodal_zoo.nn.masks import pick
 from multimodal_zoo.registry import ENCODERS
 
@@ -130,9 +130,9 @@ class SeparateProjection(nn.Module):
         if unknown := set(biased) - {"query", "key", "value"}:
             raise ValueError(f"qkv.biased names {sorted(unknown)}; it takes query, key, value")
         self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, kv_heads
-        self.query = Linear(width, heads * head_dim, "query" in biased)
-        self.key = Linear(width, kv_heads * head_dim, "key" in biased)
-        self.value = Linear(width, kv_heads * head_dim, "value" in biased)
+        self.query = LinearLayer(width, heads * head_dim, "query" in biased)
+        self.key = LinearLayer(width, kv_heads * head_dim, "key" in biased)
+        self.value = LinearLayer(width, kv_heads * head_dim, "value" in biased)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -164,9 +164,9 @@ class SeparateKeylessProjection(nn.Module):
     def __init__(self, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, heads
-        self.query = Linear(width, heads * head_dim, bias=False)
-        self.key = Linear(width, heads * head_dim, bias=False)
-        self.value = Linear(width, heads * head_dim, bias=False)
+        self.query = LinearLayer(width, heads * head_dim, bias=False)
+        self.key = LinearLayer(width, heads * head_dim, bias=False)
+        self.value = LinearLayer(width, heads * head_dim, bias=False)
         self.q_bias = nn.Parameter(torch.empty(heads * head_dim))
         self.v_bias = nn.Parameter(torch.empty(heads * head_dim))
         self.reset_parameters()

@@ -1,0 +1,75 @@
+"""`mmzoo chat SOURCE [image=PICTURE] [prompt="..."]`: answers in words to questions about pictures, or to texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from multimodal_zoo.files import write_text
+
+
+def run(config: DictConfig) -> float | None:
+    """Answer what the configuration asks, or what is typed.
+
+    Args:
+        config: see `conf/base/chat.yaml`.
+
+    Raises:
+        ValueError: random weights that were not asked for, settings out of bounds.
+        FileNotFoundError: no such picture.
+        TypeError: a model that does not write.
+    """
+    import torch
+
+    from multimodal_zoo.commands.generate import load_speaker, paths_of, sampling_of
+    from multimodal_zoo.commands.live import Typing
+    from multimodal_zoo.data.documents import Document, Image, Text
+    from multimodal_zoo.data.pictures import load, open_picture
+    from multimodal_zoo.inference.chat import answer
+    from multimodal_zoo.inference.speaking import coded, require_speaker
+
+    pictures = paths_of(config.image, "image")
+    sampling = sampling_of(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = load_speaker(config, "chat")
+    _, processor = require_speaker(model, "chat")
+    seen = coded(model, [Image(load(open_picture(path))) for path in pictures])  # once for all questions
+    done: list[dict[str, Any]] = []
+    for number, question in enumerate(_questions(config)):
+        typing = Typing(processor.decode)
+        (text,) = answer(
+            model,
+            Document([*seen, Text(question)]),
+            sampling=sampling,
+            max_new_tokens=config.max_new_tokens,
+            seed=config.seed + number,
+            special=config.special,
+            on_token=typing,
+        )
+        typing.finish(text)
+        done.append({"images": [str(path) for path in pictures], "prompt": question, "answer": text})
+        if config.out is not None:
+            write_text(config.out, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+    return None
+
+
+def _questions(config: DictConfig) -> Iterator[str]:
+    """Those of the configuration, or the lines that are typed until an empty one."""
+    from multimodal_zoo.commands.generate import listed
+
+    if config.prompt is not None:
+        yield from listed(config.prompt)
+        return
+    asking = sys.stdin.isatty()
+    while True:
+        if asking:
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line

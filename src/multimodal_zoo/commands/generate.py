@@ -1,0 +1,195 @@
+"""`mmzoo generate SOURCE prompt="..." [ratio=4:3 ...]`: pictures, or clips, drawn from texts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from multimodal_zoo.files import atomic_file, write_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+    from multimodal_zoo.generation.sampling import Sampling
+
+#: What is kept of the configuration in drawings.json.
+KEPT = ("ratio", "area", "guidance", "sampling", "special", "frames", "frame_rate", "image")
+
+
+def run(config: DictConfig) -> float | None:
+    """Draw what the configuration names.
+
+    Args:
+        config: see `conf/base/generate.yaml`.
+
+    Raises:
+        ValueError: no prompt, random weights that were not asked for, settings out of bounds.
+        FileNotFoundError: no such file of prompts, or picture.
+        TypeError: a model that does not draw.
+    """
+    import torch
+
+    from multimodal_zoo.commands.live import DrawingBar
+    from multimodal_zoo.evaluation.environment import record_run
+
+    prompts = read_prompts(config)
+    pictures = paths_of(config.image, "image")
+    sampling = sampling_of(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = load_speaker(config, "generate")
+    folder = Path(config.run.dir).resolve()
+    done: list[dict[str, Any]] = []
+    start = time.perf_counter()
+    with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None, model) as bar:
+        for first, part in _batches(prompts, config):
+            seed = config.seed + first * config.images
+            drawn = _drawn(model, part, pictures, config, sampling, seed, bar)
+            if not done:
+                record_run(folder, model)
+            for number, one in enumerate(drawn, start=len(done)):
+                _save(folder, f"{number:04d}", one, config)
+                done.append({**one["facts"], "file": f"{number:04d}{'.webp' if config.frames else '.png'}"})
+            _describe(folder, config, done, bar.tokens / (time.perf_counter() - start))
+    print(f"{len(done)} drawn, {bar.tokens / (time.perf_counter() - start):,.1f} tokens/s: {folder}")
+    return None
+
+
+def load_speaker(config: DictConfig, command: str) -> Any:
+    """The model on its device, the decoder in `dtype` and the visual tokenizer in float32, as published."""
+    from multimodal_zoo.checkpoints.store import find_dtype
+    from multimodal_zoo.commands.eval import load_model
+
+    model = load_model(config, command)
+    if config.dtype is not None and hasattr(model, "decoder"):
+        model.decoder.to(find_dtype(config.dtype))
+    return model.to(config.device)
+
+
+def sampling_of(config: DictConfig) -> Sampling:
+    """How tokens are chosen."""
+    from multimodal_zoo.generation.sampling import Sampling
+
+    values: Any = OmegaConf.to_container(config.sampling, resolve=True)
+    return Sampling(**values)
+
+
+def read_prompts(config: DictConfig) -> list[str]:
+    """The prompts of the command line and of a file.
+
+    Raises:
+        ValueError: none at all.
+        FileNotFoundError: no such file.
+    """
+    given = [] if config.prompt is None else listed(config.prompt)
+    if config.prompts is not None:
+        if not Path(config.prompts).is_file():
+            raise FileNotFoundError(f"prompts={config.prompts}: no such file; it has one prompt a line")
+        given += [line.strip() for line in Path(config.prompts).read_text(encoding="utf-8").splitlines()]
+    found = [text for text in given if text]
+    if not found:
+        raise ValueError('prompt: nothing to draw; give prompt="a red kite", or prompts=FILE with one a line')
+    return found
+
+
+def listed(value: Any) -> list[str]:
+    """A text, or several, as a list."""
+    return [str(one) for one in value] if OmegaConf.is_list(value) else [str(value)]
+
+
+def paths_of(value: Any, key: str) -> list[Path]:
+    """A path, or several.
+
+    Raises:
+        FileNotFoundError: a file that is not there.
+    """
+    found = [] if value is None else [Path(one) for one in listed(value)]
+    for path in found:
+        if not path.is_file():
+            raise FileNotFoundError(f"{key}={path}: no such picture")
+    return found
+
+
+def _batches(prompts: Sequence[str], config: DictConfig) -> Iterator[tuple[int, Sequence[str]]]:
+    """Prompts that are drawn together, with the number of the first."""
+    together = len(prompts) if config.batch_size is None else max(1, config.batch_size // config.images)
+    for first in range(0, len(prompts), together):
+        yield first, prompts[first : first + together]
+
+
+def _drawn(
+    model: Any,
+    prompts: Sequence[str],
+    pictures: Sequence[Path],
+    config: DictConfig,
+    sampling: Sampling,
+    seed: int,
+    bar: Any,
+) -> list[dict[str, Any]]:
+    """Pictures or clips of some prompts, each with its frames, its codes and what is known of it."""
+    common = {
+        "negative": config.negative,
+        "ratio": config.ratio,
+        "area": config.area,
+        "guidance": config.guidance,
+        "sampling": sampling,
+        "seed": seed,
+        "on_token": bar,
+    }
+    if config.frames is not None:
+        return _clips(model, prompts, pictures, config, common)
+    from multimodal_zoo.data.documents import Document, Image, Text
+    from multimodal_zoo.data.pictures import load, open_picture
+    from multimodal_zoo.inference.text_to_image import draw
+
+    seen = [Image(load(open_picture(path))) for path in pictures]
+    documents = [Document([*seen, Text(text)]) for text in prompts]
+    options = {"per_prompt": config.images, "suffix": config.suffix, "special": config.special}
+    options["batch_size"] = config.batch_size
+    return [
+        {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}}
+        for one in draw(model, documents, **common, **options)
+    ]
+
+
+def _clips(
+    model: Any, prompts: Sequence[str], pictures: Sequence[Path], config: DictConfig, common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    from multimodal_zoo.inference.video import draw_video
+
+    if pictures or config.suffix is not None or not config.special:
+        raise ValueError("frames: clips are drawn from texts as they are; leave image, suffix and special out")
+    texts = [text for text in prompts for _ in range(config.images)]
+    clips = draw_video(model, texts, frames=config.frames, **common)
+    return [
+        {"frames": clip.frames, "codes": clip.codes, "facts": {"prompt": text, "seed": common["seed"] + number}}
+        for number, (clip, text) in enumerate(zip(clips, texts, strict=True))
+    ]
+
+
+def _save(folder: Path, name: str, one: Mapping[str, Any], config: DictConfig) -> None:
+    frames: list[PilImage] = one["frames"]
+    if config.frames is None:
+        with atomic_file(folder / f"{name}.png") as path:
+            frames[0].save(path)
+    else:
+        with atomic_file(folder / f"{name}.webp") as path:
+            more = {"append_images": frames[1:], "duration": round(1000 / config.frame_rate), "loop": 0}
+            frames[0].save(path, save_all=True, lossless=True, **more)
+    if config.codes:
+        import numpy as np
+
+        with atomic_file(folder / f"{name}.npy") as path:
+            np.save(path, one["codes"].numpy().astype(np.int32))
+
+
+def _describe(folder: Path, config: DictConfig, done: list[dict[str, Any]], rate: float) -> None:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    settings = {key: plain[key] for key in (*KEPT, "negative", "suffix")}
+    content = {"settings": settings, "tokens_per_second": round(rate, 2), "drawings": done}
+    write_text(folder / "drawings.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.run import System
-from systems.emu3_parts import generation, models, processor, texts, training, vision
+from systems.emu3_parts import generation, models, processor, samples, texts, training, vision
 
-PARTS = (generation, models, processor, texts, training, vision)
+PARTS = (generation, models, processor, samples, texts, training, vision)
 SYSTEM = System(
     "emu3",
     fields={name: check for part in PARTS for name, check in part.FIELDS.items()},

@@ -54,7 +54,8 @@ class Reconstruction:
         found = _Found(torch.zeros(int(tokenizer.codebook_size)), spread(size_of(self.dataset), self.shown))
         for pixels in batches(documents_of(self.dataset), processor, self.batch_size):
             made, codes = _through(tokenizer, pixels.to(device))
-            found.add(*((side.cpu() * scale + shift).clamp(0, 1) for side in (pixels, made)), codes.cpu())
+            given, made = ((side.cpu() * scale + shift).clamp(0, 1) for side in (pixels, made))
+            found.add(given, made, codes.cpu())
         if not found.psnr:
             why = skipped(self.dataset) or "nothing was skipped, so the source is empty"
             raise ValueError(f"{describe(self.dataset)} has no usable document: {why}; check the evaluation's dataset")

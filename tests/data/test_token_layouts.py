@@ -103,6 +103,8 @@ def test_the_released_fine_tuning_learns_visual_tokens_only() -> None:
     found = sample(DRAW | {"end": False}, document(1), TokenWeights(0, 1, 0, 0, 0))
     assert torch.equal(found.weights > 0, OURS.ids.is_visual(found.ids))
     assert found.key == "1"
+    written = sample(DRAW | {"end": False}, document(1, text="a<|visual token 000003|>b"), TokenWeights(0, 1, 0, 0, 0))
+    assert written.weights[:4].tolist() == [0, 0, 1, 0]
 
 
 def test_texts_are_dropped_at_their_rate() -> None:

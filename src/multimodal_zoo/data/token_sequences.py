@@ -90,10 +90,11 @@ class TokenWeights:
         return TokenSample(joined, torch.cat(weights), key)
 
     def _weights(self, span: Span, ids: Emu3Ids) -> Tensor:
-        if span.kind == "picture":
-            vision, layout = self.values["vision"], self.values["layout"]
-            return torch.where(ids.is_visual(span.ids), vision, layout).float()
-        return torch.full(span.ids.shape, 0.0 if span.kind == "begin" else self.values[span.kind])
+        if span.kind == "begin":
+            return torch.zeros(len(span.ids))
+        # visual tokens may stand in texts as well, written as strings: the released code learns these too
+        other = self.values["layout" if span.kind == "picture" else span.kind]
+        return torch.where(ids.is_visual(span.ids), self.values["vision"], other).float()
 
 
 def text_span(ids: Sequence[int], kind: str) -> Span:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +11,36 @@ from torch import Tensor, nn
 from multimodal_zoo.nn.cache import KVCache
 
 
-@torch.no_grad()
+class Likelihoods(NamedTuple):
+    """How likely continuations are.
+
+    Attributes:
+        scores: (continuations,) float32, logarithms of probabilities, summed over the tokens of each.
+        greedy: (continuations,) bool, whether each token is the likeliest behind those before it.
+    """
+
+    scores: Tensor
+    greedy: Tensor
+
+
 def continuation_scores(
     decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
 ) -> Tensor:
-    """Logarithms of the probabilities of continuations behind one prompt, which is read once.
+    """The `scores` of `likelihoods`."""
+    return likelihoods(decoder, prompt, continuations, at_once).scores
+
+
+@torch.no_grad()
+def likelihoods(
+    decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
+) -> Likelihoods:
+    """How likely continuations are behind one prompt, which is read once.
 
     Args:
         decoder: a causal decoder (`CausalDecoder`).
         prompt: ids, one at least.
         continuations: ids of each, one at least.
         at_once: continuations computed together.
-
-    Returns:
-        (continuations,) float32: sums over the tokens of each.
 
     Raises:
         ValueError: an empty prompt or continuation.
@@ -34,11 +50,11 @@ def continuation_scores(
     device = decoder.head_weight.device
     start = decoder.cache(1, len(prompt))
     last = decoder(torch.tensor([list(prompt)], device=device), cache=start)[:, -1:]
-    scores = []
-    for first in range(0, len(continuations), at_once):
-        some = continuations[first : first + at_once]
-        scores.append(_scores(decoder, start, last, some).cpu())
-    return torch.cat(scores)
+    found = [
+        _likelihoods(decoder, start, last, continuations[first : first + at_once])
+        for first in range(0, len(continuations), at_once)
+    ]
+    return Likelihoods(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
 
 
 def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Tensor) -> Tensor:
@@ -66,7 +82,7 @@ def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Te
     return scores / (rows * columns)
 
 
-def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
+def _likelihoods(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Likelihoods:
     longest = max(map(len, continuations))
     ids = torch.zeros(len(continuations), longest, dtype=torch.long, device=last.device)
     real = torch.zeros_like(ids, dtype=torch.bool)
@@ -77,5 +93,7 @@ def _scores(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[
     if longest > 1:
         cache = start.taken(torch.zeros(len(ids), dtype=torch.long, device=ids.device), len(start) + longest - 1)
         hidden = torch.cat([hidden, decoder(ids[:, :-1], cache=cache)], dim=1)
-    found = decoder.head(hidden).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
-    return (found * real).sum(dim=1)
+    logits = decoder.head(hidden)
+    found = logits.log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
+    greedy = (logits.argmax(dim=-1) == ids) | ~real
+    return Likelihoods((found * real).sum(dim=1), greedy.all(dim=1))

@@ -1,0 +1,174 @@
+r"""Models of this library as models of lmms-eval (https://github.com/EvolvingLMMs-Lab/lmms-eval).
+
+    python -m lmms_eval --model multimodal_zoo --tasks mme --batch_size 4 \
+        --model_args pretrained=models/Emu3-Chat,vision_tokenizer=models/Emu3-VisionTokenizer,device=cuda
+
+lmms-eval finds `MANIFEST` by this package's entry point `lmms_eval.models`. Only this module imports lmms-eval.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+from PIL.Image import Image as PilImage
+
+from multimodal_zoo.data.documents import Codes, Document, Image, Text
+from multimodal_zoo.evaluation.features import Counter
+from multimodal_zoo.evaluation.likelihood import likelihoods
+from multimodal_zoo.generation.sampling import Sampling
+from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.speaking import encoded, evaluating, require_speaker
+from multimodal_zoo.zoo import from_pretrained
+
+MANIFEST = ModelManifest("multimodal_zoo", simple_class_path=f"{__name__}.ChatModel")
+#: Words by which tasks mark the places of pictures in their texts; Emu3 has its pictures in front.
+PLACEHOLDER = re.compile(r"<(?:image|video)(?: ?\d+)?>\n?")
+
+
+class ChatModel(lmms):
+    """A model that answers questions about pictures (`emu3_chat`), in the layout of its processor.
+
+    Texts of tasks never become special tokens. Texts of a question are put behind its pictures.
+
+    Args:
+        pretrained: as `path` of `zoo.from_pretrained`.
+        vision_tokenizer: as there.
+        device: where the model runs.
+        dtype: of the weights; `auto` for the file's own.
+        batch_size: answers written at a time.
+        max_batch_size: not used; lmms-eval gives it to every model.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        vision_tokenizer: str | None = None,
+        device: str = "cpu",
+        dtype: str = "auto",
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        del max_batch_size
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected a whole number of at least 1")
+        self.model = from_pretrained(pretrained, vision_tokenizer=vision_tokenizer, device=device, dtype=dtype)
+        self.emu3, self.processor = require_speaker(self.model, "lmms-eval")
+        self.batch_size = int(batch_size)
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answers, each up to the first of its task's stop words; greedy unless the task asks for a temperature.
+
+        Raises:
+            ValueError: a task that wants beams, or one with something else than pictures.
+        """
+        documents, options = [], []
+        for request in requests:
+            context, wanted, visuals, place, task, split = request.args
+            documents.append(self._document(context, visuals, self.task_dict[task][split][place]))
+            options.append(dict(wanted))
+        answers = [""] * len(requests)
+        with Counter("answers", len(requests)) as counter:
+            for places in _alike(options):
+                for start in range(0, len(places), self.batch_size):
+                    now = places[start : start + self.batch_size]
+                    for at, text in zip(now, self._answers([documents[n] for n in now], options[now[0]]), strict=True):
+                        answers[at] = text
+                    counter.advance(len(now))
+        return answers
+
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
+        """For each continuation its loss, and whether greedy decoding would write it.
+
+        The loss is minus the logarithm of the probability, summed over tokens: lmms-eval takes the choice with the
+        least of what a model returns here. Each pair is wrapped, since lmms-eval 0.7 makes text of bare ones.
+        """
+        rows = []
+        for request in requests:
+            context, continuation = request.args[:2]
+            document = Document([Text(context)])
+            if len(request.args) > 2:
+                visuals, place, task, split = request.args[2:6]
+                document = self._document(context, visuals, self.task_dict[task][split][place])
+                if callable(continuation):
+                    continuation = continuation(self.task_dict[task][split][place])
+            rows.append((self._prompt(document), self.processor.text_ids(str(continuation), special=False)))
+        found: list[Any] = [None] * len(rows)
+        with evaluating(self.model), Counter("continuations", len(rows)) as counter:
+            for places in _alike([prompt for prompt, _ in rows]):
+                prompt, continuations = rows[places[0]][0], [rows[place][1] for place in places]
+                result = likelihoods(self.emu3.decoder, prompt, continuations, self.batch_size)
+                for place, score, greedy in zip(places, result.scores.tolist(), result.greedy.tolist(), strict=True):
+                    found[place] = GenerationResult((-score, greedy))
+                counter.advance(len(places))
+        return found
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
+        """Answers of all rounds, of which a task makes the next from the answers so far."""
+        return [self._rounds(request) for request in requests]
+
+    def _rounds(self, request: Instance) -> list[str]:
+        context, wanted, visuals, again, place, task, split = request.args
+        sample = self.task_dict[task][split][place]
+        document, said, info = self._document(context, visuals, sample), [], None
+        while True:
+            said += self._answers([document], dict(wanted))
+            pictures, context, done, said, info = again(
+                sample, previous_output=said, round_idx=len(said), previous_round_info=info
+            )
+            said = list(said)
+            if done:
+                return said
+            document = self._document(context, lambda _sample, found=pictures: found or [], sample)
+
+    def _document(self, context: str, visuals: Callable[[Any], Any] | None, sample: Any) -> Document:
+        pictures = list(visuals(sample) or []) if visuals is not None else []
+        if strange := [type(one).__name__ for one in pictures if not isinstance(one, PilImage)]:
+            raise ValueError(f"the task shows a {strange[0]}; this adapter takes pictures (PIL)")
+        return Document([*(Image(one) for one in pictures), Text(PLACEHOLDER.sub("", context))])
+
+    def _answers(self, documents: Sequence[Document], wanted: dict[str, Any]) -> list[str]:
+        until = wanted.get("until") or []
+        stops = [until] if isinstance(until, str) else list(until)
+        sampling, most = _sampling(wanted), wanted.get("max_new_tokens")
+        texts = answer(self.model, documents, sampling=sampling, max_new_tokens=most, special=False)
+        return [_cut(text, stops) for text in texts]
+
+    def _prompt(self, document: Document) -> list[int]:
+        with evaluating(self.model) as device:
+            (known,) = encoded(self.emu3, self.processor, [document], device)
+        codes = [segment.codes for segment in known.segments if isinstance(segment, Codes)]
+        text = "".join(segment.text for segment in known.segments if isinstance(segment, Text))
+        return self.processor.understanding_prompt(text, codes, special=False)
+
+
+def _sampling(wanted: Mapping[str, Any]) -> Sampling:
+    """How a task wants tokens to be chosen.
+
+    Raises:
+        ValueError: beams.
+    """
+    if (wanted.get("num_beams") or 1) > 1:
+        raise ValueError(f"generation_kwargs.num_beams is {wanted['num_beams']}; only one beam is offered")
+    temperature = wanted.get("temperature") or 0
+    if not temperature or wanted.get("do_sample") is False:
+        return Sampling(greedy=True)
+    return Sampling(temperature=temperature, top_p=wanted.get("top_p") or 1.0, top_k=wanted.get("top_k"))
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    ends = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def _alike(values: Sequence[Any]) -> list[list[int]]:
+    """Places of equal values, in the order of the first of each."""
+    groups: dict[str, list[int]] = {}
+    for place, value in enumerate(values):
+        groups.setdefault(repr(value), []).append(place)
+    return list(groups.values())

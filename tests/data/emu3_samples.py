@@ -43,7 +43,7 @@ def processor(**changes: Any) -> Emu3Processor:
 class MeanCodes(nn.Module):
     """A visual tokenizer whose code is the mean of a square of 8 x 8 pixels; a step of a clip is 4 frames."""
 
-    codebook_size = 16
+    codebook_size, temporal_factor = 16, 4
 
     def __init__(self) -> None:
         super().__init__()

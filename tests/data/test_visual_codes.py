@@ -9,7 +9,7 @@ from emu3_samples import MeanCodes, transform
 
 from multimodal_zoo.data.documents import Codes, Document, Image, Text, Video
 from multimodal_zoo.data.skips import UnusableError
-from multimodal_zoo.data.visual_codes import encode_pictures, with_codes
+from multimodal_zoo.data.visual_codes import encode_clip, encode_pictures, with_codes
 
 
 def noise(high: int, wide: int, seed: int = 0) -> np.ndarray:
@@ -65,6 +65,9 @@ def test_pictures_that_cannot_be_encoded_are_named() -> None:
     for picture, what in ((noise(16, 200), "shape"), (b"none", "broken")):
         with pytest.raises(UnusableError, match=what):
             with_codes([Document([Image(picture)], {"key": "bad"})], MeanCodes(), transform())
-    frames = [noise(16, 16), noise(16, 24)]
-    with pytest.raises(ValueError, match="2 frames has frames of different sizes"):
-        with_codes([Document([Video(frames, 1.0)])], MeanCodes(), transform())
+    frames = [noise(16, 16), noise(16, 24)] * 2
+    for clip, what in ((frames, "different sizes"), ([noise(16, 16)] * 6, "no multiple of 4")):
+        with pytest.raises(UnusableError, match=what):
+            with_codes([Document([Video(clip, 1.0)])], MeanCodes(), transform())
+    with pytest.raises(ValueError, match="4 frames needs frames of one size"):
+        encode_clip(MeanCodes(), transform(), frames, None)

@@ -85,7 +85,7 @@ class Tokenizing:
         while len(found) < self.shard_size and not state.complete:
             some = list(islice(stream, min(4 * self.batch_size, self.shard_size - len(found))))
             state.complete = not some
-            made = list(threads.map(lambda one: _pixels(one.document, self.transform), some))
+            made = list(threads.map(self._pixels, some))
             usable: list[tuple[Document, list[Tensor]]] = []
             for one, pixels in zip(some, made, strict=True):
                 if isinstance(pixels, UnusableError):
@@ -106,9 +106,8 @@ class Tokenizing:
         state.skipped, state.examples = dict(total.counts), total.examples
         return found
 
-
-def _pixels(document: Document, transform: Emu3ImageTransform) -> list[Tensor] | UnusableError:
-    try:
-        return pixels_of(document, transform)
-    except UnusableError as error:
-        return error
+    def _pixels(self, found: Found) -> list[Tensor] | UnusableError:
+        try:
+            return pixels_of(found.document, self.transform, getattr(self.encoder, "temporal_factor", 1))
+        except UnusableError as error:
+            return error

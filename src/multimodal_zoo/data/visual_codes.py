@@ -31,18 +31,18 @@ def encode_pictures(
     batch_size: int = 8,
     device: torch.device | str | None = None,
 ) -> list[Tensor]:
-    """Codes of pictures of any sizes; pictures of one size are encoded together.
+    """Codes of pictures and clips of any sizes; those of one size are encoded together.
 
     Args:
         encoder: the visual tokenizer.
-        pixels: float (3, height, width) each.
+        pixels: float (3, height, width) of a picture, (frames, 3, height, width) of a clip.
         pad: encode all together, the smaller ones filled up with zeros (mid-grey) on the right and below, and cut the
             codes, as the published processor can. Attention sees the filling, so codes differ from those without.
-        batch_size: pictures encoded at a time.
+        batch_size: pictures or clips encoded at a time.
         device: where the tokenizer is; None: where the pixels are.
 
     Returns:
-        long (rows, columns) on the CPU, one for each picture.
+        long (rows, columns) or (steps, rows, columns) on the CPU, one for each.
     """
     sizes = [tuple(one.shape[-2:]) for one in pixels]
     if pad and sizes:
@@ -60,36 +60,59 @@ def encode_pictures(
     found = [codes[place] for place in range(len(pixels))]
     if not pad or not found:
         return found
-    factor = high // found[0].shape[0]
-    return [one[: rows // factor, : columns // factor] for one, (rows, columns) in zip(found, sizes, strict=True)]
+    factor = high // found[0].shape[-2]
+    return [one[..., : rows // factor, : columns // factor] for one, (rows, columns) in zip(found, sizes, strict=True)]
+
+
+def clip_pixels(frames: Sequence[Picture], transform: Emu3ImageTransform) -> Tensor:
+    """The pixels of a clip, float (frames, 3, height, width).
+
+    Raises:
+        ValueError: frames of different sizes.
+        UnfitPictureError, UnusableError: frames that cannot be used.
+    """
+    pixels = transform(frames)
+    if len({one.shape for one in pixels}) != 1:
+        raise ValueError(f"a clip of {len(frames)} frames needs frames of one size")
+    return torch.stack(pixels)
 
 
 def encode_clip(
     encoder: PixelEncoder, transform: Emu3ImageTransform, frames: Sequence[Picture], device: torch.device | str | None
 ) -> Tensor:
-    """Codes (steps, rows, columns) of the frames of a clip, all resized as the first one.
+    """Codes (steps, rows, columns) of the frames of a clip.
 
     Raises:
         ValueError: a number of frames that the tokenizer does not take, or frames of different sizes.
     """
-    pixels = transform(frames)
-    if len({one.shape for one in pixels}) > 1:
-        raise ValueError(f"a clip of {len(frames)} frames has frames of different sizes")
-    batch = torch.stack(pixels)[None]
-    with torch.no_grad():
-        return encoder.encode(batch if device is None else batch.to(device))[0].cpu()
+    return encode_pictures(encoder, [clip_pixels(frames, transform)], device=device)[0]
 
 
-def pixels_of(document: Document, transform: Emu3ImageTransform) -> list[Tensor]:
-    """The pixels of a document's still pictures, float (3, height, width) each.
+def pixels_of(document: Document, transform: Emu3ImageTransform, frames: int = 1) -> list[Tensor]:
+    """The pixels of a document's pictures and clips in order, as `encode_pictures` takes them.
+
+    Args:
+        document: any.
+        transform: the model's image transform.
+        frames: what the frames of a clip must be a multiple of: those that the tokenizer makes one step of.
 
     Raises:
-        UnusableError: a picture that cannot be read or is of a shape that the rule refuses.
+        UnusableError: a picture that cannot be read or is of a shape that the rule refuses, or such a clip.
     """
+    found = []
     try:
-        return transform([segment.image for segment in document.segments if isinstance(segment, Image)])
+        for segment in document.segments:
+            if isinstance(segment, Image):
+                found += transform([segment.image])
+            elif isinstance(segment, Video):
+                if len(segment.frames) % frames:
+                    raise UnusableError(f"clip whose frames are no multiple of {frames}", document.key)
+                found.append(clip_pixels(segment.frames, transform))
     except UnfitPictureError as error:
         raise UnusableError("picture of a shape that is not encoded", document.key) from error
+    except ValueError as error:
+        raise UnusableError("clip of frames of different sizes", document.key) from error
+    return found
 
 
 def with_codes(
@@ -114,10 +137,10 @@ def with_codes(
         device: where the tokenizer is.
 
     Raises:
-        UnusableError: a picture that cannot be used.
-        ValueError: a clip that cannot be.
+        UnusableError: a picture or clip that cannot be used.
     """
-    made = [pixels_of(one, transform) for one in documents] if pixels is None else pixels
+    frames = getattr(encoder, "temporal_factor", 1)
+    made = [pixels_of(one, transform, frames) for one in documents] if pixels is None else pixels
     flat = [one for several in made for one in several]
     encoded = iter(encode_pictures(encoder, flat, pad=pad, batch_size=batch_size, device=device))
 
@@ -126,7 +149,7 @@ def with_codes(
         if isinstance(segment, Image):
             return Codes(next(encoded).numpy())
         if isinstance(segment, Video):
-            return Codes(encode_clip(encoder, transform, segment.frames, device).numpy(), segment.rate)
+            return Codes(next(encoded).numpy(), segment.rate)
         return segment
 
     return [replace(one, segments=[swapped(segment) for segment in one.segments]) for one in documents]

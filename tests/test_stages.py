@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multimodal_zoo.commands.stages import compose_stages
+from multimodal_zoo.commands.stages import compose_stages, run_stages
 from multimodal_zoo.config import compose
 from multimodal_zoo.stages import routed
 
@@ -128,6 +128,17 @@ def test_a_word_keeps_its_interpolation_for_the_stage(folder) -> None:
     found = stages(folder, "first.run.name='${model.embed_dim}'")
     assert found["first"].config.run.name == 16
     assert found["first"].content()["run"]["name"] == 16
+
+
+def test_ranks_from_outside_need_one_folder(folder, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"another one for each of 2 processes: give run\.dir"):
+        run_stages(compose("two", folder=str(folder)))
+
+
+def test_resume_is_null_or_auto(folder) -> None:
+    with pytest.raises(ValueError, match="resume is 'last'"):
+        run_stages(compose("two", ["resume=last"], folder=str(folder)))
 
 
 @pytest.mark.slow

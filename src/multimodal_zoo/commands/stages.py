@@ -70,13 +70,15 @@ def run_stages(config: DictConfig) -> float | None:
 
     Raises:
         FileExistsError: the folder holds stages of an earlier run, and `resume` is null.
-        ValueError: a finished stage was trained with other settings.
+        ValueError: a finished stage was trained with other settings; or ranks that were started from outside would each
+            take a folder of their own.
         KeyError, TypeError, OSError, RuntimeError: as a run of the stage's recipe, with the stage's name.
     """
     from multimodal_zoo.evaluation.stage_report import write_stage_report
 
     if config.resume not in (None, "auto"):
         raise ValueError(f"resume is {config.resume!r}; a recipe of several stages takes null or auto")
+    _check_common_folder(config)
     place = settle_run_folder(config)
     stages = compose_stages(config)
     begun = [stage.folder for stage in stages if stage.folder.exists()]
@@ -233,6 +235,14 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, child in node.items():
         leaves |= _flat(child, f"{prefix}.{key}".lstrip("."))
     return leaves
+
+
+def _check_common_folder(config: DictConfig) -> None:
+    """Ranks of torchrun or Slurm wait for the first one's files, so they must look in the same folder."""
+    ranks = max(int(os.environ.get(key, "1")) for key in ("WORLD_SIZE", "SLURM_NTASKS"))
+    written = str(OmegaConf.to_container(config, resolve=False)["run"]["dir"])  # type: ignore[index, call-overload]
+    if ranks > 1 and "${now:" in written:
+        raise ValueError(f"run.dir is {written}, another one for each of {ranks} processes: give run.dir=FOLDER")
 
 
 def _say(message: str) -> None:

@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="of the first convolution; published: 256")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256])
     parser.add_argument("--memory-sizes", type=int, nargs="*", default=[256, 512])
+    parser.add_argument("--own-memory-sizes", type=int, nargs="*", default=[1024], help="without the peer")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="width 32, 64 pixels, once; records nothing")
@@ -135,18 +136,14 @@ def main() -> None:
             record("emu3_tokenizer", list(lines(32, [64], 1)), "", keep=False)
             return
         rows = list(lines(options.width, options.sizes, options.repeats))
-        for size in options.memory_sizes:
+        for size in (*options.memory_sizes, *options.own_memory_sizes):
             for task in ("encode", "decode"):
-                mine, other = (memory(options.width, size, task, side) for side in ("ours", "transformers"))
-                rows.append(
-                    {
-                        "task": f"{task}, peak MiB",
-                        "pixels": f"{size} x {size}",
-                        "ours MiB": mine,
-                        "transformers MiB": other,
-                        "ratio": other / mine,
-                    }
-                )
+                row: dict[str, Any] = {"task": task, "pixels": f"{size} x {size}", "mode": "peak memory"}
+                row["ours MiB"] = memory(options.width, size, task, "ours")
+                if size in options.memory_sizes:
+                    row["transformers MiB"] = memory(options.width, size, task, "transformers")
+                    row["ratio"] = row["transformers MiB"] / row["ours MiB"]
+                rows.append(row)
     record("emu3_tokenizer", rows, "python benchmarks/emu3_tokenizer.py", options.threads)
 
 

@@ -17,8 +17,8 @@ import yaml
 
 import multimodal_zoo as zoo
 from multimodal_zoo.catalogue import list_group
-from multimodal_zoo.commands.app import split
-from multimodal_zoo.commands.names import COMMANDS, DEFAULT_RECIPE
+from multimodal_zoo.commands.app import as_text, split
+from multimodal_zoo.commands.names import COMMANDS, DATA_COMMANDS, DEFAULT_RECIPE, HYDRA_COMMANDS, TEXT_KEYS
 from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
 from multimodal_zoo.commands.stages import compose_stages
@@ -107,10 +107,11 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         assert parse_retrieval(words[1:])[0]
     elif words[0] == "report":
         assert parse_report(words[1:])[0]
-    elif words[0] in ("eval", "embed", "export"):
+    elif words[0] in HYDRA_COMMANDS:
         assert subject is not None
-        data, overrides = split(overrides) if words[0] == "embed" else (None, overrides)
+        data, overrides = split(overrides) if words[0] in DATA_COMMANDS else (None, overrides)
         overrides += [f"data={data}"] if data in list_group("data") else []  # other data need not be there
+        overrides = [as_text(word, TEXT_KEYS.get(words[0], ())) for word in overrides]
         model = f"model={subject}" if subject in zoo.list_models() else f"source='{subject}'"
         zoo.compose(f"base/{words[0]}", [model, *overrides])
     elif words[0] in ("describe", "plan"):

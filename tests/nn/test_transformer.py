@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multimodal_zoo.nn.attention import SelfAttention
 from multimodal_zoo.nn.cache import KVCache
@@ -75,9 +77,14 @@ def test_drop_path_rises_linearly() -> None:
     assert 40 <= int(untouched.sum()) <= 62  # the second block drops both branches of 81 % of the samples
 
 
-def test_checkpointing_changes_no_gradient_and_no_random_number() -> None:
+@pytest.mark.parametrize("policy", ["block", "around_attention"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_changes_no_gradient_and_no_random_number(policy: str, dropout: float) -> None:
     plain = Transformer(block(), depth=3, drop_path=0.5)
-    again = Transformer(block(), depth=3, drop_path=0.5, checkpoint="block")
+    again = Transformer(block(), depth=3, drop_path=0.5, checkpoint=policy)
+    for stack in (plain, again):
+        for layer in stack.layers:
+            layer.attention.dropout = dropout
     again.load_state_dict(plain.state_dict())
     gradients = []
     for stack in (plain, again):
@@ -102,6 +109,23 @@ def test_checkpointing_keeps_fewer_tensors() -> None:
             stack(torch.randn(4, 9, 16, requires_grad=True))
         sizes.append(sum(saved))
     assert sizes[1] < sizes[0] / 5
+
+
+def test_attention_is_not_computed_again_where_it_is_kept() -> None:
+    class Calls(TorchDispatchMode):
+        attentions = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.attentions += "attention_for_cpu.default" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    counts = {}
+    for policy in ("block", "around_attention"):
+        stack = Transformer(block(), depth=2, checkpoint=policy)
+        with Calls() as calls:
+            stack(torch.randn(2, 9, 16), mask=Causal()).sum().backward()
+        counts[policy] = calls.attentions
+    assert counts == {"block": 4, "around_attention": 2}
 
 
 def test_intermediates_are_the_stream_after_each_block() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.accumulate import TokenEmbedding
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.linear import linear
 from multimodal_zoo.nn.masks import Causal, Mask, resolve
@@ -49,7 +50,7 @@ class CausalDecoder(nn.Module):
             if part.width != width:
                 raise ValueError(f"causal_decoder.{name} has width {part.width}, the decoder has width {width}")
         self.width, self.vocab_size, self.max_positions, self.std = width, vocab_size, max_positions, std
-        self.token_embedding = nn.Embedding(vocab_size, width, padding_idx=pad_id)
+        self.token_embedding = TokenEmbedding(vocab_size, width, pad_id)
         self.embedding_dropout = nn.Dropout(check_rate(embedding_dropout, "decoder.embedding_dropout"))
         self.blocks, self.norm, self.rotary = blocks, norm, rotary
         self.output = None if tied else nn.Linear(width, vocab_size, bias=False)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from torch.utils.checkpoint import checkpoint as checkpoint_call
+
+_ATEN = torch.ops.aten
+#: Torch's fused attentions -> the argument that is their dropout.
+FUSED_ATTENTION = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: 3,
+    _ATEN._scaled_dot_product_flash_attention.default: 3,
+    _ATEN._scaled_dot_product_efficient_attention.default: 5,
+    _ATEN._scaled_dot_product_cudnn_attention.default: 5,
+}
 
 
 def recompute(run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -24,3 +35,19 @@ def recompute(run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if not watched or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return run(*inputs)
     return checkpoint_call(run, *inputs, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+
+
+def keep_attention() -> Any:
+    """What torch's checkpoint takes as `context_fn` to keep results of fused attention and recompute all else.
+
+    Attention with dropout is recomputed too: if it were not, the dropout after it would draw other numbers.
+    """
+    return create_selective_checkpoint_contexts(_kept)
+
+
+def _kept(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    place = FUSED_ATTENTION.get(operation)
+    if place is None:
+        return CheckpointPolicy.PREFER_RECOMPUTE
+    dropout = options.get("dropout_p", arguments[place] if len(arguments) > place else 0.0)
+    return CheckpointPolicy.PREFER_RECOMPUTE if dropout else CheckpointPolicy.MUST_SAVE

@@ -12,12 +12,14 @@ from torch.utils.checkpoint import checkpoint as checkpoint_call
 from multimodal_zoo.nn.cache import KVCache, LayerCache
 from multimodal_zoo.nn.masks import Mask, pick
 from multimodal_zoo.nn.norms import Identity
+from multimodal_zoo.nn.recompute import keep_attention
 from multimodal_zoo.nn.regularize import DropPath, check_rate
 from multimodal_zoo.nn.rotary import Rotation
 from multimodal_zoo.registry import ENCODERS
 
-#: What is recomputed in the backward pass instead of kept: nothing, or the inside of every block.
-CHECKPOINT_POLICIES = ("none", "block")
+#: What is recomputed in the backward pass instead of kept: nothing, the inside of every block, or that without its
+#: attention.
+CHECKPOINT_POLICIES = ("none", "block", "around_attention")
 
 
 class _Block(nn.Module):
@@ -190,8 +192,8 @@ class Transformer(nn.Module):
         cache: LayerCache | None = None,
         places: Tensor | None = None,
     ) -> Tensor:
-        if self.checkpoint == "block" and self.training and torch.is_grad_enabled():
-            return checkpoint_call(
-                layer, tokens, mask=mask, rotation=rotation, cache=cache, places=places, use_reentrant=False
-            )
-        return layer(tokens, mask=mask, rotation=rotation, cache=cache, places=places)
+        given = {"mask": mask, "rotation": rotation, "cache": cache, "places": places}
+        if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
+            return layer(tokens, **given)
+        kept = {"context_fn": keep_attention} if self.checkpoint == "around_attention" else {}
+        return checkpoint_call(layer, tokens, use_reentrant=False, **kept, **given)

@@ -26,7 +26,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     from multimodal_zoo.commands.generate import load_speaker, paths_of, sampling_of
-    from multimodal_zoo.commands.live import Typing
+    from multimodal_zoo.commands.live import Typing, say
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
     from multimodal_zoo.inference.chat import answer
@@ -41,7 +41,7 @@ def run(config: DictConfig) -> float | None:
     seen = coded(model, [Image(load(open_picture(path))) for path in pictures])  # once for all questions
     done: list[dict[str, Any]] = []
     for number, question in enumerate(_questions(config)):
-        typing = Typing(processor.decode)
+        typing = Typing(processor.decode, say)
         (text,) = answer(
             model,
             Document([*seen, Text(question)]),
@@ -61,6 +61,7 @@ def run(config: DictConfig) -> float | None:
 def _questions(config: DictConfig) -> Iterator[str]:
     """Those of the configuration, or the lines that are typed until an empty one."""
     from multimodal_zoo.commands.generate import listed
+    from multimodal_zoo.commands.live import say
 
     if config.prompt is not None:
         yield from listed(config.prompt)
@@ -68,7 +69,7 @@ def _questions(config: DictConfig) -> Iterator[str]:
     asking = sys.stdin.isatty()
     while True:
         if asking:
-            print("> ", end="", flush=True)
+            say("> ")
         line = sys.stdin.readline().strip()
         if not line:
             return

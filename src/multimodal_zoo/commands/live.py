@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -120,7 +119,7 @@ class Typing:
         say: what prints.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], say: Callable[[str], object] = sys.stdout.write) -> None:
+    def __init__(self, decode: Callable[[list[int]], str], say: Callable[[str], object]) -> None:
         self.decode, self.say, self._said = decode, say, ""
 
     def __call__(self, progress: Progress) -> None:
@@ -128,11 +127,15 @@ class Typing:
         text = self.decode(progress.ids[0].tolist()).rstrip("\ufffd")
         if text.startswith(self._said) and text != self._said:
             self.say(text[len(self._said) :])
-            sys.stdout.flush()
             self._said = text
 
     def finish(self, text: str) -> None:
         """Say what is left, and end the line."""
-        self.say(text[len(self._said) :] if text.startswith(self._said) else f"\n{text}")
-        self.say("\n")
+        rest = text[len(self._said) :] if text.startswith(self._said) else f"\n{text}"
+        self.say(f"{rest}\n")
         self._said = ""
+
+
+def say(text: str) -> None:
+    """Print without ending the line."""
+    print(text, end="", flush=True)

@@ -1,0 +1,134 @@
+"""`mmzoo generate` and `mmzoo chat`: files, previews, free text on the command line, errors."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import multimodal_zoo as zoo
+from multimodal_zoo.cli import main
+from multimodal_zoo.commands.app import as_text
+from multimodal_zoo.commands.live import DrawingBar, Typing
+from multimodal_zoo.generation.loop import Progress
+from multimodal_zoo.inference.painter import Sketches
+from multimodal_zoo.inference.text_to_image import draw
+
+SMALL = ["model.decoder.blocks.depth=1"]
+TINY = ["emu3_tiny", "allow_random=true", *SMALL]
+
+
+def status(words: list[str]) -> object:
+    """The exit status, which a message from within Hydra raises."""
+    try:
+        return main(words)
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_pictures_are_drawn_into_a_folder(tmp_path, capsys) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text('a dog\n\nthe sun, "large"\n', encoding="utf-8")
+    text = "a red, 'round' apple: [big] {x} $y"
+    words = [f"prompt={text}", f"prompts={prompts}", "images=2", "seed=5", "codes=true", "batch_size=4", "threads=1"]
+    assert main(["generate", *TINY, *words, "ratio=3:4", f"run.dir={tmp_path}/drawn"]) == 0
+    assert "6 drawn" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "drawn/drawings.json").read_text())
+    assert [one["prompt"] for one in facts["drawings"]] == [
+        t for t in (text, "a dog", 'the sun, "large"') for _ in "ab"
+    ]
+    assert [one["seed"] for one in facts["drawings"]] == list(range(5, 11))
+    assert facts["settings"]["sampling"] == {"greedy": False, "temperature": 1.0, "top_k": 2048, "top_p": 1.0}
+    assert facts["tokens_per_second"] > 0
+    assert json.loads((tmp_path / "drawn/run.json").read_text())["variant"] == "emu3_tiny"
+    assert (tmp_path / "drawn/preview.png").is_file()
+    expected = draw(zoo.create("emu3_tiny", overrides=SMALL), "a dog", ratio="3:4", seed=8)[0]
+    assert Image.open(tmp_path / "drawn/0003.png").tobytes() == expected.image.tobytes()
+    assert np.array_equal(np.load(tmp_path / "drawn/0003.npy"), expected.codes.numpy())
+
+
+def test_clips_are_drawn_as_animations(tmp_path) -> None:
+    words = ["prompt=a dog", "frames=2", "+model.processor.video=univla_video", "preview=false", "guidance=1"]
+    assert main(["generate", *TINY, *words, f"run.dir={tmp_path}"]) == 0
+    assert Image.open(tmp_path / "0000.webp").n_frames == 2
+    assert not (tmp_path / "preview.png").exists()
+
+
+def test_questions_are_answered(tmp_path, capsys, monkeypatch) -> None:
+    picture = tmp_path / "a, b.png"
+    Image.new("RGB", (50, 50), "red").save(picture)
+    words = ["chat", *TINY, f"image={picture}", "max_new_tokens=6"]
+    assert main([*words, "prompt=What, is this?", f"out={tmp_path}/answers.json"]) == 0
+    shown = capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "answers.json").read_text())
+    assert found["prompt"] == "What, is this?"
+    assert found["answer"] in shown
+    monkeypatch.setattr("sys.stdin", io.StringIO("What, is this?\nAnd why\n\nnot asked\n"))
+    assert main(words) == 0
+    typed = capsys.readouterr().out
+    assert typed.startswith(f"{found['answer']}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["generate", "emu3_tiny", "prompt=x"], "weights are random"),
+        (["generate", *TINY], "nothing to draw"),
+        (["generate", *TINY, "prompts=nowhere.txt"], "prompts=nowhere.txt: no such file"),
+        (["generate", *TINY, "prompt=x", "image=nowhere.png"], "image=nowhere.png: no such picture"),
+        (["generate", *TINY, "prompt=x", "ratio=9:1"], "ratio is 9:1"),
+        (["generate", *TINY, "prompt=x", "area=100"], "area is 100 pixels"),
+        (["generate", *TINY, "prompt=x", "sampling.top_k=0"], "sampling.top_k is 0"),
+        (["generate", *TINY, "prompt=x", "frames=2"], "processor.video=univla_video"),
+        (["generate", *TINY, "prompt=x", "frames=2", "suffix=y"], "clips are drawn from texts as they are"),
+        (["generate", "clip_tiny", "allow_random=true", "prompt=x"], "draw needs an Emu3"),
+        (["generate", *TINY, "prompt=x", "ratios=1:1"], "closest: ratio"),
+        (["chat", "clip_tiny", "allow_random=true", "prompt=x"], "chat needs an Emu3"),
+        (["chat", *TINY, "prompt=x", "max_new_tokens=9999"], "decoder.max_positions"),
+        (["chat"], "mmzoo chat needs a run folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words, expected, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(words) == 1
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_free_text_needs_no_quoting() -> None:
+    keys = ("prompt", "ratio")
+    assert as_text("prompt=a, b: 'c'", keys) == r"prompt='a, b: \'c\''"
+    assert as_text("ratio=4:3", keys) == "ratio='4:3'"
+    for word in ("prompt=[a,b]", "prompt='a b'", 'prompt="a"', "prompt=null", "seed=1", "prompt"):
+        assert as_text(word, keys) == word
+    assert as_text("prompt=a", ()) == "prompt=a"
+
+
+def test_words_are_said_once_their_bytes_are_there() -> None:
+    said: list[str] = []
+    texts = {1: "a", 2: "a\ufffd", 3: "a\u8272", 4: "a\u8272 b"}
+    typing = Typing(lambda ids: texts[len(ids)], said.append)
+    for step in texts:
+        typing(Progress(torch.zeros(2, step, dtype=torch.long), 9))
+    typing.finish("a\u8272 b.")
+    assert said == ["a", "\u8272", " b", ".\n"]
+    typing(Progress(torch.zeros(1, 1, dtype=torch.long), 9))
+    typing.finish("something else")
+    assert "".join(said[4:]) == "a\nsomething else\n"
+
+
+def test_plain_lines_count_the_tokens_of_all_batches(capsys) -> None:
+    with DrawingBar(3, None, None, line_seconds=0.0) as bar:
+        for grids, steps in (([(1, 2), (2, 2)], 9), ([(2, 2)], 9)):
+            for step in range(1, steps + 1):
+                bar(Sketches(step, steps, torch.zeros(len(grids), step, dtype=torch.long), grids, slice(5, 9)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 18
+    assert lines[0].startswith("2 of 22 tokens")  # 6 and 9, and a third of about their mean
+    assert lines[8].startswith("15 of 22 tokens")
+    assert lines[-1].startswith("24 of 24 tokens")
+    assert bar.tokens == 24

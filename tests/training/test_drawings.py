@@ -32,7 +32,7 @@ class Coded:
     def __getitem__(self, index: int) -> Document:
         if index == 3:
             raise UnusableError("broken picture", "3")
-        return Document([Codes(np.full((6, 6), index)), Text(f"thing {index}")], {"key": str(index)})
+        return Document([Codes(np.full((8, 8), index)), Text(f"thing {index}")], {"key": str(index)})
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -23,6 +24,7 @@ from multimodal_zoo.objectives.batch import (
     PreferenceBatch,
     TokenBatch,
 )
+from multimodal_zoo.training.accumulation import Window
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.idle import report_idle
@@ -41,8 +43,10 @@ Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch | TokenBatch | Prefer
 class ObjectiveModule(lightning.LightningModule):
     """Trains a model with any objective of one batch: a dual encoder on pairs or views, a causal decoder on tokens.
 
-    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches. Pairs of different batches do
-    not see each other as negatives; for one large batch with all its negatives give the objective a chunk size instead.
+    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches, or weighs them by the entry
+    `loss_weight` of the objective where it has one, so that they are those of one large batch. Pairs of different
+    batches do not see each other as negatives; for one large batch with all its negatives give the objective a chunk
+    size instead.
 
     Args:
         model: what trains: a dual encoder, a masked student, a multimodal decoder, a visual tokenizer.
@@ -90,6 +94,7 @@ class ObjectiveModule(lightning.LightningModule):
         apart = (*rank_buffers(objective), *rank_buffers(objective, "alike_buffers"))
         self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in apart]
         self._idle_reported = False
+        self._window: Window | None = None
         #: called with the norm of each step's gradient before clipping
         self.gradient_watchers: list[Callable[[Tensor], None]] = []
 
@@ -101,6 +106,11 @@ class ObjectiveModule(lightning.LightningModule):
     def forward(self, images: Tensor, beside: Tensor) -> Any:
         """The model's own forward: images (batch, 3, height, width), and token ids or a mask."""
         return self.model(images, beside)
+
+    def on_fit_start(self) -> None:
+        """Make room for the batches that a step accumulates."""
+        accumulated = self.trainer.accumulate_grad_batches
+        self._window = Window(accumulated) if accumulated > 1 and not _accumulates_itself(self.trainer) else None
 
     def on_train_start(self) -> None:
         """Say where several processes do not train exactly what one trains."""
@@ -120,11 +130,15 @@ class ObjectiveModule(lightning.LightningModule):
         self._log("train", outputs, len(batch))
         group = self.trainer.optimizers[0].param_groups[0]
         self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
-        return outputs["loss"]
+        if self._window is None or "loss_weight" not in outputs:
+            return outputs["loss"]
+        return outputs["loss"] * self._window.weigh(outputs["loss_weight"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """One batch of the validation data."""
-        self._log("validation", inside(self.model, self.objective, batch), len(batch))
+        """One batch of the validation data; it counts by its `loss_weight`, or else by its rows."""
+        outputs = inside(self.model, self.objective, batch)
+        weight = outputs.get("loss_weight")
+        self._log("validation", outputs, len(batch) if weight is None else max(1, round(float(weight))))
 
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
         validating = stage == "validation"
@@ -177,6 +191,8 @@ class ObjectiveModule(lightning.LightningModule):
             raise ValueError("trainer.precision=16-mixed clips unscaled gradients: set optim.fused=false")
         by_value = gradient_clip_algorithm == "value"
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self._window is not None:
+            self._window.settle(p.grad for p in parameters if p.grad is not None)
         norm = clip_gradients(parameters, None if by_value else gradient_clip_val or None)
         for watch in self.gradient_watchers:
             watch(norm)
@@ -193,6 +209,14 @@ class ObjectiveModule(lightning.LightningModule):
                 if parameters and not any(p.requires_grad for p in parameters):
                     module.eval()
         return self
+
+
+def _accumulates_itself(trainer: lightning.Trainer) -> bool:
+    """Whether the strategy adds up the gradients where this module cannot reach them."""
+    found = isinstance(trainer.strategy, DeepSpeedStrategy)
+    if found and trainer.is_global_zero:
+        log.warning("DeepSpeed averages accumulated batches: each counts as much, whatever its number of tokens")
+    return found
 
 
 def _own_statistics(model: nn.Module) -> str | None:

@@ -47,7 +47,8 @@ def test_pictures_are_drawn_into_a_folder(tmp_path, capsys) -> None:
     assert json.loads((tmp_path / "drawn/run.json").read_text())["variant"] == "emu3_tiny"
     assert (tmp_path / "drawn/preview.png").is_file()
     expected = draw(zoo.create("emu3_tiny", overrides=SMALL), "a dog", ratio="3:4", seed=8)[0]
-    assert Image.open(tmp_path / "drawn/0003.png").tobytes() == expected.image.tobytes()
+    found = np.asarray(Image.open(tmp_path / "drawn/0003.png"), dtype=int)
+    assert abs(found - np.asarray(expected.image, dtype=int)).max() <= 1  # several were decoded at once
     assert np.array_equal(np.load(tmp_path / "drawn/0003.npy"), expected.codes.numpy())
 
 

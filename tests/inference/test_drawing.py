@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,8 +21,15 @@ def model():
     return zoo.create("emu3_tiny", overrides=["model.decoder.blocks.depth=1"])
 
 
+def near(one, other) -> bool:
+    """Whether two pictures differ by one grey level at most: decoding several at once may round in another way."""
+    levels = [np.asarray(picture, dtype=int) for picture in (one, other)]
+    return levels[0].shape == levels[1].shape and abs(levels[0] - levels[1]).max() <= 1
+
+
 def equal(one, other) -> bool:
-    return torch.equal(one.codes, other.codes) and torch.equal(one.ids, other.ids) and one.image == other.image
+    same = torch.equal(one.codes, other.codes) and torch.equal(one.ids, other.ids)
+    return same and near(one.image, other.image)
 
 
 def test_a_drawing_is_a_whole_sequence_and_its_picture(model) -> None:
@@ -35,7 +43,7 @@ def test_a_drawing_is_a_whole_sequence_and_its_picture(model) -> None:
     assert found.ids[-1] == ids.eos
     pieces = processor.pieces(found.ids.tolist())
     assert torch.equal(next(piece for piece in pieces if isinstance(piece, Tensor)), found.codes)
-    assert found.image == processor.pictures(model.decode(found.codes[None]))[0]
+    assert near(found.image, processor.pictures(model.decode(found.codes[None]))[0])
     assert (found.prompt, found.seed) == ("a red apple", 3)
     assert model.training  # as it was before
 
@@ -123,7 +131,7 @@ def test_sketches_show_the_rows_so_far(model) -> None:
     shown = preview(model, early)
     assert [picture.size for picture in shown] == [one.image.size, other.image.size]
     assert shown[0].getpixel((0, one.image.height - 1)) == (128, 128, 128)
-    assert preview(model, told[-1])[1] == other.image
+    assert near(preview(model, told[-1])[1], other.image)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Emu3VisionTokenizer(nn.Module):
         frames_at_once: int = 8,
     ) -> None:
         super().__init__()
-        for name in ("latent_width", "spatial_factor", "temporal_factor", "channels"):
+        for name in ("latent_width", "spatial_factor", "temporal_factor"):
             if (ours := getattr(encoder, name)) != (theirs := getattr(decoder, name)):
                 raise ValueError(f"encoder and decoder do not fit: {name} is {ours} there and {theirs} here")
         if quantizer.width != decoder.latent_width:

@@ -36,8 +36,8 @@ def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
     `attn_resolutions` that do not exist: the published code never reaches them.
 
     Raises:
-        ValueError: what no published weights have and the architecture cannot be: a latent with deviations, a codebook
-            of another width than the latents, pixels in and out that differ.
+        ValueError: what no published weights have and the architecture cannot be: a latent with deviations, or a
+            codebook of another width than the latents.
     """
     facts = {**DEFAULTS, **{TRANSFORMERS_NAMES.get(key, key): value for key, value in config.items()}}
     if facts["double_z"]:
@@ -47,10 +47,6 @@ def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
             f"z_channels is {facts['z_channels']} and embed_dim {facts['embed_dim']}: the decoder takes latents and "
             "codebook vectors in one batch, they must be equal"
         )
-    if facts["in_channels"] != facts["out_channels"]:
-        raise ValueError(
-            f"in_channels is {facts['in_channels']} and out_channels {facts['out_channels']}; expected equal numbers"
-        )
     half = {
         "width": facts["ch"],
         "multipliers": list(facts["ch_mult"]),
@@ -59,12 +55,11 @@ def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
         "latent_width": facts["z_channels"],
         "temporal_factor": facts["temporal_downsample_factor"],
         "dropout": facts["dropout"],
-        "channels": facts["in_channels"],
     }
     return {
         "type": "emu3_vision_tokenizer",
-        "encoder": {"type": "emu3_vision_encoder", **half},
-        "decoder": {"type": "emu3_vision_decoder", **half},
+        "encoder": {"type": "emu3_vision_encoder", **half, "channels": facts["in_channels"]},
+        "decoder": {"type": "emu3_vision_decoder", **half, "channels": facts["out_channels"]},
         "quantizer": {
             "type": "vector_quantizer",
             "codebook_size": facts["codebook_size"],

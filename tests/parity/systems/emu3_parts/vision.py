@@ -19,6 +19,8 @@ from multimodal_zoo.tokenizers.emu3_vision import Emu3VisionTokenizer
 
 #: Codes are compared where the two nearest entries differ by more (squared distance).
 CLEAR = 1e-4
+#: Frames computed together where intermediate values are watched, and where they are not.
+ALL, FEW = 1 << 20, 3
 
 
 def vision_tokenizer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Emu3VisionTokenizer:
@@ -26,6 +28,7 @@ def vision_tokenizer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
     known = take_known(config, DEFAULTS.keys() | {"model_type"}, "vision config")
     model = build(vision_node(known))
     model.load_state_dict(EMU3_VISION.load(state))
+    model.frames_at_once = ALL  # so that a module that is watched sees every frame at once
     return model.eval()
 
 
@@ -41,7 +44,7 @@ FIELDS: dict[str, Callable[[Case], Outcome] | None] = {"min_margin": min_margin}
 def register(system: System) -> None:
     """Register the handlers of these cases' calls."""
     system.call(r"encode\((?:image|video)\)", when=_is_vision)(encode)
-    system.call(r"decode\(\w+(?P<first>\[:, :1\])?\)", when=_is_vision)(decode)
+    system.call(r"decode\(\w+(?:\[:, :(?P<steps>\d+)\])?\)", when=_is_vision)(decode)
 
 
 def _is_vision(case: Case, call: Call) -> bool:
@@ -63,6 +66,9 @@ def encode(request: Request) -> Outcome:
     for way in ways:
         for name, tensor in _encoded(model, way).items():
             found.setdefault(name, []).append(tensor)
+        with _few_frames(model):
+            found["codes"].append(model.encode(way))
+        found["margin"].append(found["margin"][-1])
     codes = [way[:, 0] if still and way.ndim == 4 else way for way in found["codes"]]
     margins = [way[:, 0] if still else way for way in found["margin"]]
     found["codes"] = [torch.where(margin > CLEAR, way, expected) for way, margin in zip(codes, margins, strict=True)]
@@ -103,14 +109,16 @@ def decode(request: Request) -> Outcome:
     """Pixels with what is computed on the way; a still is also the first frame of a clip of one step."""
     model, outputs = _model(request.case), request.call.outputs
     (codes,) = request.case.take(request.call)
-    if request.match["first"]:
-        codes = codes[:, :1]
+    if request.match["steps"]:
+        codes = codes[:, : int(request.match["steps"])]
     (pixels,) = (name for name in outputs if not name.startswith("dec_"))
     ways = [_decoded(model, codes)]
     if codes.ndim == 3:
         ways.append(_decoded(model, codes[:, None]))
         ways[1]["pixels"] = ways[1]["pixels"][:, 0]
     found = {name: tuple(way[name] for way in ways) for name in ways[0]}
+    with _few_frames(model):
+        found["pixels"] = (*found["pixels"], model.decode(codes))
     return {name: found["pixels" if name == pixels else name] for name in outputs}
 
 
@@ -129,6 +137,16 @@ def _decoded(model: Emu3VisionTokenizer, codes: Tensor) -> dict[str, Tensor]:
     with _watching(watched) as found:
         pixels = model.decode(codes)
     return {**found, "pixels": pixels}
+
+
+@contextmanager
+def _few_frames(model: Emu3VisionTokenizer) -> Iterator[None]:
+    """A few frames at a time for a while."""
+    model.frames_at_once = FEW
+    try:
+        yield
+    finally:
+        model.frames_at_once = ALL
 
 
 @contextmanager

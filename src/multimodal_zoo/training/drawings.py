@@ -93,7 +93,7 @@ class DrawingSheet(Callback):
             true = [self._decoded(model, document.segments[0].codes) for document in asked]  # type: ignore[union-attr]
         columns = {
             "drawn": [(one.image, "") for one in drawn],
-            "true picture, and what is written about it": list(zip(true, said, strict=True)),
+            "true picture, as it is named": list(zip(true, said, strict=True)),
         }
         return drawing_sheet(prompts, columns)
 

@@ -220,7 +220,7 @@ class DrawnPictures:
 
 def keys_of(documents: Sequence[Document]) -> str:
     """A hash of the documents' names and pictures' sizes, in their order."""
-    facts = (f"{document.key} {np.shape(document.image)}" for document in documents)
+    facts = (f"{document.key} {np.asarray(document.image).shape}" for document in documents)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

@@ -98,7 +98,7 @@ class Plan:
 
     Attributes:
         folder: of all runs.
-        steps: of the run together; None takes the recipe's.
+        steps: of the run together.
         clip: folder of a quickstart run; None trains one in `folder`.
         seeds: of the language runs.
         words: further overrides of the language runs.
@@ -128,6 +128,13 @@ class Plan:
             *run.words(self.steps),
             *self.words,
         ]
+
+
+def recipe_steps() -> int:
+    """The steps of `emu3/emoji_language`."""
+    from multimodal_zoo.config import compose
+
+    return int(compose("emu3/emoji_language").trainer.max_steps)
 
 
 def train(name: str, words: list[str], folder: Path) -> None:
@@ -231,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emu3_emoji_benchmark"))
     parser.add_argument("--clip", type=Path, help="folder of a quickstart run; without it one is trained first")
-    parser.add_argument("--steps", type=int, default=700, help="of the run together")
+    parser.add_argument("--steps", type=int, default=600, help="of the run together")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--report", action="store_true", help="train nothing")
@@ -241,7 +248,7 @@ def main() -> None:
     folder = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     clip = chosen.clip.resolve() if chosen.clip else None
-    plan = Plan(folder, chosen.steps, clip, chosen.seeds, tuple(chosen.words))
+    plan = Plan(folder, chosen.steps or recipe_steps(), clip, chosen.seeds, tuple(chosen.words))
     if not chosen.report:
         train_all(plan, chosen.processes)
     report(plan, "python benchmarks/emu3_emoji.py")

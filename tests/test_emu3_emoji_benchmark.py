@@ -42,6 +42,10 @@ def test_runs_compose(benchmark, tmp_path) -> None:
         assert config["data"]["train"]["tokenizer"] == str(tmp_path / "a folder" / "tokenizer" / "model")
 
 
+def test_steps_are_the_recipes(benchmark) -> None:
+    assert benchmark.recipe_steps() == compose("emu3/emoji_language").trainer.max_steps > 0
+
+
 def test_rows_are_means_over_seeds_and_styles(benchmark, tmp_path) -> None:
     run, chosen = benchmark.RUNS[0], plan(benchmark, tmp_path)
     for seed, share in enumerate((0.2, 0.4)):

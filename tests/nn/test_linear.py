@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from multimodal_zoo.nn import linear as module
-from multimodal_zoo.nn.linear import LinearLayer, linear
+from multimodal_zoo.nn.linear import LinearLayer, for_decoding, linear
 
 
 @pytest.mark.parametrize("shape", [(1, 24), (2, 24), (1, 3, 24), (2, 4, 24), (3, 5, 24), (24,), (0, 24)])
@@ -64,3 +64,16 @@ def test_the_layer_trains_and_loads_as_torchs() -> None:
     assert_close(ours.weight.grad, theirs.weight.grad)
     assert_close(ours.bias.grad, theirs.bias.grad)
     assert LinearLayer(8, 40, device="meta")(torch.empty(1, 8, device="meta")).shape == (1, 40)
+
+
+def test_only_decoders_take_the_other_way(monkeypatch) -> None:
+    used = []
+    monkeypatch.setattr(module.torch, "mm", lambda a, b: used.append(a.shape) or a @ b)
+    layers = torch.nn.Sequential(LinearLayer(8, 40), torch.nn.Linear(40, 8))
+    x = torch.randn(1, 8)
+    with torch.no_grad():
+        expected = layers(x)
+        assert not used
+        for_decoding(layers)
+        assert_close(layers(x), expected)
+    assert used == [(40, 8)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.accumulate import TokenEmbedding
 from multimodal_zoo.nn.cache import KVCache
-from multimodal_zoo.nn.linear import linear
+from multimodal_zoo.nn.linear import for_decoding, linear
 from multimodal_zoo.nn.masks import Causal, Mask, resolve
 from multimodal_zoo.nn.regularize import check_rate
 from multimodal_zoo.registry import DECODERS
@@ -54,6 +54,7 @@ class CausalDecoder(nn.Module):
         self.embedding_dropout = nn.Dropout(check_rate(embedding_dropout, "decoder.embedding_dropout"))
         self.blocks, self.norm, self.rotary = blocks, norm, rotary
         self.output = None if tied else nn.Linear(width, vocab_size, bias=False)
+        for_decoding(self.blocks)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.nn.linear import LinearLayer, linear
+from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.masks import pick
 from multimodal_zoo.registry import ENCODERS
 
@@ -36,13 +37,13 @@ def project(
     """
     asked, kept = heads
     if places is None:
-        rows = linear(tokens, weight, bias).unflatten(-1, (asked + 2 * kept, -1)).transpose(1, 2)
+        rows = F.linear(tokens, weight, bias).unflatten(-1, (asked + 2 * kept, -1)).transpose(1, 2)
         query, key, value = rows.split((asked, kept, kept), dim=1)
         return query, key, value
     cut = weight.shape[0] // (asked + 2 * kept) * asked
     first, rest = (None, None) if bias is None else (bias[:cut], bias[cut:])
-    query = linear(pick(tokens, places), weight[:cut], first).unflatten(-1, (asked, -1)).transpose(1, 2)
-    both = linear(tokens, weight[cut:], rest).unflatten(-1, (2 * kept, -1)).transpose(1, 2)
+    query = F.linear(pick(tokens, places), weight[:cut], first).unflatten(-1, (asked, -1)).transpose(1, 2)
+    both = F.linear(tokens, weight[cut:], rest).unflatten(-1, (2 * kept, -1)).transpose(1, 2)
     key, value = both.chunk(2, dim=1)
     return query, key, value
 
@@ -181,7 +182,7 @@ class SeparateKeylessProjection(nn.Module):
     def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
         query, key, value = (
-            linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
             for source, weight, bias in (
                 (pick(tokens, places), self.query.weight, self.q_bias),
                 (tokens, self.key.weight, None),

@@ -115,10 +115,11 @@ def test_two_ranks_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def loads_on_one_process(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """What two processes saved goes on in one, and is a model like any other."""
+    """What two processes saved, the checkpoint and the exported model, is whole."""
     checkpoint = find_checkpoint("last", folder / "fsdp_cpu")
-    overrides = [f"run.dir={folder / 'on'}", f"resume={checkpoint}", "data.batch_size=8", "trainer.max_steps=4"]
-    run(compose("ranks", overrides, folder=str(folder)))
-    assert [row["step"] for row in read_metrics(folder / "on" / "metrics.csv")] == [3]
-    model = zoo.from_pretrained(str(folder / "fsdp_cpu" / "model"))
-    assert_close(model.decoder.head_weight.detach(), weights["decoder.output.weight"], atol=2e-6, rtol=1e-5)
+    assert checkpoint is not None
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    exported = zoo.from_pretrained(str(folder / "fsdp_cpu" / "model")).state_dict()
+    for name, tensor in weights.items():
+        assert_close(saved[f"model.{name}"], tensor, atol=2e-6, rtol=1e-5)
+        assert_close(exported[name], tensor, atol=2e-6, rtol=1e-5)

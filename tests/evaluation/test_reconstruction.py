@@ -98,6 +98,14 @@ def test_frames_of_clips_count_one_by_one() -> None:
     assert clip.metrics == pytest.approx(pictures.metrics)
 
 
+def test_frames_without_a_code_are_not_compared() -> None:
+    import multimodal_zoo as zoo
+
+    model = zoo.create("emu3_vision_tiny", overrides=["model.encoder.temporal_factor=4"])
+    result = Reconstruction(Documents([0, 50, 100, 150, 200], clips=True))
+    assert result(model, model.processor, torch.device("cpu")).metrics["pictures"] == 4
+
+
 def test_batches_end_where_sizes_change() -> None:
     sizes = [(16, 16), (16, 16), (16, 16), (32, 16), (16, 32), (16, 32)]
     documents = [Document([Image(np.zeros((*size, 3), np.uint8))], {}) for size in sizes]

@@ -88,6 +88,25 @@ def test_the_decoder_sees_no_later_step_and_pieces_see_no_other() -> None:
     assert torch.equal(model.encode(clip[:, :4], in_pieces=True), model.encode(clip[:, :4]))
 
 
+@pytest.mark.parametrize("frames", [5, 6, 7])
+def test_frames_behind_the_last_whole_code_are_left_out(frames: int) -> None:
+    model = tokenizer()
+    clip = torch.randn(1, frames, 3, 4, 4)
+    codes = model.encode(clip)
+    assert codes.shape == (1, 1, 2, 2)
+    assert model.decode(codes).shape == (1, 4, 3, 4, 4)
+    by_hand = model.encoder.frames(clip[0]).transpose(0, 1)[None]
+    for conv in model.encoder.temporal.convs:  # two zeros in front, kernel 4, stride 2
+        padded = nn.functional.pad(by_hand, (1, 1, 1, 1, 2, 0))
+        by_hand = nn.functional.silu(nn.functional.conv3d(padded, conv.conv.weight, conv.conv.bias, stride=(2, 1, 1)))
+    for block in model.encoder.temporal.blocks:
+        by_hand = block(by_hand)
+    assert_close(model.latents(clip), model.into_codebook(by_hand), atol=1e-5, rtol=1e-4)
+    for call in (model, lambda pixels: model.encode(pixels, in_pieces=True)):
+        with pytest.raises(ValueError, match=f"{frames} frames; expected a multiple of 4"):
+            call(clip)
+
+
 def test_few_frames_at_once_give_the_same() -> None:
     model = tokenizer()
     clip = torch.randn(1, 8, 3, 4, 4)
@@ -191,7 +210,7 @@ def test_training_and_inference_reconstruct_alike() -> None:
         ((1, 3, 0, 8), "0 x 8"),
         ((1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
         ((3, 8, 8), "expected"),
-        ((1, 6, 3, 8, 8), "6 frames"),
+        ((1, 3, 3, 8, 8), "3 frames; expected at least 4"),
         ((1, 0, 3, 8, 8), "0 frames"),
     ],
 )

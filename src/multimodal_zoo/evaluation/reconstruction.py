@@ -54,6 +54,8 @@ class Reconstruction:
         found = _Found(torch.zeros(int(tokenizer.codebook_size)), spread(size_of(self.dataset), self.shown))
         for pixels in batches(documents_of(self.dataset), processor, self.batch_size):
             made, codes = _through(tokenizer, pixels.to(device))
+            if pixels.ndim == 5:
+                pixels = pixels[:, : made.shape[1]]  # frames behind the last whole code do not come back
             given, made = ((side.cpu() * scale + shift).clamp(0, 1) for side in (pixels, made))
             found.add(given, made, codes.cpu())
         if not found.psnr:

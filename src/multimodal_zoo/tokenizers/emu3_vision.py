@@ -93,7 +93,8 @@ class Emu3VisionTokenizer(nn.Module):
         """Codes, in evaluation mode whatever the module's.
 
         Args:
-            pixels: pictures `(batch, 3, height, width)`, or clips `(batch, frames, 3, height, width)`.
+            pixels: pictures `(batch, 3, height, width)`, or clips `(batch, frames, 3, height, width)`. Of a clip whose
+                length is no multiple of `temporal_factor` the rest has no code; decoding gives the frames before it.
             in_pieces: whether each `temporal_factor` frames of a clip are encoded without those before, as the
                 published script for clips does; this gives other codes.
 
@@ -101,12 +102,13 @@ class Emu3VisionTokenizer(nn.Module):
             long, `(batch, h, w)` or `(batch, time, h, w)`.
 
         Raises:
-            ValueError: sides or frames that are no multiples of the factors.
+            ValueError: sides that are no multiples of the factor, fewer frames than a code has, or pieces of a clip
+                that does not divide into them.
         """
         with _evaluating(self):
             still, steps = pixels.ndim == 4, self.temporal_factor
             if in_pieces and not still:
-                self._check(pixels)
+                self._check_whole(pixels)
                 codes = self.encode(pixels.unflatten(1, (-1, steps)).flatten(0, 1))
                 return codes.view(len(pixels), -1, *codes.shape[2:])
             codes = self.quantizer.nearest(self.latents(pixels).movedim(1, -1))
@@ -165,6 +167,7 @@ class Emu3VisionTokenizer(nn.Module):
         Raises:
             ValueError: sides or frames that are no multiples of the factors.
         """
+        self._check_whole(pixels)
         still = pixels.ndim == 4
         quantized = self.quantizer(self.latents(pixels).movedim(1, -1))
         codes = quantized.codes[:, 0] if still else quantized.codes
@@ -189,10 +192,19 @@ class Emu3VisionTokenizer(nn.Module):
                 f"pixels are {pixels.shape[-2]} x {pixels.shape[-1]}; both sides must be multiples of "
                 f"{self.spatial_factor}: resize them (processor.images)"
             )
-        if pixels.ndim == 5 and (not pixels.shape[1] or pixels.shape[1] % self.temporal_factor):
+        if pixels.ndim == 5 and pixels.shape[1] < self.temporal_factor:
             raise ValueError(
-                f"a clip of {pixels.shape[1]} frames; expected a multiple of {self.temporal_factor}: cut it or repeat "
-                "its last frame (data.frames)"
+                f"a clip of {pixels.shape[1]} frames; expected at least {self.temporal_factor} (temporal_factor): "
+                "repeat its last frame"
+            )
+
+    def _check_whole(self, pixels: Tensor) -> None:
+        """Refuse clips whose last frames would have no code of their own, where every frame is wanted back."""
+        self._check(pixels)
+        if pixels.ndim == 5 and pixels.shape[1] % self.temporal_factor:
+            raise ValueError(
+                f"a clip of {pixels.shape[1]} frames; expected a multiple of {self.temporal_factor} (temporal_factor): "
+                "cut it (data.frames) or repeat its last frame"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from torch import Tensor, nn
 
 from multimodal_zoo.analysis.flops import full_image_flops, full_text_flops, image_flops, step_flops, text_flops
@@ -25,8 +23,7 @@ from multimodal_zoo.analysis.memory import (
     training_bytes,
 )
 from multimodal_zoo.analysis.setting import Setting
-
-Rows = list[tuple[str, str]]
+from multimodal_zoo.analysis.tables import Rows, Tables, amount, gflop, html_tables, share_rows, terminal_table
 
 
 @dataclass(frozen=True)
@@ -110,10 +107,10 @@ class Plan:
             "fewest_devices": dict(self.fewest),
         }
 
-    def tables(self) -> list[tuple[str, Rows]]:
+    def tables(self) -> Tables:
         """(title, rows of label and value), in reading order."""
-        whole, side = max(self.parameters, 1), self.image_size
-        parts = [(p.name, f"{p.parameters:,} ({100 * p.parameters / whole:.1f} %)") for p in self.parts]
+        side = self.image_size
+        parts = share_rows([p.name for p in self.parts], [p.parameters for p in self.parts], self.parameters)
         frozen = self.parameters - sum(part.trainable for part in self.parts)
         setting = ", ".join(f"{key}={value}" for key, value in asdict(self.setting).items())
         return [
@@ -155,36 +152,10 @@ class Plan:
         return f"fewest devices, {used} on each", rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(title=self.name, title_justify="left", show_header=False)
-        table.add_column(overflow="fold")
-        table.add_column(justify="right", no_wrap=True)
-        for title, rows in self.tables():
-            table.add_section()
-            table.add_row(f"[bold]{title}[/bold]", "")
-            for label, value in rows:
-                table.add_row(f"  {label}", value)
-        yield table
+        yield terminal_table(self.name, self.tables())
 
     def _repr_html_(self) -> str:
-        return "".join(
-            f"<table><caption><b>{html.escape(f'{self.name}: {title}')}</b></caption>"
-            + "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
-            + "</table>"
-            for title, rows in self.tables()
-        )
-
-
-def gflop(operations: int) -> str:
-    """Operations for people, in powers of 1000."""
-    return f"{operations / 1e9:.2f} GFLOP"
-
-
-def amount(size: int) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.2f} {unit}"
-    return f"{size} B"
+        return html_tables(self.name, self.tables())
 
 
 def plan(

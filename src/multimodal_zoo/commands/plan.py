@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.catalogue import list_models
 
+if TYPE_CHECKING:
+    from multimodal_zoo.analysis import DecoderPlan, Plan
+
 #: Options of the command beside those of the training setting; every other word is an override of the variant.
-OPTIONS = ("text_length", "json", "device_memory", "tflops")
+OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops")
 
 
 def main(arguments: list[str]) -> int:
@@ -24,8 +28,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"mmzoo plan needs a variant first: {', '.join(list_models())}")
     from rich.console import Console
 
-    from multimodal_zoo.analysis import Device, Setting, plan
-    from multimodal_zoo.zoo import build_model, declaration
+    from multimodal_zoo.analysis import Setting
+    from multimodal_zoo.zoo import declaration
 
     variant, *words = arguments
     settings = {field.name for field in fields(Setting)}
@@ -37,19 +41,41 @@ def main(arguments: list[str]) -> int:
         if overrides and hasattr(error, "add_note"):
             error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
         raise
-    found = plan(
-        build_model(config, device="meta"),
-        name=variant,
-        image_size=int(config["image"]["image_size"]),
-        text_length=_number("text_length", options.get("text_length", config["text"]["context_length"])),
-        setting=Setting(**{key: _typed(Setting, key, value) for key, value in options.items() if key in settings}),
-        device=Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0"))),
-    )
+    found = _plan(variant, config, options)
     if options.get("json") == "true":
         print(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(found)
     return 0
+
+
+def _plan(variant: str, config: Mapping[str, Any], options: Mapping[str, str]) -> Plan | DecoderPlan:
+    """The plan that suits the kind of variant."""
+    from multimodal_zoo.analysis import Device, Setting, decoder_plan, plan
+    from multimodal_zoo.zoo import build_model
+
+    settings = {field.name for field in fields(Setting)}
+    given = {key: _typed(Setting, key, value) for key, value in options.items() if key in settings}
+    device = Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0")))
+    positions = (config.get("decoder") or {}).get("max_positions")
+    if positions is not None:
+        return decoder_plan(
+            build_model(config, device="meta"),
+            name=variant,
+            context_length=_number("context_length", options.get("context_length", positions)),
+            setting=Setting(**{"batch_size": 1, **given}),
+            device=device,
+        )
+    if "image" not in config or "text" not in config:
+        raise ValueError(f"mmzoo plan knows dual encoders and decoders, {variant} is neither: try mmzoo describe")
+    return plan(
+        build_model(config, device="meta"),
+        name=variant,
+        image_size=int(config["image"]["image_size"]),
+        text_length=_number("text_length", options.get("text_length", config["text"]["context_length"])),
+        setting=Setting(**given),
+        device=device,
+    )
 
 
 def _bytes(value: str) -> int:

@@ -26,7 +26,9 @@ def standing_gradient(ctx: Any, number: int) -> Tensor | None:
     """
     node = ctx.next_functions[number][0]
     variable = getattr(node, "variable", None)  # only leaves have one
-    if variable is None or variable.grad is None or type(variable.grad) is not Tensor or torch.is_grad_enabled():
+    if variable is None or variable.grad is None or torch.is_grad_enabled():
+        return None
+    if variable.grad.layout != torch.strided or hasattr(variable.grad, "placements"):  # sparse, or sharded
         return None
     if variable._backward_hooks or variable._post_accumulate_grad_hooks or variable.grad.dtype != variable.dtype:
         return None

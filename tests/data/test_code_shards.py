@@ -13,7 +13,7 @@ import pytest
 import torch
 from emu3_samples import MeanCodes, document, transform
 
-from multimodal_zoo.data.code_folder import CodeFolder
+from multimodal_zoo.data.code_folder import CodeFolder, Written
 from multimodal_zoo.data.code_shards import VisualCodes, pack, unpack, write_codes
 from multimodal_zoo.data.documents import Codes, Document, Image, Text, pair
 from multimodal_zoo.data.emu3_features import Emu3Features
@@ -227,3 +227,12 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
     empty.claim({})
     with pytest.raises(NoUsableSamplesError, match="broken image"):
         job()(in_order(Pictures(2, bad=(0, 1))), empty)
+
+
+def test_a_name_that_two_documents_have_is_refused_where_it_is_a_file(tmp_path: Path) -> None:
+    folder, state = CodeFolder(tmp_path / "codes", "features"), Written()
+    folder.claim({})
+    same = [Document([Text("t"), Codes(np.zeros((2, 2), np.int32))], {"key": key}) for key in ("a/b", "c", "a-b")]
+    with pytest.raises(ValueError, match=r"two documents are named 'a-b'.*a-b\.pth\"):
+        folder.write(same, state)
+    assert folder.written() == Written()  # nothing counts as done

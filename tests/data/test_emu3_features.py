@@ -94,6 +94,8 @@ def test_lists_of_something_else_are_refused(tmp_path: Path) -> None:
         Emu3Features(str(tmp_path / "a.json"))
     with pytest.raises(ValueError, match="no encoded picture"):
         write_feature(tmp_path, Document([Text("a")], {"key": "k"}))
+    with pytest.raises(ValueError, match="'k' has no text; format=features"):
+        write_feature(tmp_path, Document([Codes(CODES)], {"key": "k"}))
     with pytest.raises(ValueError, match="no file name"):
         write_feature(tmp_path, Document([Codes(CODES), Text("a")], {"key": "../k"}))
 

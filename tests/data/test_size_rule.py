@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from random import Random
 
@@ -111,3 +112,17 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"images\.background"):
         Emu3ImageTransform(RULE, HALF, HALF, background=[1, 2])
     assert transform([]) == []
+
+
+def test_facts_tell_transforms_apart() -> None:
+    rule, half = SizeRule(8, 64, 4096, 5), [0.5] * 3
+    same = Emu3ImageTransform(rule, half, half).facts()
+    assert same == json.loads(json.dumps(same)) == Emu3ImageTransform(SizeRule(8, 64, 4096, 5), half, half).facts()
+    others = (
+        Emu3ImageTransform(SizeRule(8, 64, 4096, 4), half, half),
+        Emu3ImageTransform(rule, [0.4] * 3, half),
+        Emu3ImageTransform(rule, half, [0.4] * 3),
+        Emu3ImageTransform(rule, half, half, "bilinear"),
+        Emu3ImageTransform(rule, half, half, background=(255, 255, 255)),
+    )
+    assert all(other.facts() != same for other in others)

@@ -41,14 +41,13 @@ def run(config: DictConfig) -> float | None:
     encoder = require_tokenizer(model)
     sizes = {key: int(config[key]) for key in ("shard_size", "batch_size", "workers")}
     job = Tokenizing(encoder, model.processor.transform, device, **sizes)
-    rule = model.processor.transform.rule
     folder.claim(
         {
             "data": described,
             "contents": order.contents(),
             "weights": fingerprint(encoder),
             "codebook_size": encoder.codebook_size,
-            "rule": [rule.factor, rule.smallest, rule.largest, rule.ratio],
+            "images": model.processor.transform.facts(),
             "shard_size": sizes["shard_size"],
         }
     )

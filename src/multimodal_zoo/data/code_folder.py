@@ -97,9 +97,22 @@ class CodeFolder:
         return Written(**_read(place)) if place.is_file() else Written()
 
     def write(self, documents: Sequence[Document], state: Written) -> None:
-        """Write a part and note it in `state`; killed in between, the next run writes the part again."""
+        """Write a part and note it in `state`; killed in between, the next run writes the part again.
+
+        Raises:
+            ValueError: in Emu3's layout, a document that it has no place for.
+        """
         if documents and self.format == "features":
-            state.names += [write_feature(self.path, document) for document in documents]
+            names = set(state.names)
+            for document in documents:
+                name = write_feature(self.path, document)
+                if name in names:
+                    raise ValueError(
+                        f"two documents are named {document.key!r}; format=features has a file {name} for one: use "
+                        "format=shards, or give each a name of its own"
+                    )
+                names.add(name)
+                state.names.append(name)
         elif documents:
             name = f"{self.rank:03d}-{state.shards:05d}.tar"
             write_codes(self.path / name, documents, state.documents)

@@ -163,15 +163,18 @@ def write_feature(folder: Path, document: Document) -> str:
         the name of the file in `feature`.
 
     Raises:
-        ValueError: a document without a picture, or whose key is no file name.
+        ValueError: a document without a picture or a text, or whose key is no file name.
     """
     codes = next((one.codes for one in document.segments if isinstance(one, Codes)), None)
     if codes is None or codes.ndim != 2:
         raise ValueError(f"document {document.key!r} has no encoded picture; format=features holds one each")
+    text = next((one.text for one in document.segments if isinstance(one, Text)), None)
+    if text is None:
+        raise ValueError(f"document {document.key!r} has no text; format=features holds a picture and its text each")
     name = f"{document.key.replace('/', '-')}.pth"
     if name.startswith(".") or "\0" in name:
         raise ValueError(f"document {document.key!r}: its key is no file name")
-    content = {"name": document.key, "images": np.asarray(codes, dtype=np.int64), "texts": document.text}
+    content = {"name": document.key, "images": np.asarray(codes, dtype=np.int64), "texts": text}
     with atomic_file(folder / FEATURES / name) as partial:
         torch.save(content, partial)
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,6 +115,17 @@ class Emu3ImageTransform:
         self.background = colour(background, "images.background")
         self.mean = torch.tensor(list(mean), dtype=torch.float32)
         self.std = torch.tensor(list(std), dtype=torch.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides what becomes of a picture, as plain values: codes belong to one tokenizer and these."""
+        rule = self.rule
+        return {
+            "rule": [rule.factor, rule.smallest, rule.largest, rule.ratio],
+            "interpolation": self.interpolation,
+            "background": None if self.background is None else list(self.background),
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+        }
 
     def pixels(self, picture: Picture | PathLike | bytes) -> Tensor:
         """One picture as uint8 (3, height, width), before normalisation.

@@ -140,17 +140,14 @@ class TokenizedPairs:
         for name, tensor in encoder.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-        rule = self.transform.rule
         for number in range(0, len(self), max(1, len(self) // CHUNK)):
             digest.update(self._probe(number))
         told = {
             "weights and pictures": digest.hexdigest(),
-            "rule": [rule.factor, rule.smallest, rule.largest, rule.ratio],
-            "transform": [self.transform.interpolation, self.transform.background, self.transform.mean.tolist()],
-            "std": self.transform.std.tolist(),
+            "transform": self.transform.facts(),
             "documents": len(self),
         }
-        return json.dumps(told, default=list)
+        return json.dumps(told)
 
     def _probe(self, number: int) -> bytes:
         """What tells a document from others: its key, and its picture where that can be read."""

@@ -83,7 +83,7 @@ def encode_clip(
     """Codes (steps, rows, columns) of the frames of a clip.
 
     Raises:
-        ValueError: a number of frames that the tokenizer does not take, or frames of different sizes.
+        ValueError: fewer frames than the tokenizer makes one step of, or frames of different sizes.
     """
     return encode_pictures(encoder, [clip_pixels(frames, transform)], device=device)[0]
 
@@ -94,7 +94,8 @@ def pixels_of(document: Document, transform: Emu3ImageTransform, frames: int = 1
     Args:
         document: any.
         transform: the model's image transform.
-        frames: what the frames of a clip must be a multiple of: those that the tokenizer makes one step of.
+        frames: fewest frames of a clip: those that the tokenizer makes one step of. A rest behind the last whole step
+            has no code.
 
     Raises:
         UnusableError: a picture that cannot be read or is of a shape that the rule refuses, or such a clip.
@@ -105,8 +106,8 @@ def pixels_of(document: Document, transform: Emu3ImageTransform, frames: int = 1
             if isinstance(segment, Image):
                 found += transform([segment.image])
             elif isinstance(segment, Video):
-                if len(segment.frames) % frames:
-                    raise UnusableError(f"clip whose frames are no multiple of {frames}", document.key)
+                if len(segment.frames) < frames:
+                    raise UnusableError(f"clip of fewer than {frames} frames", document.key)
                 found.append(clip_pixels(segment.frames, transform))
     except UnfitPictureError as error:
         raise UnusableError("picture of a shape that is not encoded", document.key) from error

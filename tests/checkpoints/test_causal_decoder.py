@@ -27,6 +27,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_tied": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 1, "rms_norm_eps": 1e-5}),
     "llama_biased": ("Llama", {"attention_bias": True, "head_dim": 16, "num_key_value_heads": 4}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "llama_linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e3}}),
+    "llama_dynamic": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e3}, "max_position_embeddings": 6},
+    ),
     "qwen2_tied": ("Qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 2}),
 }
 
@@ -79,6 +84,15 @@ def test_smollm2_is_of_the_family() -> None:
     assert build_model(node).output is None
 
 
+def test_stretched_positions_are_written_in_old_and_new_words() -> None:
+    older = node_from_hf({**SIZES, "model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2}})
+    assert older["rotary"] == {"type": "rotary_1d_linear", "head_dim": 8, "base": 1e4, "factor": 2.0}
+    dynamic = node_from_hf({**SIZES, "model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 3}})
+    assert (dynamic["max_positions"], dynamic["rotary"]["trained"]) == (192, 64)
+    for node in (older, dynamic):
+        assert node_from_hf(decoder_config(node)) == node
+
+
 def test_a_tied_matrix_may_be_in_the_file_twice(tmp_path: Path) -> None:
     reference = theirs("llama_tied")
     reference.save_pretrained(tmp_path)
@@ -101,8 +115,11 @@ def test_half_precision_is_widened_unless_it_is_asked_for(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is .*linear"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "takes unscaled positions only"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2}},
+            "rope_scaling is .*yarn.*takes default, linear, dynamic only",
+        ),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_parameters is .*llama3"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; the decoder takes 'silu' only"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"sliding_window": 16}, "sliding_window is 16"),

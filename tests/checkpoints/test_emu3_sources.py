@@ -233,7 +233,7 @@ def test_parts_that_do_not_fit_are_named(model: Any, folders: dict[str, Path]) -
         ({"bos_token_id": 3}, "the id of bos is 3; expected 462"),
         ({"eol_token_id": 3}, "the id of end_of_line is 3; expected 459"),
         ({"vocab_size": 400}, "leave no visual tokens"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling is .*dynamic.*takes None only"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling is .*yarn.*takes default, linear, dynamic"),
     ],
 )
 def test_what_no_part_does_is_refused(change: dict[str, Any], message: str) -> None:

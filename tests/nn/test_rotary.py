@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from multimodal_zoo.nn.rotary import Rotary1d, Rotary2d
+from multimodal_zoo.nn.rotary import DynamicRotary1d, LinearRotary1d, Rotary1d, Rotary2d
 
 
 def test_one_dimension_turns_halves() -> None:
@@ -85,3 +85,18 @@ def test_head_sizes_that_planes_do_not_fill_are_refused() -> None:
         Rotary2d(6)
     with pytest.raises(ValueError, match="head_dim 7"):
         Rotary1d(7)
+
+
+def test_stretched_positions_are_those_of_a_shorter_sequence() -> None:
+    x = torch.randn(2, 3, 7, 8)
+    pressed, plain = LinearRotary1d(8, factor=4.0)(torch.arange(0, 28, 4)), Rotary1d(8)(torch.arange(7))
+    assert_close(pressed(x), plain(x))
+
+
+def test_the_base_grows_beyond_the_length_of_training() -> None:
+    x, dynamic = torch.randn(1, 1, 12, 8), DynamicRotary1d(8, factor=2.0, trained=6, base=100.0)
+    assert_close(dynamic(torch.arange(6))(x[:, :, :6]), Rotary1d(8, base=100.0)(torch.arange(6))(x[:, :, :6]))
+    grown = Rotary1d(8, base=100.0 * (2 * 12 / 6 - 1) ** (8 / 6))
+    assert_close(dynamic(torch.arange(12))(x), grown(torch.arange(12))(x))
+    with pytest.raises(ValueError, match=r"rotary\.factor is 0\.5"):
+        LinearRotary1d(8, factor=0.5)

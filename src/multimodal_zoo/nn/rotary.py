@@ -82,11 +82,70 @@ class Rotary1d(nn.Module):
 
     def forward(self, positions: Tensor) -> Rotation:
         """Tables for integer positions `(tokens,)` or `(batch, tokens)`, on their device."""
-        steps = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32)
-        angles = positions[..., None].float() * self.base ** (-steps / self.head_dim)
-        angles = torch.cat((angles, angles), dim=-1)
-        angles = angles if positions.dim() == 1 else angles[:, None]
-        return Rotation(angles.cos(), angles.sin(), turn_halves)
+        return _along_sequence(positions, self.head_dim, self.base)
+
+
+def _along_sequence(positions: Tensor, head_dim: int, base: float) -> Rotation:
+    steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None].float() * base ** (-steps / head_dim)
+    angles = torch.cat((angles, angles), dim=-1)
+    angles = angles if positions.dim() == 1 else angles[:, None]
+    return Rotation(angles.cos(), angles.sin(), turn_halves)
+
+
+def _check_factor(factor: float) -> float:
+    if factor < 1:
+        raise ValueError(f"rotary.factor is {factor}; sequences become longer by it, so it is at least 1")
+    return factor
+
+
+@ENCODERS.register_module(name="rotary_1d_linear")
+class LinearRotary1d(nn.Module):
+    """`rotary_1d` with positions pressed together (position interpolation, arXiv 2306.15595).
+
+    Args:
+        head_dim: width of a head, even.
+        factor: positions are divided by it.
+        base: as in `rotary_1d`.
+    """
+
+    def __init__(self, head_dim: int, factor: float, base: float = 10000.0) -> None:
+        super().__init__()
+        self.head_dim, self.factor, self.base = _check_head_dim(head_dim, 2), _check_factor(factor), base
+
+    def forward(self, positions: Tensor) -> Rotation:
+        """Tables for integer positions `(tokens,)` or `(batch, tokens)`, on their device."""
+        return _along_sequence(positions.float() / self.factor, self.head_dim, self.base)
+
+
+@ENCODERS.register_module(name="rotary_1d_dynamic")
+class DynamicRotary1d(nn.Module):
+    """`rotary_1d` whose planes turn slower the longer a sequence is, beyond the length of training (dynamic NTK).
+
+    The base becomes `base (factor n / trained - factor + 1) ** (head_dim / (head_dim - 2))` for a call whose last
+    position is `n - 1`, where that is beyond `trained`. Keys that a cache holds keep the base of their call, as in the
+    published code.
+
+    Args:
+        head_dim: width of a head, even and above 2.
+        factor: how fast the base grows.
+        trained: most positions of training.
+        base: as in `rotary_1d`.
+    """
+
+    def __init__(self, head_dim: int, factor: float, trained: int, base: float = 10000.0) -> None:
+        super().__init__()
+        self.head_dim, self.factor, self.base = _check_head_dim(head_dim, 2), _check_factor(factor), base
+        self.trained = trained
+
+    def forward(self, positions: Tensor) -> Rotation:
+        """Tables for integer positions `(tokens,)` or `(batch, tokens)`, on their device."""
+        length = int(positions.max()) + 1 if positions.numel() else 0
+        if length <= self.trained:
+            return _along_sequence(positions, self.head_dim, self.base)
+        growth = self.factor * length / self.trained - self.factor + 1
+        base = self.base * growth ** (self.head_dim / (self.head_dim - 2))
+        return _along_sequence(positions, self.head_dim, base)
 
 
 @ENCODERS.register_module(name="rotary_2d")

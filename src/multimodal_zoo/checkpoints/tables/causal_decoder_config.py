@@ -29,8 +29,9 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "mlp_bias": (False,),
     "use_sliding_window": (False,),
     "sliding_window": (None,),
-    "rope_scaling": (None,),
 }
+#: How positions may be stretched -> the part that does it.
+SCALINGS = {"default": "rotary_1d", "linear": "rotary_1d_linear", "dynamic": "rotary_1d_dynamic"}
 
 
 def is_causal(config: Mapping[str, Any]) -> bool:
@@ -55,6 +56,7 @@ def node_from_hf(config: Mapping[str, Any]) -> Node:
     given = {**_DEFAULTS[kind], **{key: value for key, value in config.items() if value is not None}}
     _refuse(given)
     width, heads = given["hidden_size"], given["num_attention_heads"]
+    head_dim = given.get("head_dim", width // heads)
     dropout, std = given["attention_dropout"], given.get("initializer_range", 0.02)
     attention = {
         "type": "self_attention",
@@ -66,7 +68,7 @@ def node_from_hf(config: Mapping[str, Any]) -> Node:
             "type": "separate_qkv",
             "width": width,
             "heads": heads,
-            "head_dim": given.get("head_dim", width // heads),
+            "head_dim": head_dim,
             "kv_heads": given.get("num_key_value_heads", heads),
             "biased": _biased(given),
         },
@@ -90,10 +92,10 @@ def node_from_hf(config: Mapping[str, Any]) -> Node:
         "type": "causal_decoder",
         "width": width,
         "vocab_size": given["vocab_size"],
-        "max_positions": given["max_position_embeddings"],
+        "max_positions": _max_positions(given),
         "pad_id": _pad_id(given),
         "embedding_dropout": dropout if kind == "Emu3" else 0.0,  # transformers' own class has none there
-        "rotary": {"type": "rotary_1d", "head_dim": attention["qkv"]["head_dim"], "base": _rope_base(given)},
+        "rotary": _rotary(given, head_dim),
         "blocks": blocks,
         "norm": dict(norm),
         "tied": bool(given.get("tie_word_embeddings", False)),
@@ -111,8 +113,25 @@ def _pad_id(given: Mapping[str, Any]) -> int | None:
     return pad if isinstance(pad, int) and 0 <= pad < given["vocab_size"] else None
 
 
-def _rope_base(given: Mapping[str, Any]) -> float:
-    return float((given.get("rope_parameters") or {}).get("rope_theta", given["rope_theta"]))
+def _scaling(given: Mapping[str, Any]) -> tuple[str, float]:
+    """How positions are stretched, in transformers' older words or its newer ones, and by how much."""
+    words = {**(given.get("rope_scaling") or {}), **(given.get("rope_parameters") or {})}
+    return words.get("rope_type", words.get("type", "default")), float(words.get("factor", 1.0))
+
+
+def _rotary(given: Mapping[str, Any], head_dim: int) -> Node:
+    kind, factor = _scaling(given)
+    base = float((given.get("rope_parameters") or {}).get("rope_theta", given["rope_theta"]))
+    node = {"type": SCALINGS[kind], "head_dim": head_dim, "base": base}
+    if kind != "default":
+        node["factor"] = factor
+    return {**node, "trained": given["max_position_embeddings"]} if kind == "dynamic" else node
+
+
+def _max_positions(given: Mapping[str, Any]) -> int:
+    """Most tokens of a sequence; with dynamic stretching the configuration gives those of training."""
+    kind, factor = _scaling(given)
+    return int(given["max_position_embeddings"] * (factor if kind == "dynamic" else 1))
 
 
 def _refuse(given: Mapping[str, Any]) -> None:
@@ -120,9 +139,11 @@ def _refuse(given: Mapping[str, Any]) -> None:
     for key, values in _PLAIN.items():
         if key in given and given[key] not in values and not (key == "sliding_window" and _unused_window(given)):
             raise UnknownCheckpoint(f"config.json: {key} is {given[key]!r}; the decoder takes {values[0]!r} only")
-    rope = given.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnknownCheckpoint(f"config.json: rope_parameters are {rope!r}; the decoder takes unscaled positions only")
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = given.get(key) or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in SCALINGS or rope.get("partial_rotary_factor", 1.0) != 1.0:
+            raise UnknownCheckpoint(f"config.json: {key} is {rope!r}; the decoder takes {', '.join(SCALINGS)} only")
     if given["hidden_size"] % given["num_attention_heads"] and "head_dim" not in given:
         raise UnknownCheckpoint(
             f"config.json: hidden_size {given['hidden_size']} is no multiple of num_attention_heads "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
+from multimodal_zoo.checkpoints.tables.causal_decoder_config import SCALINGS, node_from_hf
 from multimodal_zoo.checkpoints.tables.differences import differences
 
 Node = dict[str, Any]
@@ -62,16 +62,22 @@ def _sizes(node: Mapping[str, Any], kind: str | None) -> Node:
         "num_key_value_heads": qkv["kv_heads"],
         **({} if usual and kind != "llama" else {"head_dim": qkv["head_dim"]}),
         "hidden_act": "silu",
-        "max_position_embeddings": node["max_positions"],
+        "max_position_embeddings": node["rotary"].get("trained", node["max_positions"]),
         "rms_norm_eps": node["norm"]["eps"],
         "rope_theta": node["rotary"]["base"],
-        "rope_scaling": None,
+        "rope_scaling": _scaling(node["rotary"]),
         **biases,
         "attention_dropout": attention["dropout"],
         "initializer_range": node.get("std", 0.02),
         "tie_word_embeddings": node.get("tied", False),
         "pad_token_id": node.get("pad_id"),
     }
+
+
+def _scaling(rotary: Mapping[str, Any]) -> Node | None:
+    """How positions are stretched, in the words of older and of newer readers."""
+    kind = next((kind for kind, part in SCALINGS.items() if part == rotary["type"]), rotary["type"])
+    return None if kind == "default" else {"type": kind, "rope_type": kind, "factor": rotary.get("factor")}
 
 
 def _compared(node: Any, ignored: tuple[str, ...]) -> Any:

@@ -90,9 +90,9 @@ def transformers_config(node: Mapping[str, Any]) -> Node:
     vision = {names.get(key, key): value for key, value in published.items() if key not in left_out}
     text = decoder_config(node["decoder"], "emu3_text_model")
     text |= {key: getattr(known, ID_KEYS[key]) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
-    for key in ("architectures", "rope_scaling"):
-        text.pop(key, None)
+    scaling = text.pop("rope_scaling") or {"rope_type": "default"}
+    text["rope_parameters"] = {**scaling, "rope_theta": text.pop("rope_theta")}
+    text.pop("architectures")
     return {
         "architectures": ["Emu3ForConditionalGeneration"],
         "model_type": "emu3",

@@ -233,6 +233,6 @@ def test_a_name_that_two_documents_have_is_refused_where_it_is_a_file(tmp_path: 
     folder, state = CodeFolder(tmp_path / "codes", "features"), Written()
     folder.claim({})
     same = [Document([Text("t"), Codes(np.zeros((2, 2), np.int32))], {"key": key}) for key in ("a/b", "c", "a-b")]
-    with pytest.raises(ValueError, match=r"two documents are named 'a-b'.*a-b\.pth\"):
+    with pytest.raises(ValueError, match=r"two documents are named 'a-b'.*a-b\.pth"):
         folder.write(same, state)
     assert folder.written() == Written()  # nothing counts as done

@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/emu3_emoji_benchmark"))
     parser.add_argument("--clip", type=Path, help="folder of a quickstart run; without it one is trained first")
-    parser.add_argument("--steps", type=int, default=600, help="of the run together")
+    parser.add_argument("--steps", type=int, default=1200, help="of the run together")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--report", action="store_true", help="train nothing")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -138,6 +139,22 @@ def test_what_is_written_is_read_back(model: Any, folders: dict[str, Path], nami
     assert rebuilt == {key: value for key, value in whole.config.items() if key != "processor"}
     same(from_pretrained(folder, part="decoder"), model, "decoder.")
     same(from_pretrained(folder, part="vision_tokenizer"), model, "vision_tokenizer.")
+
+
+@pytest.mark.parametrize("naming", ["emu3", "transformers_emu3"])
+def test_a_codebook_of_averages_is_written_without_them(naming: str, tmp_path: Path) -> None:
+    """Weights that `emu3/emoji` has trained become a published folder."""
+    trained = create("emu3_tiny", seed=1)
+    kept = set(trained.state_dict()) - {f"vision_tokenizer.quantizer.{name}" for name in ("counts", "sums")}
+    assert len(kept) == len(trained.state_dict()) - 2
+    again = from_pretrained(write_published(trained, tmp_path / "out", naming))
+    assert again.config["vision_tokenizer"]["quantizer"]["type"] == "vector_quantizer"
+    assert set(again.state_dict()) == kept
+    assert all(torch.equal(again.state_dict()[name], trained.state_dict()[name]) for name in kept)
+    codes = torch.arange(6).view(1, 2, 3)
+    assert_close(again.decode(codes), trained.decode(codes))
+    assert again.processor.text_ids("red apple") == trained.processor.text_ids("red apple")
+    assert again.processor.transform.rule.factor == trained.processor.transform.rule.factor
 
 
 @pytest.mark.parametrize("naming", ["hf_emu3", "transformers_emu3"])
@@ -273,3 +290,16 @@ def test_attention_of_several_widths_is_no_transformers_model(model: Any, tmp_pa
         CheckpointError, match=r"levels \[0\] are not as wide as the last.*can be written as ours, emu3"
     ):
         write_published(wide, tmp_path / "out", "transformers_emu3")
+
+
+@pytest.mark.parametrize("naming", ["emu3", "transformers_emu3"])
+def test_a_codebook_of_means_is_written_as_a_plain_one(naming: str, tmp_path: Path) -> None:
+    made = create("emu3_tiny", overrides=["model.decoder.blocks.depth=1"]).eval()
+    with torch.no_grad():
+        made.vision_tokenizer.quantizer.codebook.normal_()
+    again = from_pretrained(write_published(made, tmp_path / "out", naming))
+    assert again.config["vision_tokenizer"]["quantizer"]["type"] == "vector_quantizer"
+    pixels = made.processor.images([Image.new("RGB", (32, 32), "red")])[0][None]
+    assert torch.equal(again.encode(pixels), made.encode(pixels))
+    assert_close(again.decode(again.encode(pixels)), made.decode(made.encode(pixels)))
+    assert again.processor.text_ids("twemoji: honeybee") == made.processor.text_ids("twemoji: honeybee")

@@ -44,6 +44,7 @@ class Piece(NamedTuple):
         own: whether `config` takes the node of `part` instead of the model's.
         folder: where, inside the folder that is asked for.
         beside: writes further files into the folder, given the model node.
+        without: how names end of tensors that only our training needs; they are left out.
     """
 
     naming: Naming
@@ -54,6 +55,7 @@ class Piece(NamedTuple):
     own: bool = False
     folder: str = "."
     beside: Callable[[Node, Path], None] | None = None
+    without: tuple[str, ...] = ()
 
     def concerns(self, node: Node) -> bool:
         """Whether a model has what the piece writes."""
@@ -70,16 +72,29 @@ class Piece(NamedTuple):
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """A model's tensors under their published names, as views of the model's own.
 
+        What a part keeps for training alone (`training_state`) is left out.
+
         Raises:
             CheckpointError: tensors that the table has no name for, all listed.
         """
         state = model.state_dict()
+        for name in training_state(model):
+            del state[name]
         if self.part is not None:
             state = {name: tensor for name, tensor in state.items() if name.startswith(f"{self.part}.")}
         try:
             return self.naming.save(state)
         except CheckpointError as error:
             raise type(error)(f"naming={self.naming.name} cannot express this model: {error}") from error
+
+
+def training_state(model: nn.Module) -> list[str]:
+    """Names of the tensors that parts of a model keep for training alone, averages of a codebook say."""
+    return [
+        f"{place}.{name}" if place else name
+        for place, part in model.named_modules()
+        for name in getattr(part, "training_state", ())
+    ]
 
 
 def _vocabulary(node: Node, folder: Path) -> None:
@@ -110,6 +125,8 @@ def _both(node: Node, folder: Path) -> None:
 
 
 _VISION = "vision_tokenizer"
+#: The running means of `ema_quantizer`: what is written is a `vector_quantizer`.
+_MEANS = ("quantizer.counts", "quantizer.sums")
 #: naming -> what is written under that name.
 WRITERS: dict[str, tuple[Piece, ...]] = {
     **{
@@ -126,11 +143,21 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
     causal_decoder.LLAMA.name: (Piece(causal_decoder.LLAMA, decoder_config),),
     emu3.EMU3.name: (  # published in two repositories; the second has its place inside the first
         Piece(emu3.EMU3, emu3_write.published_config, part="decoder", beside=_vocabulary),
-        Piece(emu3.EMU3, emu3_write.vision_config, part=_VISION, own=True, folder=VISION_FOLDER, beside=_transform),
+        Piece(
+            emu3.EMU3,
+            emu3_write.vision_config,
+            part=_VISION,
+            own=True,
+            folder=VISION_FOLDER,
+            beside=_transform,
+            without=_MEANS,
+        ),
     ),
     **{
-        naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both),)
+        naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both, without=_MEANS),)
         for naming in (emu3.HF, emu3.TRANSFORMERS)
     },
-    emu3_vision.EMU3_VISION.name: (Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform),),
+    emu3_vision.EMU3_VISION.name: (
+        Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform, without=_MEANS),
+    ),
 }

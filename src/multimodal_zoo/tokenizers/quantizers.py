@@ -101,6 +101,8 @@ class EmaQuantizer(nn.Module):
         revive_below: an entry whose average count per step falls below this is replaced; 0 replaces none.
     """
 
+    #: Buffers that only training needs; no publisher's naming has them.
+    training_state = ("counts", "sums")
     codebook: Tensor
     counts: Tensor
     sums: Tensor

@@ -52,6 +52,34 @@ def test_pictures_are_drawn_into_a_folder(tmp_path, capsys) -> None:
     assert np.array_equal(np.load(tmp_path / "drawn/0003.npy"), expected.codes.numpy())
 
 
+def test_lists_are_shared_out_to_the_batches(tmp_path) -> None:
+    words = [
+        "prompt=[a dog, a cat, a cow]",
+        "ratio=[1:1, 3:4, 4:3]",
+        "negative=[x, y, z]",
+        "batch_size=2",
+        "preview=false",
+    ]
+    assert main(["generate", *TINY, *words, f"run.dir={tmp_path}"]) == 0
+    sizes = [Image.open(tmp_path / f"000{number}.png").size for number in range(3)]
+    assert [width < height for width, height in sizes] == [False, True, False]
+    assert sizes[2][0] > sizes[2][1]
+    assert status(["generate", *TINY, *words, "prompt=a dog", f"run.dir={tmp_path}/short"]) != 0
+
+
+@pytest.mark.parametrize("word", ["batch_size=0", "images=0"])
+def test_nothing_cannot_be_drawn(word, tmp_path, capsys) -> None:
+    assert status(["generate", *TINY, "prompt=a dog", word, f"run.dir={tmp_path}"]) != 0
+    assert f"{word.split('=')[0]} is 0" in capsys.readouterr().err
+
+
+def test_a_model_without_weights_says_so() -> None:
+    with pytest.raises(ValueError, match="meta device"):
+        draw(zoo.create("emu3_tiny", device="meta"), "a dog")
+    with pytest.raises(ValueError, match="batch_size is -1"):
+        draw(zoo.create("emu3_tiny", overrides=SMALL), "a dog", batch_size=-1)
+
+
 def test_clips_are_drawn_as_animations(tmp_path) -> None:
     words = ["prompt=a dog", "frames=2", "+model.processor.video=univla_video", "preview=false", "guidance=1"]
     assert main(["generate", *TINY, *words, f"run.dir={tmp_path}"]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +47,9 @@ def run(config: DictConfig) -> float | None:
     done: list[dict[str, Any]] = []
     start = time.perf_counter()
     with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None, model) as bar:
-        for first, part in _batches(prompts, config):
-            seed = config.seed + first * config.images
-            drawn = _drawn(model, part, pictures, config, sampling, seed, bar)
+        for part in _batches(len(prompts), config):
+            common = _settings(config, part, len(prompts)) | {"sampling": sampling, "on_token": bar}
+            drawn = _drawn(model, prompts[part], pictures, config, common)
             if not done:
                 record_run(folder, model)
             for number, one in enumerate(drawn, start=len(done)):
@@ -115,32 +115,37 @@ def paths_of(value: Any, key: str) -> list[Path]:
     return found
 
 
-def _batches(prompts: Sequence[str], config: DictConfig) -> Iterator[tuple[int, Sequence[str]]]:
-    """Prompts that are drawn together, with the number of the first."""
-    together = len(prompts) if config.batch_size is None else max(1, config.batch_size // config.images)
-    for first in range(0, len(prompts), together):
-        yield first, prompts[first : first + together]
+def _batches(prompts: int, config: DictConfig) -> list[slice]:
+    """Which prompts are drawn together."""
+    from multimodal_zoo.inference.speaking import parts_of
+
+    for key in ("batch_size", "images"):
+        if config[key] is not None and config[key] < 1:
+            raise ValueError(f"{key} is {config[key]}; expected at least 1")
+    return parts_of(prompts, config.batch_size and max(1, config.batch_size // config.images))
+
+
+def _settings(config: DictConfig, part: slice, prompts: int) -> dict[str, Any]:
+    """What some of the prompts are drawn with; of lists with one value for each prompt, their share.
+
+    Raises:
+        ValueError: a list of another length than there are prompts.
+    """
+    from multimodal_zoo.inference.speaking import for_each
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    each = {key: plain[key] for key in ("negative", "ratio")}
+    shares = {
+        key: for_each(value, prompts, key)[part] if isinstance(value, list) else value for key, value in each.items()
+    }
+    seed = config.seed + part.start * config.images
+    return {**shares, "area": plain["area"], "guidance": plain["guidance"], "special": plain["special"], "seed": seed}
 
 
 def _drawn(
-    model: Any,
-    prompts: Sequence[str],
-    pictures: Sequence[Path],
-    config: DictConfig,
-    sampling: Sampling,
-    seed: int,
-    bar: Any,
+    model: Any, prompts: Sequence[str], pictures: Sequence[Path], config: DictConfig, common: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Pictures or clips of some prompts, each with its frames, its codes and what is known of it."""
-    common = {
-        "negative": config.negative,
-        "ratio": config.ratio,
-        "area": config.area,
-        "guidance": config.guidance,
-        "sampling": sampling,
-        "seed": seed,
-        "on_token": bar,
-    }
     if config.frames is not None:
         return _clips(model, prompts, pictures, config, common)
     from multimodal_zoo.data.documents import Document, Image, Text
@@ -149,7 +154,7 @@ def _drawn(
 
     seen = [Image(load(open_picture(path))) for path in pictures]
     documents = [Document([*seen, Text(text)]) for text in prompts]
-    options = {"per_prompt": config.images, "suffix": config.suffix, "special": config.special}
+    options = {"per_prompt": config.images, "suffix": config.suffix}
     options["batch_size"] = config.batch_size
     return [
         {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}}
@@ -162,10 +167,12 @@ def _clips(
 ) -> list[dict[str, Any]]:
     from multimodal_zoo.inference.video import draw_video
 
-    if pictures or config.suffix is not None or not config.special:
-        raise ValueError("frames: clips are drawn from texts as they are; leave image, suffix and special out")
+    if pictures or config.suffix is not None:
+        raise ValueError("frames: clips are drawn from texts as they are; leave image and suffix out")
     texts = [text for text in prompts for _ in range(config.images)]
-    clips = draw_video(model, texts, frames=config.frames, **common)
+    lists = {key: value for key, value in common.items() if isinstance(value, list)}  # one for each prompt
+    repeated = {key: [one for one in value for _ in range(config.images)] for key, value in lists.items()}
+    clips = draw_video(model, texts, frames=config.frames, **{**common, **repeated})
     return [
         {"frames": clip.frames, "codes": clip.codes, "facts": {"prompt": text, "seed": common["seed"] + number}}
         for number, (clip, text) in enumerate(zip(clips, texts, strict=True))

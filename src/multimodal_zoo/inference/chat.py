@@ -11,7 +11,7 @@ from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.generation.loop import Progress
 from multimodal_zoo.generation.prompts import left_padded
 from multimodal_zoo.generation.sampling import Sampling
-from multimodal_zoo.inference.speaking import document_of, encoded, evaluating, require_speaker, seeds_of
+from multimodal_zoo.inference.speaking import document_of, encoded, evaluating, parts_of, require_speaker, seeds_of
 
 #: Most tokens of an answer in the published script (baaivision/Emu3, multimodal_understanding.py).
 MAX_NEW_TOKENS = 1024
@@ -56,8 +56,7 @@ def answer(
     asked = [document_of(one) for one in given]
     seeds, sampling, answers = seeds_of(seed, len(asked)), sampling or Sampling(greedy=True), []
     with evaluating(emu3) as device:
-        for start in range(0, len(asked), batch_size or max(1, len(asked))):
-            chosen = slice(start, start + (batch_size or len(asked)))
+        for chosen in parts_of(len(asked), batch_size):
             rows = [
                 processor.understanding_prompt(_question(one), _codes(one), special)
                 for one in encoded(emu3, processor, asked[chosen], device)

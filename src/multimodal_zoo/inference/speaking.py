@@ -27,16 +27,30 @@ def require_speaker(model: nn.Module, purpose: str, pixels: bool = False) -> tup
 
     Raises:
         TypeError: it is no model that reads and writes tokens of pictures, or has no processor.
-        ValueError: no visual tokenizer where one is needed.
+        ValueError: no weights, or no visual tokenizer where one is needed.
     """
     if not isinstance(model, Emu3):
         raise TypeError(f"{purpose} needs an Emu3 (emu3_gen, emu3_chat, emu3_tiny, ...), got {type(model).__name__}")
     processor: Any = getattr(model, "processor", None)
     if processor is None or not hasattr(processor, "generation_prompt"):
         raise TypeError(f"{purpose} needs model.processor with a tokenizer (emu3_processor), got {processor!r}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{purpose} needs weights, and the model was made on the meta device: load some into it")
     if pixels:
         model.tokenizer()
     return model, processor
+
+
+def parts_of(count: int, batch_size: int | None) -> list[slice]:
+    """Which of `count` results are made together.
+
+    Raises:
+        ValueError: a batch size below one.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1, or none for all at once")
+    size = batch_size or max(1, count)
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from multimodal_zoo.inference.speaking import (
     evaluating,
     for_each,
     opening,
+    parts_of,
     prompt_ids,
     require_speaker,
     seeds_of,
@@ -123,7 +124,8 @@ def _wanted(
     start = opening(processor, grid)
     prompt = prompt_ids(processor, document, suffix, special) + start
     other = prompt_ids(processor, document_of(negative), "", special) + start
-    return _Wanted(prompt, other, grid, text_of(document) + suffix)
+    text = text_of(document)
+    return _Wanted(prompt, other, grid, text + suffix if text else "")
 
 
 def _in_batches(
@@ -136,8 +138,7 @@ def _in_batches(
 ) -> list[Drawing]:
     known = [None] * len(wanted) if given is None else for_each(list(given), len(wanted), "given")
     drawings: list[Drawing] = []
-    for start in range(0, len(wanted), batch_size or len(wanted)):
-        part = slice(start, start + (batch_size or len(wanted)))
+    for part in parts_of(len(wanted), batch_size):
         now, dice = wanted[part], seeds[part]
         prompts, grids = [one.prompt for one in now], [one.grid for one in now]
         drawn = painter.paint(prompts, [one.negative for one in now], grids, dice, given=known[part], on_token=on_token)

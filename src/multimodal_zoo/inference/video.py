@@ -53,6 +53,7 @@ def draw_video(
     guidance: Schedule | None = None,
     sampling: Sampling | None = None,
     seed: int | Sequence[int] = 0,
+    special: bool = True,
     given: Sequence[Tensor | None] | None = None,
     on_token: Callable[[Sketches], None] | None = None,
 ) -> list[Clip]:
@@ -68,6 +69,7 @@ def draw_video(
         guidance: scale of classifier-free guidance.
         sampling: how tokens are chosen.
         seed: of the first clip, or one for each.
+        special: whether strings of special tokens in texts become these.
         given: first steps of each clip, long (steps, rows, columns), to go on from.
         on_token: called after every token.
 
@@ -89,7 +91,7 @@ def draw_video(
     against = for_each(processor.negative_prompt if negative is None else negative, len(asked), "negative")
     rows, others = (
         [
-            [*prompt_ids(processor, document_of(text), suffix, True), *opening(processor, grid)]
+            [*prompt_ids(processor, document_of(text), suffix, special), *opening(processor, grid)]
             for text, grid in zip(texts, grids, strict=True)
         ]
         for texts, suffix in ((asked, processor.prompt_suffix), (against, ""))

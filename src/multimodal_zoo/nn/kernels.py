@@ -121,7 +121,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: 
     if mask is not None and not triangle:
         raise ValueError(
             "kernel 'flash' takes no mask, Causal aligned to the last key or within documents, or a place of these, "
-            f"not {mask}; use 'sdpa'"
+            f"not {type(mask).__name__}: guided drawing and answers in batches have padding; use 'sdpa'"
         )
     rows = [tensor.transpose(1, 2) for tensor in (query, key, value)]
     return flash_attn_func(*rows, dropout_p=dropout, softmax_scale=scale, causal=triangle).transpose(1, 2)

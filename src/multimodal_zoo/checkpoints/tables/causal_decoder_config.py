@@ -55,24 +55,8 @@ def node_from_hf(config: Mapping[str, Any]) -> Node:
         raise UnknownCheckpoint(f"config.json: a decoder ({kind}) without {', '.join(missing)}")
     given = {**_DEFAULTS[kind], **{key: value for key, value in config.items() if value is not None}}
     _refuse(given)
-    width, heads = given["hidden_size"], given["num_attention_heads"]
-    head_dim = given.get("head_dim", width // heads)
-    dropout, std = given["attention_dropout"], given.get("initializer_range", 0.02)
-    attention = {
-        "type": "self_attention",
-        "width": width,
-        "output_bias": bool(given.get("attention_bias", False)),
-        "dropout": dropout,
-        "kernel": "sdpa",
-        "qkv": {
-            "type": "separate_qkv",
-            "width": width,
-            "heads": heads,
-            "head_dim": head_dim,
-            "kv_heads": given.get("num_key_value_heads", heads),
-            "biased": _biased(given),
-        },
-    }
+    width, dropout, std = given["hidden_size"], given["attention_dropout"], given.get("initializer_range", 0.02)
+    attention = _attention(given)
     norm = {"type": "rms_norm", "width": width, "eps": given["rms_norm_eps"]}
     block = {
         "type": "pre_norm_block",
@@ -95,11 +79,30 @@ def node_from_hf(config: Mapping[str, Any]) -> Node:
         "max_positions": _max_positions(given),
         "pad_id": _pad_id(given),
         "embedding_dropout": dropout if kind == "Emu3" else 0.0,  # transformers' own class has none there
-        "rotary": _rotary(given, head_dim),
+        "rotary": _rotary(given, attention["qkv"]["head_dim"]),
         "blocks": blocks,
         "norm": dict(norm),
         "tied": bool(given.get("tie_word_embeddings", False)),
         "std": std,
+    }
+
+
+def _attention(given: Mapping[str, Any]) -> Node:
+    width, heads = given["hidden_size"], given["num_attention_heads"]
+    return {
+        "type": "self_attention",
+        "width": width,
+        "output_bias": bool(given.get("attention_bias", False)),
+        "dropout": given["attention_dropout"],
+        "kernel": "sdpa",
+        "qkv": {
+            "type": "separate_qkv",
+            "width": width,
+            "heads": heads,
+            "head_dim": given.get("head_dim", width // heads),
+            "kv_heads": given.get("num_key_value_heads", heads),
+            "biased": _biased(given),
+        },
     }
 
 

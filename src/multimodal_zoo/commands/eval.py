@@ -105,7 +105,8 @@ def load_model(config: DictConfig, command: str) -> Any:
         return build_model(node)
     if config.weights == "published" or OmegaConf.is_dict(config.weights):
         places: Any = config.weights
-        return filled(node, places if isinstance(places, str) else OmegaConf.to_container(places), resize=resize)
+        places = places if isinstance(places, str) else OmegaConf.to_container(places)
+        return filled(node, places, resize=resize)
     return attach(from_pretrained(config.weights, config=node, resize=resize), node, weights=str(config.weights))
 
 

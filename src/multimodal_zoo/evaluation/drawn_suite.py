@@ -93,7 +93,11 @@ class DrawnSuite:
                 self._draw(self.folder, model, prompts, waiting[start : start + at_once])
                 counter.advance(len(waiting[start : start + at_once]))
         self._note_seeds(self.folder, prompts)
-        metrics = {"prompts": len(prompts), "pictures": len(prompts) * self.per_prompt, "drawn_now": len(waiting)}
+        metrics: dict[str, float] = {
+            "prompts": len(prompts),
+            "pictures": len(prompts) * self.per_prompt,
+            "drawn_now": len(waiting),
+        }
         details = {**self._settings(model), "folder": str(self.folder), "scored_by": self.suite.scored_by}
         figures = self._sheet(self.folder, prompts)
         return Result(self.suite.name, metrics, [], figures, details, ("prompts", "pictures"))

@@ -124,13 +124,10 @@ class ChatModel(lmms):
             said = list(said)
             if done:
                 return said
-            document = self._document(context, lambda _sample, found=pictures: found or [], sample)
+            document = _asked(context, pictures)
 
     def _document(self, context: str, visuals: Callable[[Any], Any] | None, sample: Any) -> Document:
-        pictures = list(visuals(sample) or []) if visuals is not None else []
-        if strange := [type(one).__name__ for one in pictures if not isinstance(one, PilImage)]:
-            raise ValueError(f"the task shows a {strange[0]}; this adapter takes pictures (PIL)")
-        return Document([*(Image(one) for one in pictures), Text(PLACEHOLDER.sub("", context))])
+        return _asked(context, visuals(sample) if visuals is not None else None)
 
     def _answers(self, documents: Sequence[Document], wanted: dict[str, Any]) -> list[str]:
         until = wanted.get("until") or []
@@ -145,6 +142,18 @@ class ChatModel(lmms):
         codes = [segment.codes for segment in known.segments if isinstance(segment, Codes)]
         text = "".join(segment.text for segment in known.segments if isinstance(segment, Text))
         return self.processor.understanding_prompt(text, codes, special=False)
+
+
+def _asked(context: str, visuals: Sequence[Any] | None) -> Document:
+    """A question behind its pictures.
+
+    Raises:
+        ValueError: something else than pictures.
+    """
+    pictures = list(visuals or [])
+    if strange := [type(one).__name__ for one in pictures if not isinstance(one, PilImage)]:
+        raise ValueError(f"the task shows a {strange[0]}; this adapter takes pictures (PIL)")
+    return Document([*(Image(one) for one in pictures), Text(PLACEHOLDER.sub("", context))])
 
 
 def _sampling(wanted: Mapping[str, Any]) -> Sampling:

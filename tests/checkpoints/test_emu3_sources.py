@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,11 +16,17 @@ from torch.testing import assert_close
 
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.convert import write_published
-from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch, UnknownCheckpoint
+from multimodal_zoo.checkpoints.errors import (
+    CheckpointError,
+    CheckpointMismatch,
+    MissingCheckpoint,
+    UnknownCheckpoint,
+)
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.checkpoints.tables import emu3
 from multimodal_zoo.checkpoints.tables.emu3_config import published_node, with_vision
 from multimodal_zoo.checkpoints.tables.emu3_vision_config import vision_node
+from multimodal_zoo.commands.eval import load_model, slug
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL, numbered_ids
 from multimodal_zoo.tokenizers.vocabularies import RANKS_FILE, VISION_FILE, ranks_text
 from multimodal_zoo.training.initial import initial_model
@@ -303,3 +310,21 @@ def test_a_codebook_of_means_is_written_as_a_plain_one(naming: str, tmp_path: Pa
     assert torch.equal(again.encode(pixels), made.encode(pixels))
     assert_close(again.decode(again.encode(pixels)), made.decode(made.encode(pixels)))
     assert again.processor.text_ids("twemoji: honeybee") == made.processor.text_ids("twemoji: honeybee")
+
+
+def test_commands_take_parts_from_several_places(model: Any, folders: dict[str, Path]) -> None:
+    node = {**declaration("emu3_tiny"), **sizes(model)}
+    node["processor"] = {**declaration("emu3_tiny")["processor"], **sizes(model)["processor"]}
+    places = {part: str(place) for part, place in folders.items()}
+    config = OmegaConf.create({"source": None, "model": node, "weights": places, "allow_random": False})
+    same(load_model(config, "eval"), model)
+    assert slug(config) == slug(config) != slug(OmegaConf.merge(config, {"weights": {"decoder": "elsewhere"}}))
+    beside = {"source": places["decoder"], "vision_tokenizer": places["vision_tokenizer"], "model": None}
+    same(load_model(OmegaConf.create({**beside, "weights": None}), "eval"), model)
+
+
+def test_the_card_names_both_repositories() -> None:
+    with pytest.raises(MissingCheckpoint, match="hf://BAAI/Emu3-Gen: not in the local cache"):
+        create("emu3_gen", pretrained="published")
+    with pytest.raises(ValueError, match="emu3_tiny has no published weights"):
+        create("emu3_tiny", pretrained="published")

@@ -44,7 +44,6 @@ class Piece(NamedTuple):
         own: whether `config` takes the node of `part` instead of the model's.
         folder: where, inside the folder that is asked for.
         beside: writes further files into the folder, given the model node.
-        without: how names end of tensors that only our training needs; they are left out.
     """
 
     naming: Naming
@@ -55,7 +54,6 @@ class Piece(NamedTuple):
     own: bool = False
     folder: str = "."
     beside: Callable[[Node, Path], None] | None = None
-    without: tuple[str, ...] = ()
 
     def concerns(self, node: Node) -> bool:
         """Whether a model has what the piece writes."""
@@ -125,8 +123,6 @@ def _both(node: Node, folder: Path) -> None:
 
 
 _VISION = "vision_tokenizer"
-#: The running means of `ema_quantizer`: what is written is a `vector_quantizer`.
-_MEANS = ("quantizer.counts", "quantizer.sums")
 #: naming -> what is written under that name.
 WRITERS: dict[str, tuple[Piece, ...]] = {
     **{
@@ -150,14 +146,11 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
             own=True,
             folder=VISION_FOLDER,
             beside=_transform,
-            without=_MEANS,
         ),
     ),
     **{
-        naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both, without=_MEANS),)
+        naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both),)
         for naming in (emu3.HF, emu3.TRANSFORMERS)
     },
-    emu3_vision.EMU3_VISION.name: (
-        Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform, without=_MEANS),
-    ),
+    emu3_vision.EMU3_VISION.name: (Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform),),
 }

@@ -6,12 +6,12 @@ Six layers, 512 wide, vocabulary 184,622, one sample of 2,048 random tokens that
 Ours is the model and objective that `mmzoo train emu3/...` trains, blocks recomputed in the backward pass but for their
 attention (`blocks.checkpoint=around_attention`).
 
-Memory is the most that a process of its own holds during a step, above what it holds when the weights and a gradient for
-each exist. "accumulating": the step adds to these gradients, as later batches of `trainer.accumulate_grad_batches` do;
-"first": they are let go before, as Lightning does, and the step makes its own. The logits alone would take
-2048 * 184622 * 4 bytes = 1,442 MiB. Both sides run with MALLOC_MMAP_THRESHOLD_=1048576, which makes glibc hand back what
-is freed: what a process holds is then what its tensors take. Without it both hold more, ours about 110 MiB. Each figure
-has a process of its own; the sides take turns.
+Memory is the most that a process of its own holds during a step, above what it holds when the weights and a gradient
+for each exist. "accumulating": the step adds to these gradients, as later batches of `trainer.accumulate_grad_batches`
+do; "first": they are let go before, as Lightning does, and the step makes its own. The logits alone would take
+2048 * 184622 * 4 bytes = 1,442 MiB. Both sides run with MALLOC_MMAP_THRESHOLD_=1048576, which makes glibc hand back
+what is freed: what a process holds is then what its tensors take. Without it both hold more, ours about 110 MiB. Each
+figure has a process of its own; the sides take turns.
 """
 
 from __future__ import annotations

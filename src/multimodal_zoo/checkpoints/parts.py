@@ -47,14 +47,24 @@ class Joined:
             yield from view.shards(passing)
 
 
-def readable(model: nn.Module, source: Source) -> tuple[Source | Joined, Naming | None]:
+def readable(
+    model: nn.Module, source: Source, change: Change | None = None
+) -> tuple[Source | View | Joined, Naming | None]:
     """What fills a model from a recognised checkpoint, and the table from its names to ours.
 
     Several namings may share a file's names: a decoder alone is named as one inside a larger model is. The model
     decides.
+
+    Args:
+        model: the receiver.
+        source: the checkpoint.
+        change: as in `View`.
     """
     if source.parts:
-        return Joined([part_view(receiver(model, [part]), one, [part]) for part, one in source.parts.items()]), None
+        views = [part_view(receiver(model, [part]), one, [part], change) for part, one in source.parts.items()]
+        return Joined(views), None
+    if change is not None:
+        return View(source, source.naming, change=change), None
     if source.naming is None:
         return source, None
     shapes = source.shapes()

@@ -23,7 +23,6 @@ from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming
-from multimodal_zoo.checkpoints.views import View
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 from multimodal_zoo.registry import rewritten
 
@@ -138,10 +137,7 @@ def load_weights(
             raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
         verify(source.files[0], sha256)
     assign, dtype = any(parameter.is_meta for parameter in model.parameters()), find_dtype(dtype, source)
-    if resize:
-        view = View(source, source.naming, change=fit(model))
-        return load_into(model, view, assign=assign, dtype=dtype, device=device)
-    state, naming = readable(model, source)
+    state, naming = readable(model, source, fit(model) if resize else None)
     return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
 
 

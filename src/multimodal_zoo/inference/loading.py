@@ -14,7 +14,6 @@ from multimodal_zoo.checkpoints.parts import readable
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.store import find_dtype
-from multimodal_zoo.checkpoints.views import View
 from multimodal_zoo.inference.placement import Placement, device_of, dispatch, place
 from multimodal_zoo.inference.quantize import quantizer
 
@@ -76,11 +75,8 @@ def load_for_inference(
         return tensor.clone() if shrunk is tensor else shrunk  # the mapped file goes, with all pages that were read
 
     model.requires_grad_(False)
-    if resize:
-        result = load_into(model, View(source, source.naming, change=fit(model)), assign=True, deliver=deliver)
-    else:
-        state, naming = readable(model, source)
-        result = load_into(model, state, naming, assign=True, deliver=deliver)
+    state, naming = readable(model, source, fit(model) if resize else None)
+    result = load_into(model, state, naming, assign=True, deliver=deliver)
     if bits is not None:
         model.quantized = bits  # type: ignore[assignment]
     if placed is not None:

@@ -27,6 +27,7 @@ from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import picture_hash as picture_hash
 from multimodal_zoo.data import pixel_clips as pixel_clips
 from multimodal_zoo.data import pixel_data as pixel_data
+from multimodal_zoo.data import preference_pairs as preference_pairs
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import size_rule as size_rule
 from multimodal_zoo.data import synonyms as synonyms

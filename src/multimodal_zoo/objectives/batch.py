@@ -179,8 +179,8 @@ class TokenBatch:
         return len(self.ids)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
-        fields = (change(tensor) for tensor in (self.ids, self.weights, self.documents, self.positions))
-        return TokenBatch(*fields, keys=self.keys)
+        ids, weights, documents, positions = map(change, (self.ids, self.weights, self.documents, self.positions))
+        return TokenBatch(ids, weights, documents, positions, self.keys)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """The same batch with its tensors on `device`."""
@@ -196,8 +196,10 @@ class PreferenceBatch:
     """Pairs of sequences that answer the same prompt, one of which is preferred; row i of both belongs to pair i.
 
     Attributes:
-        chosen: the preferred sequences; `weights` count the tokens that are compared.
+        chosen: the preferred sequences; the tokens with a weight above 0 are compared.
         rejected: the others.
+        reference: (batch, 2), float, log-probabilities of chosen and rejected tokens under the reference model, where
+            they were computed before; None where they were not.
 
     Raises:
         ValueError: different numbers of rows.
@@ -205,21 +207,31 @@ class PreferenceBatch:
 
     chosen: TokenBatch
     rejected: TokenBatch
+    reference: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.chosen) != len(self.rejected):
             raise ValueError(f"PreferenceBatch has {len(self.chosen)} chosen and {len(self.rejected)} rejected rows")
+        if self.reference is not None and self.reference.shape != (len(self.chosen), 2):
+            raise ValueError(f"reference must be ({len(self.chosen)}, 2), not {tuple(self.reference.shape)}")
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the pairs."""
+        return self.chosen.keys
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceBatch:
         """The same batch with its tensors on `device`."""
-        return PreferenceBatch(self.chosen.to(device, non_blocking), self.rejected.to(device, non_blocking))
+        known = None if self.reference is None else self.reference.to(device, non_blocking=non_blocking)
+        return PreferenceBatch(self.chosen.to(device, non_blocking), self.rejected.to(device, non_blocking), known)
 
     def pin_memory(self) -> PreferenceBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return PreferenceBatch(self.chosen.pin_memory(), self.rejected.pin_memory())
+        known = None if self.reference is None else self.reference.pin_memory()
+        return PreferenceBatch(self.chosen.pin_memory(), self.rejected.pin_memory(), known)
 
 
 @dataclass

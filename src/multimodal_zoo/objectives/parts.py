@@ -10,6 +10,7 @@ from multimodal_zoo.objectives.image_text import NearestNeighbour as NearestNeig
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective as MaskedImageObjective
 from multimodal_zoo.objectives.next_token import NextToken as NextToken
 from multimodal_zoo.objectives.pixel_distances import L2Distance as L2Distance
+from multimodal_zoo.objectives.preference import PreferenceObjective as PreferenceObjective
 from multimodal_zoo.objectives.queue import NeighbourQueue as NeighbourQueue
 from multimodal_zoo.objectives.queue import WrappingQueue as WrappingQueue
 from multimodal_zoo.objectives.self_supervision import MaskedWords as MaskedWords

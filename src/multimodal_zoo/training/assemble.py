@@ -22,6 +22,7 @@ from multimodal_zoo.training.logs import MetricsCsv
 from multimodal_zoo.training.objective_module import ObjectiveModule
 from multimodal_zoo.training.progress import Throughput
 from multimodal_zoo.training.rank_state import RankState
+from multimodal_zoo.training.reference import reference_model
 from multimodal_zoo.training.rng import RandomState
 from multimodal_zoo.training.teacher import patch_teacher
 
@@ -38,7 +39,7 @@ def objective_module(
     """The LightningModule of a recipe.
 
     Args:
-        config: the resolved recipe; its nodes `objective`, `optim`, `schedule` and `teacher` are built here.
+        config: the resolved recipe; its nodes `objective`, `optim`, `schedule`, `teacher`, `reference` are built here.
         model: what trains.
         start: computes the start values of a model whose matrices are on `meta`.
 
@@ -69,9 +70,13 @@ def has_discriminator(config: Mapping[str, Any]) -> bool:
 
 
 def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The objective's `teacher`, where the recipe has one."""
-    node = config.get("teacher")
-    return {"teacher": patch_teacher(node, config["model"])} if node else {}
+    """The objective's frozen models, where the recipe has them: `teacher`, `reference`."""
+    found: dict[str, nn.Module] = {}
+    if node := config.get("teacher"):
+        found["teacher"] = patch_teacher(node, config["model"])
+    if node := config.get("reference"):
+        found["reference"] = reference_model(node, config)
+    return found
 
 
 def callbacks(config: Mapping[str, Any]) -> list[Callback]:

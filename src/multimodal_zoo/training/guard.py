@@ -127,7 +127,17 @@ class FiniteGuard(Callback):
 
 
 def _plain(batch: Any) -> Any:
-    return {f.name: getattr(batch, f.name) for f in fields(batch)} if is_dataclass(batch) else batch
+    """A batch as a mapping, and batches within it too."""
+    return {f.name: _plain(getattr(batch, f.name)) for f in fields(batch)} if is_dataclass(batch) else batch
+
+
+def _batch(kind: type, content: dict[str, Any]) -> Any:
+    """The batch of a mapping that `_plain` gave."""
+    from multimodal_zoo.objectives.batch import PreferenceBatch, TokenBatch
+
+    if kind is PreferenceBatch:
+        content = {**content, **{side: TokenBatch(**content[side]) for side in ("chosen", "rejected")}}
+    return kind(**content)
 
 
 def _scaler(trainer: lightning.Trainer) -> Any:
@@ -163,6 +173,6 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
     outputs: Any = None
     for kind, batch, random in zip(saved["kinds"], saved["batches"], saved["random"], strict=True):
         rng.restore(random)
-        outputs = objective.train()(model.train(), getattr(classes, kind)(**batch))
+        outputs = objective.train()(model.train(), _batch(getattr(classes, kind), batch))
         (outputs["loss"] / saved["accumulate"]).backward()
     return outputs

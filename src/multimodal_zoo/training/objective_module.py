@@ -30,7 +30,7 @@ from multimodal_zoo.training.groups import ParameterRules
 from multimodal_zoo.training.idle import report_idle
 from multimodal_zoo.training.rank_state import rank_buffers
 from multimodal_zoo.training.schedule import Schedule, scheduler
-from multimodal_zoo.training.sharding import inside, settle, shard
+from multimodal_zoo.training.sharding import inside, is_sharded, settle, shard
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,10 @@ class ObjectiveModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Shard the model over the ranks where the strategy has a device mesh (FSDP2); nothing otherwise."""
         if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"], self.trainer.precision)
+            mesh, precision = self.device_mesh["data_parallel"], self.trainer.precision
+            shard(self.model, mesh, precision)
+            if (reference := getattr(self.objective, "reference", None)) is not None and not is_sharded(reference):
+                shard(reference, mesh, precision)
             if self.start is not None:
                 settle(self.model, self.start, self.trainer.strategy.root_device)
                 self.start = None  # the hook is called again when a trained model is evaluated

@@ -120,42 +120,6 @@ class Constant:
         return (step + 1) / warmup if step < warmup else 1.0
 
 
-@dataclass(frozen=True)
-class FinalLinear:
-    """Linear warm-up, the base rate, and a straight line down at the end: Emu3's quality fine-tuning goes down to zero.
-
-    Of n steps the last d have the factors (n - s) / d at step s, or `final` where that is more; d is all steps behind
-    the warm-up at most.
-
-    Attributes:
-        warmup: steps if an int, a fraction of all steps if a float below 1.
-        decay: share of all steps that go down; 1 for all behind the warm-up.
-        final: lowest factor.
-
-    Raises:
-        ValueError: a warm-up that is neither, a share that is not in (0, 1], or a negative factor.
-    """
-
-    warmup: int | float = 0
-    decay: float = 1.0
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup)
-        if not 0 < self.decay <= 1 or self.final < 0:
-            raise ValueError(
-                f"schedule.decay is {self.decay} and final {self.final}; expected a share of the steps, and at least 0"
-            )
-
-    def __call__(self, step: int, total: int) -> float:
-        """Factor at `step` of `total`."""
-        warmup = warmup_steps(self.warmup, total)
-        if step < warmup:
-            return (step + 1) / warmup
-        down = max(1.0, min(self.decay * total, total - warmup))
-        return max(self.final, min(1.0, (total - step) / down))
-
-
 def warmup_steps(warmup: int | float, total: int) -> int:
     """Warm-up as a number of steps.
 

@@ -190,7 +190,7 @@ class PreferenceCollate(TokenCollate):
             UnusableError: a sequence that is too long, where it is left out.
         """
         known = document.meta.get("reference")
-        if known is not None and getattr(self.layout, "null_prompt_probability", 0.0):
+        if known is not None and getattr(self.layout, "null_prompt_probability", None):
             raise ValueError(
                 f"pair {document.key!r} has reference log-probabilities, which hold behind its own text: set "
                 "data.layout.null_prompt_probability=0"

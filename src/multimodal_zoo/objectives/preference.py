@@ -47,11 +47,11 @@ def likelihoods(model: nn.Module, batch: TokenBatch, held: int) -> Likelihoods:
 def joined(batch: PreferenceBatch) -> TokenBatch:
     """Both sides as one batch, the preferred rows first, filled up on the right to the longer side."""
     width = max(batch.chosen.ids.shape[1], batch.rejected.ids.shape[1])
-    fields = []
+    fields = {}
     for name, filling in (("ids", 0), ("weights", 0.0), ("documents", -1), ("positions", 0)):
         sides = [getattr(side, name) for side in (batch.chosen, batch.rejected)]
-        fields.append(torch.cat([F.pad(side, (0, width - side.shape[1]), value=filling) for side in sides]))
-    return TokenBatch(*fields, keys=[*batch.chosen.keys, *batch.rejected.keys])
+        fields[name] = torch.cat([F.pad(side, (0, width - side.shape[1]), value=filling) for side in sides])
+    return TokenBatch(**fields, keys=[*batch.chosen.keys, *batch.rejected.keys])
 
 
 class Reference(nn.Module):

@@ -66,7 +66,7 @@ def objective_module(
 
 def has_discriminator(config: Mapping[str, Any]) -> bool:
     """Whether a recipe's objective has an adversarial part, which two optimisers train in turn."""
-    return bool(config["objective"].get("adversarial"))
+    return bool((config.get("objective") or {}).get("adversarial"))
 
 
 def learnt_from(config: Mapping[str, Any]) -> dict[str, nn.Module]:

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+import multimodal_zoo as zoo
 from multimodal_zoo.commands.train import run
 from multimodal_zoo.config import compose
 from multimodal_zoo.data.preference_pairs import write_preferences
 from multimodal_zoo.evaluation.history import read_metrics
+from multimodal_zoo.inference.preferences import add_reference
 from multimodal_zoo.registry import build
 from multimodal_zoo.training.folder import find_checkpoint
 from multimodal_zoo.training.guard import NonFiniteLoss, replay
@@ -91,6 +93,24 @@ def test_a_resumed_run_counts_from_the_same_reference(folder: Path) -> None:
     last = [row for row in read_metrics(folder / "whole" / "metrics.csv") if "train/gradient_norm" in row][-1]
     assert last["step"] == 3
     assert abs(last["train/chosen_reward"]) > 1e-3  # not counted from where it went on
+
+
+def test_known_log_probabilities_stand_for_the_reference(folder: Path) -> None:
+    train(folder, "run.dir=start", "trainer.max_steps=1")
+    start = "initial_weights=start/model"
+    asked = train(folder, "run.dir=asked", start)
+    table = add_reference(zoo.from_pretrained(folder / "start" / "model"), "preferences/pairs.jsonl", batch_size=3)
+    before = table.read_bytes()
+    with pytest.raises(ValueError, match="set reference=null"):
+        train(folder, "run.dir=both", start)
+    known = train(folder, "run.dir=known", start, "reference=null")
+    for mine, theirs in zip(asked, known, strict=True):
+        for key in ("train/loss", "train/margin", "train/chosen_reward", "train/gradient_norm"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-4)
+    add_reference(zoo.from_pretrained(folder / "asked" / "model"), table)
+    assert table.read_bytes() != before  # of another reference
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        add_reference(zoo.from_pretrained(folder / "start" / "model"), table, batch_size=0)
 
 
 def test_a_failed_step_is_computed_again(folder: Path) -> None:

@@ -8,7 +8,8 @@ attention (`blocks.checkpoint=around_attention`).
 
 Memory is the most that a process of its own holds during a step, above what it holds when the weights and a gradient
 for each exist. "accumulating": the step adds to these gradients, as later batches of `trainer.accumulate_grad_batches`
-do; "first": they are let go before, as Lightning does, and the step makes its own. The logits alone would take
+do; "first": they are let go before, as Lightning does, and the step makes its own. Until it does, half of the logits
+wait in that room for the backward pass (`objective.kept_logits`). All logits alone would take
 2048 * 184622 * 4 bytes = 1,442 MiB. Both sides run with MALLOC_MMAP_THRESHOLD_=1048576, which makes glibc hand back
 what is freed: what a process holds is then what its tensors take. Without it both hold more, ours about 110 MiB. Each
 figure has a process of its own; the sides take turns.
@@ -53,6 +54,7 @@ CONFIG = {
 TOLERANCE = 1e-5
 WARM_UP = 16  # tokens
 HELD = 2**21  # logits, 8 MiB
+KEPT = 2 * 184622 * 512  # logits, in a "first" step: as many numbers as the gradients have that are not there yet
 
 
 def theirs() -> nn.Module:
@@ -90,7 +92,7 @@ def prepare(side: str, folder: Path) -> tuple[nn.Module, Callable[[int], Tensor]
     from multimodal_zoo.objectives.batch import TokenBatch
     from multimodal_zoo.objectives.next_token import NextToken
 
-    model, objective = ours(), NextToken(held_logits=HELD)
+    model, objective = ours(), NextToken(held_logits=HELD, kept_logits=KEPT)
     load_into(model.decoder, state, LLAMA)
 
     def loss(tokens: int) -> Tensor:

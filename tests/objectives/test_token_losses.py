@@ -24,12 +24,12 @@ def head(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor,
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("held", [1, 20, 35, 1000])
 @pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("tile_rows", [2, 8192])
-def test_equals_torch(monkeypatch, rows: int, held: int, with_bias: bool, tile_rows: int) -> None:
+@pytest.mark.parametrize(("tile_rows", "kept"), [(2, 0), (8192, 0), (2, 30), (8192, 50), (8192, 10**6)])
+def test_equals_torch(monkeypatch, rows: int, held: int, with_bias: bool, tile_rows: int, kept: int) -> None:
     monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
     hidden, weight, bias, target = head(rows)
     leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
-    ours = token_losses(hidden, weight, bias if with_bias else None, target, held)
+    ours = token_losses(hidden, weight, bias if with_bias else None, target, held, kept)
     logits = F.linear(*leaves)
     theirs = F.cross_entropy(logits, target, reduction="none")
     assert_close(ours.losses, theirs)
@@ -52,6 +52,20 @@ def test_large_logits_stay_finite() -> None:
     ours = token_losses(hidden, weight, None, target, 12).losses
     assert_close(ours, F.cross_entropy(hidden @ weight.T, target, reduction="none"))
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(ours.sum(), (hidden, weight)))
+
+
+def test_what_is_kept_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    products, real = [], module._Tiles._product
+    monkeypatch.setattr(module._Tiles, "_product", lambda *given: products.append(1) or real(*given))
+    hidden, weight, _, target = head(4)
+    counts = []
+    for kept, standing in ((0, False), (2 * 12, False), (10**6, False), (10**6, True)):
+        weight.grad = torch.zeros_like(weight) if standing else None
+        products.clear()
+        token_losses(hidden, weight, None, target, 12, kept).losses.sum().backward()
+        counts.append(len(products))
+    tiles = -(-CLASSES // 3)
+    assert counts == [2 * tiles, 2 * tiles - 2, tiles, 2 * tiles]
 
 
 def test_no_rows() -> None:
@@ -103,6 +117,7 @@ def test_autocast_multiplies_in_its_own_type() -> None:
         ({"weight": torch.zeros(CLASSES, 4)}, r"hidden must be \(rows, width\)"),
         ({"bias": torch.zeros(4)}, r"bias must be \(13,\)"),
         ({"held": 0}, "held is 0.*held_logits"),
+        ({"kept": -1}, "kept is -1.*kept_logits"),
     ],
 )
 def test_shapes_that_do_not_fit(change: dict, message: str) -> None:

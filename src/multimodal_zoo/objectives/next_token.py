@@ -48,17 +48,18 @@ def supervised(hidden: Tensor, ids: Tensor, weights: Tensor) -> Supervised:
     return Supervised(hidden[rows, places], ids[rows, places + 1], weights[rows, places + 1].float(), rows)
 
 
-def predicted(model: nn.Module, batch: TokenBatch, held: int) -> tuple[Supervised, TokenLosses]:
+def predicted(model: nn.Module, batch: TokenBatch, held: int, kept: int = 0) -> tuple[Supervised, TokenLosses]:
     """What a causal model predicts of a batch: the tokens that count, and the cross-entropy of each.
 
     Args:
         model: called as `model(ids, positions, documents)`; its `decoder` has a `head_weight`.
         batch: the sequences.
         held: logits that are held at a time.
+        kept: logits that wait for the backward pass, see `token_losses`.
     """
     hidden = model(batch.ids, batch.positions, batch.documents)
     found = supervised(hidden, batch.ids, batch.weights)
-    return found, token_losses(found.hidden, model.decoder.head_weight, None, found.targets, held)
+    return found, token_losses(found.hidden, model.decoder.head_weight, None, found.targets, held, kept)
 
 
 @OBJECTIVES.register_module(name="next_token")
@@ -72,16 +73,18 @@ class NextToken(nn.Module):
     Args:
         normalise: a name of `NORMALISERS`.
         held_logits: how many logits exist at a time; changes memory and speed, not the result.
+        kept_logits: how many more wait for the backward pass, which then need not compute them again, in a step that
+            makes the head's gradient anew.
 
     Raises:
         ValueError: a normaliser that does not exist.
     """
 
-    def __init__(self, normalise: str = "weights", held_logits: int = 2**23) -> None:
+    def __init__(self, normalise: str = "weights", held_logits: int = 2**23, kept_logits: int = 0) -> None:
         super().__init__()
         if normalise not in NORMALISERS:
             raise ValueError(f"objective.normalise is {normalise!r}; it takes {', '.join(NORMALISERS)}")
-        self.normalise, self.held_logits = normalise, held_logits
+        self.normalise, self.held_logits, self.kept_logits = normalise, held_logits, kept_logits
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model that predicts no tokens.
@@ -100,7 +103,7 @@ class NextToken(nn.Module):
             that count (0 where there are none); "accuracy", the share of the tokens that the head puts first;
             "vision_share", the visual ones among the tokens that count. All are of all processes, but for "loss".
         """
-        found, (losses, hits) = predicted(model, batch, self.held_logits)
+        found, (losses, hits) = predicted(model, batch, self.held_logits, self.kept_logits)
         visual = visual_targets(model, found.targets)
         counted = found.weights if self.normalise == "weights" else torch.ones_like(found.weights)
         detached = losses.detach()

@@ -32,7 +32,9 @@ class TokenLosses(NamedTuple):
     hits: Tensor
 
 
-def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, held: int = 2**23) -> TokenLosses:
+def token_losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, held: int = 2**23, kept: int = 0
+) -> TokenLosses:
     """Cross-entropy of every row of `hidden @ weight.T + bias`.
 
     Under autocast the products run in its precision, as those of a linear layer would; sums and exponentials run in
@@ -44,15 +46,20 @@ def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Te
         bias: (classes,), or None.
         target: (rows,) long, each row's class.
         held: how many logits exist at a time; changes memory and speed, not the result.
+        kept: how many more wait for the backward pass, which need not compute them again. Only where the matrix has
+            no gradient yet: where it has one, of earlier batches, its room is taken.
 
     Raises:
-        ValueError: shapes that do not fit, a target that is no long tensor, a `held` below one.
+        ValueError: shapes that do not fit, a target that is no long tensor, a `held` below one, a negative `kept`.
     """
     check_head(hidden, weight, bias, target)
     if held < 1:
         raise ValueError(f"held is {held}; at least one logit must be held (configuration key: held_logits)")
+    if kept < 0:
+        raise ValueError(f"kept is {kept}; it must not be negative (configuration key: kept_logits)")
     device = hidden.device.type
-    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight))
+    room = kept if torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and weight.grad is None else 0
+    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight), room)
     with torch.autocast(device, enabled=False):
         return TokenLosses(*_TokenLosses.apply(hidden, weight, bias, target, tiles))
 
@@ -85,32 +92,61 @@ def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 class _Tiles:
     """The logits of some rows over some classes at a time."""
 
-    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype) -> None:
-        self.rows, self.classes, self.dtype = rows, classes, dtype
+    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype, room: int) -> None:
+        self.rows, self.classes, self.dtype, self.room = rows, classes, dtype, room
         self.high = max(1, min(rows, TILE_ROWS, held))
         self.wide = max(1, min(classes, held // self.high))
+        self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.taken = False
 
     def row_ranges(self) -> Iterator[slice]:
         """Ranges of rows."""
         for start in range(0, self.rows, self.high):
             yield slice(start, min(start + self.high, self.rows))
 
-    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Class range, its lines of the matrix and the logits of `states`; the next tile overwrites them."""
-        buffer = states.new_empty(len(states) * self.wide)
+    def class_ranges(self) -> Iterator[slice]:
+        """Ranges of classes."""
         for start in range(0, self.classes, self.wide):
-            classes = slice(start, min(start + self.wide, self.classes))
+            yield slice(start, min(start + self.wide, self.classes))
+
+    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Class range and logits of `states`; the next tile overwrites them, unless they are kept."""
+        buffer: Tensor | None = None
+        for classes in self.class_ranges():
+            if buffer is None or self.taken:
+                buffer, self.taken = states.new_empty(len(states) * self.wide), False
+            yield classes, self._product(states, weight[classes].to(self.dtype), bias, classes, buffer)
+
+    def keep(self, rows: slice, classes: slice, powers: Tensor, highest: Tensor) -> None:
+        """Keep `exp(logits - highest)` of a tile if there is room."""
+        if powers.numel() <= self.room:
+            self.kept[rows.start, classes.start] = powers, highest
+            self.room, self.taken = self.room - powers.numel(), True
+
+    def shares(
+        self, rows: slice, states: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Class range, its lines of the matrix and the probabilities; the next tile may overwrite them."""
+        buffer: Tensor | None = None
+        for classes in self.class_ranges():
             lines = weight[classes].to(self.dtype)
-            out = buffer[: len(states) * len(lines)].view(len(states), len(lines))
-            found = torch.mm(states, lines.T, out=out)
-            found = found.to(torch.promote_types(found.dtype, torch.float32))
-            if bias is not None:
-                found += bias[classes]
-            yield classes, lines, found
+            if (known := self.kept.pop((rows.start, classes.start), None)) is not None:
+                yield classes, lines, known[0].mul_((known[1] - sums).exp_()[:, None])
+                continue
+            buffer = states.new_empty(len(states) * self.wide) if buffer is None else buffer
+            yield classes, lines, self._product(states, lines, bias, classes, buffer).sub_(sums[:, None]).exp_()
+
+    def _product(self, states: Tensor, lines: Tensor, bias: Tensor | None, classes: slice, buffer: Tensor) -> Tensor:
+        out = buffer[: len(states) * len(lines)].view(len(states), len(lines))
+        found = torch.mm(states, lines.T, out=out)
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
+        if bias is not None:
+            found += bias[classes]
+        return found
 
 
 class _TokenLosses(torch.autograd.Function):
-    """Losses in forward; backward recomputes the tiles."""
+    """Losses in forward; backward recomputes the tiles that were not kept."""
 
     @staticmethod
     def forward(
@@ -123,13 +159,15 @@ class _TokenLosses(torch.autograd.Function):
             wanted = target[rows]
             highest = torch.full_like(sums[rows], float("-inf"))
             total = torch.zeros_like(highest)
-            for classes, _, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
+            for classes, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
                 inside, place = _inside(wanted, classes)
                 here = logits.gather(1, place[:, None]).squeeze(1)
                 own[rows] = torch.where(inside, here, own[rows])
                 higher = torch.maximum(highest, logits.amax(1))
-                total = total * (highest - higher).exp_() + logits.sub_(higher[:, None]).exp_().sum(1)
+                powers = logits.sub_(higher[:, None]).exp_()
+                total = total * (highest - higher).exp_() + powers.sum(1)
                 highest = higher
+                tiles.keep(rows, classes, powers, higher)
             sums[rows] = total.log_().add_(highest)
             hits[rows] = own[rows] >= highest
         ctx.save_for_backward(hidden, weight, bias, target, sums)
@@ -153,8 +191,7 @@ class _TokenLosses(torch.autograd.Function):
             for rows in tiles.row_ranges():
                 states, factor = hidden[rows].to(tiles.dtype), upstream[rows, None]
                 scaled = (states * factor).to(tiles.dtype)  # cheaper than a factor on every logit
-                for classes, lines, logits in tiles.logits(states, weight, bias):
-                    gradient = logits.sub_(sums[rows, None]).exp_()
+                for classes, lines, gradient in tiles.shares(rows, states, weight, bias, sums[rows]):
                     inside, place = _inside(target[rows], classes)
                     gradient.scatter_add_(1, place[:, None], -inside[:, None].to(gradient.dtype))
                     if by_bias is not None:

@@ -39,14 +39,15 @@ def nt_xent(
             one.
     """
     _check(first, second, temperature, concepts)
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    views = torch.stack([first, second], dim=1)  # a gather keeps the two views of an image side by side
-    everyones = gather_with_gradient(views)
-    rows = F.normalize(views.to(dtype), dim=-1).flatten(0, 1)
-    columns = rows if everyones is views else F.normalize(everyones.to(dtype), dim=-1).flatten(0, 1)
-    number = len(rows) * rank() + torch.arange(len(rows), device=rows.device)  # each row's own column
-    hide = _Hide(number, *everyones_concepts(concepts, len(first), first.device))
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    known = everyones_concepts(concepts, len(first), first.device)
     with torch.autocast(first.device.type, enabled=False):
+        views = torch.stack([first, second], dim=1)  # a gather keeps the two views of an image side by side
+        everyones = gather_with_gradient(views)
+        rows = F.normalize(views.to(dtype), dim=-1).flatten(0, 1)
+        columns = rows if everyones is views else F.normalize(everyones.to(dtype), dim=-1).flatten(0, 1)
+        number = len(rows) * rank() + torch.arange(len(rows), device=rows.device)  # each row's own column
+        hide = _Hide(number, *known)
         return linear_cross_entropy(rows / temperature, columns, None, number ^ 1, block_size, hide)
 
 

@@ -20,6 +20,9 @@ NETWORKS = {"vgg": (64, 3, 3, 3), "alex": (64, 3, 11, 11)}
 class L2Distance(nn.Module):
     """Mean squared difference of all values."""
 
+    def __init__(self) -> None:  # nn.Module's own takes anything
+        super().__init__()
+
     def forward(self, made: Tensor, given: Tensor) -> Tensor:
         """A scalar of two tensors of one shape."""
         return F.mse_loss(made, given)
@@ -28,6 +31,9 @@ class L2Distance(nn.Module):
 @OBJECTIVES.register_module(name="l1_distance")
 class L1Distance(nn.Module):
     """Mean absolute difference of all values."""
+
+    def __init__(self) -> None:  # nn.Module's own takes anything
+        super().__init__()
 
     def forward(self, made: Tensor, given: Tensor) -> Tensor:
         """A scalar of two tensors of one shape."""

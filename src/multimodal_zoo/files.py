@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -49,6 +51,21 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file, UTF-8 as it is, in one step."""
     return write_bytes(path, text.encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON object that a command keeps in its output folder.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); choose another out, or delete the folder") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged; choose another out, or delete the folder")
+    return found
 
 
 def beside(path: Path) -> Path:

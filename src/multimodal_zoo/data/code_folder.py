@@ -12,7 +12,7 @@ from multimodal_zoo.data.code_shards import write_codes
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.emu3_features import write_feature, write_list
 from multimodal_zoo.data.shard_counts import SIZES
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import read_record, write_text
 
 MANIFEST = "manifest.json"
 #: Tar shards for the reader `visual_codes`, or Emu3's own layout for `emu3_features`.
@@ -84,7 +84,7 @@ class CodeFolder:
                 raise ValueError(f"out: {self.path} holds other things; choose another out, or delete it")
             write_text(place, json.dumps(plain, indent=1, ensure_ascii=False))
             return
-        before = _read(place)
+        before = read_record(place)
         differing = [key for key in plain if before.get(key) != plain[key]]
         if differing:
             raise ValueError(
@@ -94,7 +94,7 @@ class CodeFolder:
     def written(self) -> Written:
         """What this rank has written so far."""
         place = self._state(self.rank)
-        return Written(**_read(place)) if place.is_file() else Written()
+        return Written(**read_record(place)) if place.is_file() else Written()
 
     def write(self, documents: Sequence[Document], state: Written) -> None:
         """Write a part and note it in `state`; killed in between, the next run writes the part again.
@@ -124,7 +124,7 @@ class CodeFolder:
 
     def finish(self) -> bool:
         """Write what readers ask for beside the files, once every rank is through; gives whether they are."""
-        states = [Written(**_read(self._state(r))) for r in range(self.ranks) if self._state(r).is_file()]
+        states = [Written(**read_record(self._state(r))) for r in range(self.ranks) if self._state(r).is_file()]
         if len(states) < self.ranks or not all(state.complete for state in states):
             return False
         if self.format == "features":
@@ -136,13 +136,3 @@ class CodeFolder:
 
     def _state(self, rank: int) -> Path:
         return self.path / f"rank-{rank:03d}.json"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another out, or delete the folder") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged; choose another out, or delete the folder")
-    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from multimodal_zoo.data.documents import Codes, Document, Segment, Text
 from multimodal_zoo.data.export import add_member, is_plain
-from multimodal_zoo.data.shards import RawSample, expand, read_shard
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.shard_reader import ShardReader
+from multimodal_zoo.data.shards import RawSample
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.files import atomic_file
 from multimodal_zoo.registry import DATASETS
 
@@ -87,7 +88,7 @@ def write_codes(path: Path, documents: Sequence[Document], first: int) -> None:
 
 
 @DATASETS.register_module(name="visual_codes")
-class VisualCodes:
+class VisualCodes(ShardReader):
     """Documents that `mmzoo tokenize` has encoded, read in a stream from tar shards, local or remote.
 
     Args:
@@ -108,15 +109,7 @@ class VisualCodes:
         shuffle: int = 1,
         samples_per_epoch: int | None = None,
     ) -> None:
-        if streams < 1 or shuffle < 1:
-            raise ValueError(f"data.train.streams is {streams} and shuffle {shuffle}; both must be at least 1")
-        self.shards = expand(sources, "data.train.sources")
-        self.streams, self.shuffle, self.samples_per_epoch = streams, shuffle, samples_per_epoch
-        self.skips = Skips()
-
-    def raw(self, shard: str, skips: Skips) -> Iterator[RawSample]:
-        """Encoded samples of one shard."""
-        return read_shard(shard, skips)
+        super().__init__("visual_codes", sources, streams, shuffle, samples_per_epoch)
 
     def decode(self, sample: RawSample) -> Document:
         """The document of an encoded sample.
@@ -125,22 +118,3 @@ class VisualCodes:
             UnusableError: members that are missing or damaged.
         """
         return unpack(sample)
-
-    def __iter__(self) -> Iterator[Document]:
-        """Every usable document once, in the order of the shards.
-
-        Raises:
-            NoUsableSamplesError: there is none.
-        """
-        found = False
-        for shard in self.shards:
-            for sample in self.raw(shard, self.skips):
-                try:
-                    document = self.decode(sample)
-                except UnusableError as error:
-                    self.skips.add(error.reason, error.key)
-                    continue
-                found = True
-                yield document
-        if not found:
-            raise self.skips.nothing_usable("visual_codes", "its sources")

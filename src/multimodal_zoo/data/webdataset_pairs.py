@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from multimodal_zoo.data.documents import Document, Image, pair
 from multimodal_zoo.data.pictures import load, open_picture
-from multimodal_zoo.data.shards import RawSample, decode_text, expand, find_image, read_shard
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.shard_reader import ShardReader
+from multimodal_zoo.data.shards import RawSample, decode_text, find_image
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
 
 
 @DATASETS.register_module(name="webdataset_pairs")
-class WebdatasetPairs:
+class WebdatasetPairs(ShardReader):
     """Pairs read in a stream from tar shards, local or remote.
 
     Samples without picture or caption, broken pictures, and shards that are cut off or unsafe are counted in `skips`.
@@ -43,18 +44,8 @@ class WebdatasetPairs:
         caption: str = "txt",
         need_caption: bool = True,
     ) -> None:
-        if streams < 1 or shuffle < 1:
-            raise ValueError(f"data.train.streams is {streams} and shuffle {shuffle}; both must be at least 1")
-        self.shards = expand(sources, "data.train.sources")
-        self.streams = streams
-        self.shuffle = shuffle
-        self.samples_per_epoch = samples_per_epoch
+        super().__init__("webdataset_pairs", sources, streams, shuffle, samples_per_epoch)
         self.caption, self.need_caption = caption, need_caption
-        self.skips = Skips()
-
-    def raw(self, shard: str, skips: Skips) -> Iterator[RawSample]:
-        """Encoded samples of one shard."""
-        return read_shard(shard, skips)
 
     def decode(self, sample: RawSample) -> Document:
         """The document of an encoded sample; the picture is decoded as far as its header.
@@ -86,22 +77,6 @@ class WebdatasetPairs:
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def __iter__(self) -> Iterator[Document]:
-        """Every usable pair once, in the order of the shards.
-
-        Raises:
-            NoUsableSamplesError: there is none.
-        """
-        found = False
-        for shard in self.shards:
-            for sample in self.raw(shard, self.skips):
-                try:
-                    document = self.decode(sample)
-                    load(document.image, document.key)  # type: ignore[arg-type]
-                except UnusableError as error:
-                    self.skips.add(error.reason, error.key)
-                    continue
-                found = True
-                yield document
-        if not found:
-            raise self.skips.nothing_usable("webdataset_pairs", "its sources")
+    def check(self, document: Document) -> None:
+        """Decode the whole picture."""
+        load(document.image, document.key)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from typing import Any
 
 from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.evaluation.shard_files import FORMATS, Columns, read_about, write_shard
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import read_record, write_text
 
 MANIFEST = "manifest.json"
 
@@ -43,7 +43,7 @@ class EmbeddingFolder:
         place = Path(path)
         if not (place / MANIFEST).is_file():
             raise FileNotFoundError(f"{place} holds no {MANIFEST}; give a folder that mmzoo embed has written")
-        manifest = _read_json(place / MANIFEST)
+        manifest = read_record(place / MANIFEST)
         if not {"format", "model", "data", "weights", "ranks"} <= set(manifest) or manifest["format"] not in FORMATS:
             raise ValueError(f"{place / MANIFEST} does not describe embeddings; give a folder that mmzoo embed wrote")
         return cls(place, manifest["format"], ranks=int(manifest["ranks"])), manifest
@@ -68,7 +68,7 @@ class EmbeddingFolder:
         """
         plain = json.loads(json.dumps(dict(same), default=str))
         if (self.path / MANIFEST).is_file():
-            before = _read_json(self.path / MANIFEST)
+            before = read_record(self.path / MANIFEST)
             differing = [key for key in plain if before.get(key) != plain[key]]
             if differing:
                 raise ValueError(
@@ -95,7 +95,7 @@ class EmbeddingFolder:
         path = self._state(self.rank)
         if not path.is_file():
             return None
-        state = _read_json(path)
+        state = read_record(path)
         return state if all(self.shard(n).is_file() for n in range(state["shards"])) else None
 
     def finish(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +108,8 @@ class EmbeddingFolder:
             The manifest.
         """
         self._note(self._state(self.rank), state)
-        states = [_read_json(self._state(r)) for r in range(self.ranks) if self._state(r).is_file()]
-        manifest = _read_json(self.path / MANIFEST)
+        states = [read_record(self._state(r)) for r in range(self.ranks) if self._state(r).is_file()]
+        manifest = read_record(self.path / MANIFEST)
         if len(states) < self.ranks:
             return manifest
         counts = {key: sum(s[key] for s in states) for key in ("images", "texts")}
@@ -129,13 +129,3 @@ class EmbeddingFolder:
 
     def _note(self, path: Path, facts: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(facts, indent=1, default=str, ensure_ascii=False))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another out, or delete the folder") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged; choose another out, or delete the folder")
-    return found

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from multimodal_zoo.data.captions import CaptionSampler, TextCaption
 from multimodal_zoo.data.documents import Codes, Document
 from multimodal_zoo.data.skips import usable
-from multimodal_zoo.files import write_bytes
-from multimodal_zoo.training.ema import find_ema
 from multimodal_zoo.training.samples import send_sheet
+from multimodal_zoo.training.sheets import Sheet
 
 
-class DrawingSheet(Callback):
+class DrawingSheet(Sheet):
     """Writes `samples/step_<n>.png`: validation texts, a drawing for each, the true picture, and the model's own words.
 
     The true picture is what the visual tokenizer makes of its codes, the best that could be drawn.
@@ -42,40 +39,20 @@ class DrawingSheet(Callback):
         guidance: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps, send_sheet)
         self.pictures = pictures
         self.prompt = prompt or TextCaption()
         self.guidance = guidance
         self.seed = seed
         self._documents: list[Document] | None = None
-        self._drawn = -1
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw when it is time."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self.draw(trainer, pl_module)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw the final state."""
-        self.draw(trainer, pl_module)
-
-    def draw(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw the sheet of the current step; every rank must call it, rank 0 writes."""
-        step = trainer.global_step
+    def prepare(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Callable[[], bytes] | None:
+        """Draw and name; every rank takes part, since the model may be sharded."""
         documents = self._choose(trainer)
-        if step == self._drawn or not documents:
-            return
-        self._drawn = step
-        average = find_ema(trainer)
-        with average.applied(pl_module) if average else nullcontext():
-            png = self.sheet(pl_module.model, documents)  # type: ignore[arg-type]
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
-            write_bytes(path, png)
-            for logger in trainer.loggers:
-                send_sheet(logger, png, step)
+        if not documents:
+            return None
+        png = self.sheet(pl_module.model, documents)  # type: ignore[arg-type]
+        return lambda: png
 
     def sheet(self, model: nn.Module, documents: list[Document]) -> bytes:
         """The sheet of some documents with codes and texts, as PNG."""

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from multimodal_zoo.files import write_bytes
-from multimodal_zoo.training.ema import find_ema
+from multimodal_zoo.training.sheets import Sheet
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +22,7 @@ log = logging.getLogger(__name__)
 Pair = tuple[Any, str]
 
 
-class SampleSheet(Callback):
+class SampleSheet(Sheet):
     """Writes `samples/step_<n>.png`: pictures that are not trained on, each with its best captions of a gallery.
 
     Args:
@@ -37,40 +33,21 @@ class SampleSheet(Callback):
     """
 
     def __init__(self, every_n_steps: int = 500, pictures: int = 8, captions: int = 3, gallery: int = 64) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps, send_sheet)
         self.pictures = pictures
         self.captions = captions
         self.gallery = gallery
         self._pairs: list[Pair] | None = None
-        self._drawn = -1
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw when it is time."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self.draw(trainer, pl_module)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw the final state."""
-        self.draw(trainer, pl_module)
-
-    def draw(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw the sheet of the current step; every rank must call it, rank 0 writes."""
-        step = trainer.global_step
-        if step == self._drawn:
-            return
-        self._drawn = step
+    def prepare(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Callable[[], bytes] | None:
+        """Compare pictures with captions."""
         pairs = self._choose(trainer)
         model = pl_module.model
         processor = getattr(model, "processor", None)
         if not pairs or processor is None:
-            return
-        average = find_ema(trainer)
-        with average.applied(pl_module) if average else nullcontext():
-            scores = similarities(model, processor, pairs, self.pictures, pl_module.device)  # type: ignore[arg-type]
-        if trainer.is_global_zero:
-            self._write(trainer, scores, pairs, step)
+            return None
+        scores = similarities(model, processor, pairs, self.pictures, pl_module.device)  # type: ignore[arg-type]
+        return lambda: self._picture(scores, pairs)
 
     def _choose(self, trainer: lightning.Trainer) -> list[Pair]:
         """Pairs spread evenly over the validation data: the same in every run of a recipe."""
@@ -93,18 +70,14 @@ class SampleSheet(Callback):
             self._pairs = [(document.image, document.text) for document in documents]
         return self._pairs
 
-    def _write(self, trainer: lightning.Trainer, scores: Tensor, pairs: list[Pair], step: int) -> None:
+    def _picture(self, scores: Tensor, pairs: list[Pair]) -> bytes:
         from multimodal_zoo.evaluation.pictures import image_queries
 
         shown, texts = spread(pairs, self.pictures), captions_of(pairs)
         best = scores.topk(min(self.captions, len(texts)), dim=1).indices.tolist()
         found = [[texts[column] for column in columns] for columns in best]
         grades = [["hit" if t == own else "miss" for t in row] for (_, own), row in zip(shown, found, strict=True)]
-        png = image_queries([image for image, _ in shown], found, grades)
-        path = Path(trainer.default_root_dir) / "samples" / f"step_{step:08d}.png"
-        write_bytes(path, png)
-        for logger in trainer.loggers:
-            send_sheet(logger, png, step)
+        return image_queries([image for image, _ in shown], found, grades)
 
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

@@ -37,11 +37,15 @@ class WarmupCosine:
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.final + (1 - self.final) * self.down(progress)
+
+    def down(self, progress: float) -> float:
+        """From 1 to 0 while `progress` goes from 0 to 1."""
+        return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass(frozen=True)
-class WarmupLinear:
+class WarmupLinear(WarmupCosine):
     """Linear warm-up, then a straight line down.
 
     Step s of w warm-up steps has factor (s + 1) / w; step s >= w of n has `1 - (1 - final) * (s - w) / (n - w)`.
@@ -51,19 +55,9 @@ class WarmupLinear:
         final: factor that the line ends on.
     """
 
-    warmup: int | float = 0
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup)
-
-    def __call__(self, step: int, total: int) -> float:
-        """Factor at `step` of `total`."""
-        warmup = warmup_steps(self.warmup, total)
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        return 1 - (1 - self.final) * progress
+    def down(self, progress: float) -> float:
+        """A straight line."""
+        return 1 - progress
 
 
 @dataclass(frozen=True)

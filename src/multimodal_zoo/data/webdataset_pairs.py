@@ -57,26 +57,28 @@ class WebdatasetPairs(ShardReader):
         encoded = find_image(sample)
         if encoded is None:
             raise UnusableError("missing image", key)
-        facts = self._facts(sample)
-        text = self._text(sample, facts)
+        facts = facts_of(sample)
+        text = caption_of(sample, facts, self.caption)
         if not text and self.need_caption:
             raise UnusableError("missing caption", key)
         meta = {"key": key, **facts, "shard": sample["__url__"]}
         image = open_picture(encoded, key)
         return pair(image, text, meta) if text else Document([Image(image)], meta)
 
-    def _text(self, sample: RawSample, facts: dict[str, Any]) -> str:
-        if self.caption in sample:
-            return decode_text(sample[self.caption])
-        return str(facts.get("caption") or "").strip()
-
-    def _facts(self, sample: RawSample) -> dict[str, Any]:
-        try:
-            facts = json.loads(sample.get("json", b"{}"))
-        except ValueError:
-            return {}
-        return facts if isinstance(facts, dict) else {}
-
     def check(self, document: Document) -> None:
         """Decode the whole picture."""
         load(document.image, document.key)  # type: ignore[arg-type]
+
+
+def facts_of(sample: RawSample) -> dict[str, Any]:
+    """The facts in a sample's `json`; none where there is no object in it."""
+    try:
+        facts = json.loads(sample.get("json", b"{}"))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def caption_of(sample: RawSample, facts: dict[str, Any], suffix: str) -> str:
+    """The text under a suffix, else the `caption` of the facts, else nothing."""
+    return decode_text(sample[suffix]) if suffix in sample else str(facts.get("caption") or "").strip()

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media
+from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import RawSample, find_image
 from multimodal_zoo.data.skips import UnusableError
-from multimodal_zoo.data.webdataset_pairs import WebdatasetPairs
+from multimodal_zoo.data.webdataset_pairs import caption_of, facts_of
 from multimodal_zoo.registry import DATASETS
 
 
 @DATASETS.register_module(name="webdataset_videos")
-class WebdatasetVideos(WebdatasetPairs):
+class WebdatasetVideos(ShardReader):
     """Pairs read in a stream from tar shards, a few frames of each video.
 
     Args:
@@ -34,8 +35,8 @@ class WebdatasetVideos(WebdatasetPairs):
         media: Media,
         caption: str = "txt",
     ) -> None:
-        super().__init__(sources, streams, shuffle, samples_per_epoch, caption)
-        self.media = media
+        super().__init__("webdataset_videos", sources, streams, shuffle, samples_per_epoch)
+        self.media, self.caption = media, caption
 
     def decode(self, sample: RawSample) -> Document:
         """The document of an encoded sample: a video and its text.
@@ -47,8 +48,8 @@ class WebdatasetVideos(WebdatasetPairs):
         encoded = find_image(sample, self.media.suffixes)
         if encoded is None:
             raise UnusableError("missing video", key)
-        facts = self._facts(sample)
-        text = self._text(sample, facts)
+        facts = facts_of(sample)
+        text = caption_of(sample, facts, self.caption)
         if not text:
             raise UnusableError("missing caption", key)
         return Document([self.media.read(encoded, key), Text(text)], {"key": key, **facts, "shard": sample["__url__"]})

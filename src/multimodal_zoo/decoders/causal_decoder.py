@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.accumulate import TokenEmbedding
 from multimodal_zoo.nn.cache import KVCache
+from multimodal_zoo.nn.decoupled import DecoupledBlock
 from multimodal_zoo.nn.linear import for_decoding, linear
 from multimodal_zoo.nn.masks import Causal, Mask, resolve
 from multimodal_zoo.nn.regularize import check_rate
+from multimodal_zoo.nn.route import Route
+from multimodal_zoo.nn.transformer import Observer
 from multimodal_zoo.registry import DECODERS
 
 
@@ -71,6 +74,11 @@ class CausalDecoder(nn.Module):
         """The matrix of the output layer, `(vocab_size, width)`."""
         return self.token_embedding.weight if self.output is None else self.output.weight
 
+    @property
+    def decoupled(self) -> bool:
+        """Whether tokens of pictures have weights of their own."""
+        return any(isinstance(layer, DecoupledBlock) for layer in self.blocks.layers)
+
     def cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` rows of at most `capacity` tokens, of the weights' device and type.
 
@@ -103,6 +111,8 @@ class CausalDecoder(nn.Module):
         positions: Tensor | None = None,
         mask: Mask | None = None,
         places: Tensor | None = None,
+        vision: Tensor | None = None,
+        observe: Observer | None = None,
     ) -> Tensor:
         """Hidden states after the last norm, `(batch, tokens, width)`; `head` makes logits of them.
 
@@ -113,6 +123,10 @@ class CausalDecoder(nn.Module):
             mask: forbids more than the causal order does (padding, other documents); it describes all keys, those of
                 the cache too.
             places: `(batch, n)`, the tokens whose states are wanted, `(batch, n, width)`; None for all.
+            vision: bool `(batch, tokens)`, the tokens of pictures, for blocks with weights of their own for these
+                (`decoupled_block`); None: all are text. Other blocks treat all tokens alike.
+            observe: called with the number of blocks passed and the stream behind them, from 0 (the input) on; the last
+                call has the number of all blocks and the states behind the norm.
 
         Raises:
             ValueError: ids outside the vocabulary, or positions beyond `max_positions`.
@@ -136,8 +150,13 @@ class CausalDecoder(nn.Module):
             rotation=self.rotary(positions),
             cache=cache,
             places=places,
+            route=Route.of(vision) if vision is not None and self.decoupled else None,
+            observe=None if observe is None else _up_to(len(self.blocks.layers), observe),
         )
-        return self.norm(states)
+        states = self.norm(states)
+        if observe is not None:
+            observe(len(self.blocks.layers), states)
+        return states
 
     def head(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
         """Logits of hidden states `(..., width)` in float32, `(..., vocab_size)`, or of some ids alone.
@@ -152,3 +171,14 @@ class CausalDecoder(nn.Module):
     def _check_length(self, tokens: int) -> None:
         if tokens > self.max_positions:
             raise ValueError(f"a sequence of {tokens} tokens; decoder.max_positions is {self.max_positions}")
+
+
+def _up_to(depth: int, observe: Observer) -> Observer:
+    """The observer of the blocks: the stream behind the last of them is of no use without the norm."""
+
+    def watch(passed: int, stream: Tensor) -> None:
+        """Hand on all but the last."""
+        if passed < depth:
+            observe(passed, stream)
+
+    return watch

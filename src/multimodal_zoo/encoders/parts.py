@@ -3,6 +3,7 @@
 from multimodal_zoo.encoders import adapters as adapters
 from multimodal_zoo.encoders import attention_pool as attention_pool
 from multimodal_zoo.encoders import dual_encoder as dual_encoder
+from multimodal_zoo.encoders import eve_embedding as eve_embedding
 from multimodal_zoo.encoders import heads as heads
 from multimodal_zoo.encoders import masked_student as masked_student
 from multimodal_zoo.encoders import matching as matching

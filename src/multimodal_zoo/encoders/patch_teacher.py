@@ -23,14 +23,28 @@ class PatchTeacher(nn.Module):
         projection: the image projection of a dual encoder, or None for the encoder's own features.
         image_size: pixels to which images are resized for the teacher, where its patches differ in size from the
             student's; None gives it the student's images.
+        layer: the block whose output is given, as it is, without final norm and projection (-2: the one before the
+            last); None for the last, behind the norm.
     """
 
-    def __init__(self, encoder: nn.Module, projection: nn.Module | None = None, image_size: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projection: nn.Module | None = None,
+        image_size: int | None = None,
+        layer: int | None = None,
+    ) -> None:
         super().__init__()
+        if layer is not None and not hasattr(encoder, "intermediates"):
+            raise ValueError(
+                f"teacher.layer is {layer}, but {type(encoder).__name__} does not give its layers: set null"
+            )
         if image_size is not None and image_size < 1:
             raise ValueError(f"teacher.image_size is {image_size}; give pixels, or null for the student's images")
         self.encoder, self.projection, self.image_size = encoder, projection, image_size
-        self.width: int = int(encoder.width if projection is None else projection.embed_dim)
+        self.layer = layer
+        bare = projection is None or layer is not None
+        self.width: int = int(encoder.width if bare else projection.embed_dim)
         self.requires_grad_(False)
         self.eval()
 
@@ -44,5 +58,13 @@ class PatchTeacher(nn.Module):
         if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
+        if self.layer is not None:
+            (tokens,) = self.encoder.intermediates(images, [self.layer])
+            return PatchFeatures(tokens[:, self.encoder.prefix_length :], self._grid(images))
         tokens, grid = normed_patches(self.encoder, images)
         return PatchFeatures(tokens if self.projection is None else self.projection(tokens), grid)
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of images (batch, 3, height, width)."""
+        side = int(self.encoder.patches.patch_size)
+        return images.shape[-2] // side, images.shape[-1] // side

@@ -34,6 +34,7 @@ class Decoder(Protocol):
         positions: Tensor | None = None,
         mask: Mask | None = None,
         places: Tensor | None = None,
+        vision: Tensor | None = None,
     ) -> Tensor:
         """Hidden states."""
         ...
@@ -127,7 +128,7 @@ class Reader:
         first = decoder.cache(len(once), tokens)
         last = torch.full((len(once), 1), tokens - 1, device=prompts.inputs.device)
         positions, mask = (once.positions, Padding(once.real)) if padded else (None, None)
-        state = decoder(once.inputs, cache=first, positions=positions, mask=mask, places=last)
+        state = decoder(once.inputs, cache=first, positions=positions, mask=mask, places=last, vision=once.vision)
         self.decoder, self.state = decoder, state[which, 0]
         self.cache = first.taken(which, tokens + more)
         self.real = torch.nn.functional.pad(prompts.real, (0, more), value=True) if padded else None

@@ -17,10 +17,12 @@ class PromptBatch:
     Attributes:
         inputs: long ids (batch, tokens), or embeddings (batch, tokens, width); anything stands at padding.
         real: bool (batch, tokens), False at padding.
+        vision: bool (batch, tokens), the tokens of pictures, where these are embeddings; None where all are text.
     """
 
     inputs: Tensor
     real: Tensor
+    vision: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.real.dtype != torch.bool or self.real.shape != self.inputs.shape[:2]:
@@ -47,7 +49,8 @@ class PromptBatch:
 
     def to(self, device: torch.device | str) -> PromptBatch:
         """The same prompts on another device."""
-        return PromptBatch(self.inputs.to(device), self.real.to(device))
+        vision = None if self.vision is None else self.vision.to(device)
+        return PromptBatch(self.inputs.to(device), self.real.to(device), vision)
 
     def under(self, other: PromptBatch) -> PromptBatch:
         """These prompts below others, as one batch with one padding.
@@ -55,6 +58,8 @@ class PromptBatch:
         Raises:
             ValueError: ids on one side and embeddings on the other.
         """
+        if self.vision is not None or other.vision is not None:
+            raise ValueError("prompts: guidance between prompts with embedded pictures is not offered")
         if self.inputs.dim() != other.inputs.dim():
             raise ValueError("prompts: ids cannot stand in one batch with embeddings; embed the ids first")
         tokens = max(self.inputs.shape[1], other.inputs.shape[1])

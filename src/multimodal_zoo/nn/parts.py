@@ -1,6 +1,7 @@
 """Modules whose import registers the parts of this room."""
 
 from multimodal_zoo.nn import attention as attention
+from multimodal_zoo.nn import decoupled as decoupled
 from multimodal_zoo.nn import init as init
 from multimodal_zoo.nn import mlp as mlp
 from multimodal_zoo.nn import norms as norms

@@ -15,11 +15,16 @@ from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.recompute import keep_attention
 from multimodal_zoo.nn.regularize import DropPath, check_rate
 from multimodal_zoo.nn.rotary import Rotation
+from multimodal_zoo.nn.route import Route
 from multimodal_zoo.registry import ENCODERS
 
 #: What is recomputed in the backward pass instead of kept: nothing, the inside of every block, or that without its
 #: attention.
 CHECKPOINT_POLICIES = ("none", "block", "around_attention")
+
+
+#: Called with how many blocks a residual stream `(batch, tokens, width)` has passed, and with that stream.
+Observer = Callable[[int, Tensor], None]
 
 
 class _Block(nn.Module):
@@ -144,6 +149,8 @@ class Transformer(nn.Module):
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
         places: Tensor | None = None,
+        route: Route | None = None,
+        observe: Observer | None = None,
     ) -> Tensor:
         """The residual stream after the last block, `(batch, tokens, width)`.
 
@@ -154,11 +161,17 @@ class Transformer(nn.Module):
             cache: earlier keys and values of every block.
             places: `(batch, n)`, the tokens that are wanted; the last block then computes only these, with the same
                 result, `(batch, n, width)`. None for all.
+            route: which tokens take which weights, for blocks that have two sets (`decoupled_block`).
+            observe: sees the stream in front of the first block and behind every one.
         """
         for i, layer in enumerate(self.layers):
+            if observe is not None:
+                observe(i, tokens)
             share = cache.layers[i] if cache is not None else None
             wanted = places if i == self.depth - 1 else None
-            tokens = self._call(layer, tokens, mask, rotation, share, wanted)
+            tokens = self._call(layer, tokens, mask, rotation, share, wanted, route)
+        if observe is not None:
+            observe(self.depth, tokens)
         return tokens
 
     def intermediates(
@@ -191,8 +204,11 @@ class Transformer(nn.Module):
         rotation: Rotation | None,
         cache: LayerCache | None = None,
         places: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
         given = {"mask": mask, "rotation": rotation, "cache": cache, "places": places}
+        if route is not None:
+            given["route"] = route
         if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
             return layer(tokens, **given)
         kept = {"context_fn": keep_attention} if self.checkpoint == "around_attention" else {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from multimodal_zoo.nn.patch_cells import PatchCells
 
 
 @dataclass
@@ -178,6 +181,10 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def inputs(self) -> dict[str, Any]:
+        """What a causal model's `forward` takes of it, by name."""
+        return {"ids": self.ids, "positions": self.positions, "documents": self.documents}
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
         ids, weights, documents, positions = map(change, (self.ids, self.weights, self.documents, self.positions))
         return TokenBatch(ids, weights, documents, positions, self.keys)
@@ -189,6 +196,63 @@ class TokenBatch:
     def pin_memory(self) -> TokenBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
         return self._changed(lambda tensor: tensor.pin_memory())
+
+
+#: Valid patches of what a teacher sees of a picture: first row, first column, rows, columns.
+Box = tuple[int, int, int, int]
+
+
+@dataclass
+class PictureTokenBatch(TokenBatch):
+    """Sequences in which pictures stand as embeddings: EVE, and other models that read pixels or an encoder's features.
+
+    Attributes:
+        vision: (batch, tokens), bool: where tokens of pictures stand, row by row in the order of `pictures`. The ids
+            there are any of the vocabulary.
+        pictures: the pictures; None where the batch has none.
+        teacher: (pictures, 3, side, side), float, what a frozen teacher sees of each; None where none is asked.
+        boxes: which of the teacher's patches show the picture, for each; empty without a teacher.
+
+    Raises:
+        ValueError: fields that do not fit each other, with the counts.
+    """
+
+    vision: Tensor
+    pictures: PatchCells | None = None
+    teacher: Tensor | None = None
+    boxes: list[Box] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vision.shape != self.ids.shape or self.vision.dtype != torch.bool:
+            raise ValueError(f"vision must be bool {tuple(self.ids.shape)}, not {self.vision.dtype}")
+        count = 0 if self.pictures is None else len(self.pictures)
+        seen = count if self.teacher is None else len(self.teacher)
+        if seen != count or (self.teacher is not None and len(self.boxes) != count):
+            raise ValueError(f"{count} pictures, {seen} for the teacher, {len(self.boxes)} boxes: expected as many")
+
+    def inputs(self) -> dict[str, Any]:
+        """See `TokenBatch`."""
+        return {**super().inputs(), "vision": self.vision, "pictures": self.pictures}
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PictureTokenBatch:
+        """The same batch with its tensors on `device`."""
+        pictures = None if self.pictures is None else self.pictures.to(device, non_blocking)
+        return self._carried(
+            super().to(device, non_blocking), pictures, lambda one: one.to(device, non_blocking=non_blocking)
+        )
+
+    def pin_memory(self) -> PictureTokenBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        pictures = None if self.pictures is None else self.pictures.pin_memory()
+        return self._carried(super().pin_memory(), pictures, lambda one: one.pin_memory())
+
+    def _carried(
+        self, tokens: TokenBatch, pictures: PatchCells | None, change: Callable[[Tensor], Tensor]
+    ) -> PictureTokenBatch:
+        teacher = None if self.teacher is None else change(self.teacher)
+        rest = (change(self.vision), pictures, teacher, self.boxes)
+        return PictureTokenBatch(tokens.ids, tokens.weights, tokens.documents, tokens.positions, tokens.keys, *rest)
 
 
 @dataclass

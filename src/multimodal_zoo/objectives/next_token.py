@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from multimodal_zoo.objectives.batch import TokenBatch
 from multimodal_zoo.objectives.gather import world_size
 from multimodal_zoo.objectives.token_losses import TokenLosses, token_losses
 from multimodal_zoo.registry import OBJECTIVES
-
-if TYPE_CHECKING:
-    from multimodal_zoo.decoders.emu3 import Emu3
 
 #: What the weighted sum is divided by: the sum of the weights, or the number of tokens that count.
 NORMALISERS = ("weights", "count")
@@ -52,12 +49,18 @@ def predicted(model: nn.Module, batch: TokenBatch, held: int, kept: int = 0) -> 
     """What a causal model predicts of a batch: the tokens that count, and the cross-entropy of each.
 
     Args:
-        model: called as `model(ids, positions, documents)`; its `decoder` has a `head_weight`.
+        model: called with `batch.inputs()`; its `decoder` has a `head_weight`.
         batch: the sequences.
         held: logits that are held at a time.
         kept: logits that wait for the backward pass, see `token_losses`.
     """
-    hidden = model(batch.ids, batch.positions, batch.documents)
+    return predicted_from(model, model(**batch.inputs()), batch, held, kept)
+
+
+def predicted_from(
+    model: nn.Module, hidden: Tensor, batch: TokenBatch, held: int, kept: int = 0
+) -> tuple[Supervised, TokenLosses]:
+    """The same, of hidden states (batch, tokens, width) that are there already."""
     found = supervised(hidden, batch.ids, batch.weights)
     return found, token_losses(found.hidden, model.decoder.head_weight, None, found.targets, held, kept)
 
@@ -94,7 +97,7 @@ class NextToken(nn.Module):
         """
         check_causal(model, "next_token")
 
-    def forward(self, model: Emu3, batch: TokenBatch) -> dict[str, Tensor]:
+    def forward(self, model: nn.Module, batch: TokenBatch) -> dict[str, Tensor]:
         """Loss of this process's tokens.
 
         Returns:
@@ -103,7 +106,11 @@ class NextToken(nn.Module):
             that count (0 where there are none); "accuracy", the share of the tokens that the head puts first;
             "vision_share", the visual ones among the tokens that count. All are of all processes, but for "loss".
         """
-        found, (losses, hits) = predicted(model, batch, self.held_logits, self.kept_logits)
+        return self.measured(model, model(**batch.inputs()), batch)
+
+    def measured(self, model: nn.Module, hidden: Tensor, batch: TokenBatch) -> dict[str, Tensor]:
+        """What `forward` returns, of hidden states (batch, tokens, width) that are there already."""
+        found, (losses, hits) = predicted_from(model, hidden, batch, self.held_logits, self.kept_logits)
         visual = visual_targets(model, found.targets)
         counted = found.weights if self.normalise == "weights" else torch.ones_like(found.weights)
         detached = losses.detach()

@@ -21,7 +21,7 @@ def patch_teacher(node: Mapping[str, Any], student: Mapping[str, Any]) -> PatchT
     Args:
         node: `model`, a dual encoder's or image encoder's node; `weights`, what `zoo.from_pretrained` takes, or `own`
             where the model reads a file of its own (`pretrained_file`, `pretrained_folder`), or `random` for a trial;
-            `image_size`, in pixels, or None for the student's.
+            `image_size`, in pixels, or None for the student's; `layer`, the block whose output it gives, or None.
         student: the student's model node, whose image transform must suit the teacher.
 
     Raises:
@@ -37,7 +37,7 @@ def patch_teacher(node: Mapping[str, Any], student: Mapping[str, Any]) -> PatchT
     found = build_model(model) if weights in (OWN, RANDOM) else from_pretrained(weights, config=model)
     encoder, projection = (found.image, found.image_projection) if isinstance(found, DualEncoder) else (found, None)
     assert isinstance(encoder, nn.Module)
-    return PatchTeacher(encoder, projection, image_size=node.get("image_size"))
+    return PatchTeacher(encoder, projection, image_size=node.get("image_size"), layer=node.get("layer"))
 
 
 def _same_transform(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from multimodal_zoo.checkpoints.tables import (
     emu3_vision,
     eva_clip,
     eva_mim,
+    eve,
 )
 
 NAMINGS: dict[str, Naming] = {
@@ -28,6 +29,7 @@ NAMINGS: dict[str, Naming] = {
         eva_mim.STUDENT,
         *declip.ALL,
         *emu3.ALL,  # before its parts: a published decoder is named as one of LLaMA's family is
+        *eve.ALL,
         *causal_decoder.ALL,
         emu3_vision.EMU3_VISION,
         emu3_vision.TRANSFORMERS_VISION,

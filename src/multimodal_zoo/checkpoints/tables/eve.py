@@ -1,0 +1,85 @@
+"""The names of EVE's tensors as baaivision/EVE has them, versions 1 and 2 (arXiv 2406.11832, 2502.06788)."""
+
+from __future__ import annotations
+
+from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.rules import Rule, drop, rename
+from multimodal_zoo.checkpoints.tables.causal_decoder import decoder_rules
+
+_TOWER, _EMBEDDING = "model.vision_tower.", "vision_embedding."
+_ALIGNER, _TEACHER = "model.vision_tower_compressor.", "model.vision_clip."
+
+
+def _attention(name: str) -> list[Rule]:
+    theirs, ours = f"{_TOWER}{name}.", f"{_EMBEDDING}{name}."
+    parts = {"q.0.*": "query_norm.*", "q.1.weight": "query.weight", "kv.0.*": "key_norm.*",
+             "kv.1.weight": "key_value.weight", "proj.*": "proj.*"}  # fmt: skip
+    return [rename(theirs + one, ours + other) for one, other in parts.items()]
+
+
+_TOKENS = [rename(f"{_TOWER}{name}_embedding", f"{_EMBEDDING}{name}_token") for name in ("class", "split")]
+_DECODER = [rule.under("", "decoder.") for rule in decoder_rules()]
+_V1 = [
+    *_DECODER,
+    *_TOKENS,
+    rename(f"{_TOWER}patch_embedding.weight", f"{_EMBEDDING}patches.weight"),
+    *_attention("local_attention"),
+    *_attention("global_attention"),
+    rename("model.mm_projector.*", f"{_EMBEDDING}projector.*"),
+]
+_ALIGNING = [
+    rename(f"{_ALIGNER}norm_layer.{{}}.0.*", "aligner.norms.{}.*"),
+    rename(f"{_ALIGNER}norm_layer.{{}}.1.weight", "aligner.projections.{}.weight"),
+    rename(f"{_ALIGNER}input_layer.*", "aligner.input_layer.*"),
+    rename(f"{_ALIGNER}output_layer.*", "aligner.output_layer.*"),
+]
+#: The teacher lies in training checkpoints, twice; it has a file of its own elsewhere.
+_TEACHERS = [drop(f"{_TEACHER}*"), drop(f"{_ALIGNER}clip_layer.*")]
+
+
+def _decoupled(theirs: str, ours: str) -> list[Rule]:
+    """The lines of one kind of token's weights in every block.
+
+    Args:
+        theirs: prefix of the last module of a name, `moe_` for pictures.
+        ours: `text` or `vision`.
+    """
+    names = {
+        f"{theirs}input_layernorm.weight": "norm_1.weight",
+        f"self_attn.{theirs}q_proj.*": "attention.qkv.query.*",
+        f"self_attn.{theirs}k_proj.*": "attention.qkv.key.*",
+        f"self_attn.{theirs}v_proj.*": "attention.qkv.value.*",
+        f"self_attn.{theirs}o_proj.*": "attention.out.*",
+        f"{theirs}post_attention_layernorm.weight": "norm_2.weight",
+        f"{theirs}mlp.gate_proj.*": "mlp.gate.*",
+        f"{theirs}mlp.up_proj.*": "mlp.up.*",
+        f"{theirs}mlp.down_proj.*": "mlp.down.*",
+    }
+    return [
+        rename(f"model.layers.{{}}.{one}", f"decoder.blocks.layers.{{}}.{ours}.{other}") for one, other in names.items()
+    ]
+
+
+_DIRECT = [
+    *_TOKENS,
+    rename(f"{_TOWER}patch_embedding.0.*", f"{_EMBEDDING}patches.*"),
+    rename(f"{_TOWER}patch_embedding.2.*", f"{_EMBEDDING}cells.*"),
+]
+_V2 = [
+    rename("model.embed_tokens.weight", "decoder.token_embedding.weight"),
+    rename("lm_head.weight", "decoder.output.weight"),
+    rename("model.norm.weight", "decoder.norm.weight"),
+    *_decoupled("", "text"),
+    *_decoupled("moe_", "vision"),
+    *_DIRECT,
+]
+
+#: Version 1, for inference: what only training needs is left out where a file has it.
+EVE = Naming("eve", [*_V1, drop(f"{_ALIGNER}*"), drop(f"{_TEACHER}*")])
+#: Version 1 with its aligning layer.
+EVE_TRAINING = Naming("eve_training", [*_V1, *_ALIGNING, *_TEACHERS])
+#: Version 2.
+EVE_V2 = Naming("eve_v2", _V2)
+#: Version 2 in its first stage, when pictures have no weights of their own yet.
+EVE_V2_STAGE0 = Naming("eve_v2_stage0", [*_DECODER, *_DIRECT])
+ALL = (EVE, EVE_TRAINING, EVE_V2, EVE_V2_STAGE0)

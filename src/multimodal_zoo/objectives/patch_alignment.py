@@ -1,0 +1,158 @@
+"""Next-token prediction with patch alignment (EVE, arXiv 2406.11832): decoder states predict a teacher's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.decoders.patch_aligning import Taps, patch_places
+from multimodal_zoo.objectives.batch import Box, PictureTokenBatch
+from multimodal_zoo.objectives.gather import gather, world_size
+from multimodal_zoo.objectives.next_token import NextToken
+from multimodal_zoo.registry import OBJECTIVES
+
+if TYPE_CHECKING:
+    from multimodal_zoo.decoders.eve import Eve
+    from multimodal_zoo.encoders.patch_teacher import PatchTeacher
+
+
+def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine similarity of each row, as the released code has it; float32 at least."""
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    return 1 - F.cosine_similarity(prediction.to(dtype), target.to(dtype), dim=-1, eps=1e-8)
+
+
+def squared_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of each row after normalisation, as the paper words it: twice the cosine distance."""
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    difference = F.normalize(prediction.to(dtype), dim=-1) - F.normalize(target.to(dtype), dim=-1)
+    return difference.square().sum(-1)
+
+
+#: Name -> distance of rows (patches, width), (patches,).
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_distance, "mse": squared_distance}
+
+
+def boxed(features: Tensor, grid: tuple[int, int], boxes: Sequence[Box]) -> Tensor:
+    """Features of the patches that show the pictures, one picture behind the other, `(patches, width)`.
+
+    Args:
+        features: (pictures, rows * columns, width).
+        grid: rows and columns of the teacher's patches.
+        boxes: first row, first column, rows and columns of each picture.
+    """
+    squares = features.unflatten(1, grid)
+    parts = [
+        one[top : top + rows, left : left + columns].flatten(0, 1)
+        for one, (top, left, rows, columns) in zip(squares, boxes, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def per_picture(distances: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Mean distance of each picture's patches, `(pictures,)`."""
+    return torch.stack([part.mean() for part in distances.split(list(sizes))])
+
+
+@OBJECTIVES.register_module(name="aligned_next_token")
+class AlignedNextToken(nn.Module):
+    """Cross-entropy of the next token plus the distance to a teacher's features; the latter while training only.
+
+    The teacher is no submodule: checkpoints, optimisers and data-parallel wrappers do not see it. Accumulated batches
+    are weighed by their tokens, the alignment's too.
+
+    Args:
+        objective: the cross-entropy.
+        teacher: a frozen image encoder's patch features.
+        weight: of the alignment, 1 in EVE.
+        distance: a name of `DISTANCES`; `mse` is twice `cosine`.
+
+    Raises:
+        ValueError: an unknown distance.
+    """
+
+    def __init__(
+        self, objective: NextToken, teacher: PatchTeacher, weight: float = 1.0, distance: str = "cosine"
+    ) -> None:
+        super().__init__()
+        if distance not in DISTANCES:
+            raise ValueError(f"objective.distance is {distance!r}; it takes {', '.join(DISTANCES)}")
+        self.objective, self.weight, self.distance = objective, weight, distance
+        self._held = (teacher.eval().requires_grad_(False),)
+
+    @property
+    def teacher(self) -> PatchTeacher:
+        """The frozen teacher."""
+        return self._held[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlignedNextToken:
+        self.teacher._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model without an aligning layer, or one that is not of the teacher's width.
+
+        Raises:
+            ValueError: with the key to change.
+        """
+        self.objective.check(model)
+        aligner = getattr(model, "aligner", None)
+        if aligner is None:
+            raise ValueError("objective aligned_next_token needs model.aligner (patch_aligning); it is null")
+        if aligner.teacher_width != self.teacher.width:
+            raise ValueError(
+                f"model.aligner.teacher_width is {aligner.teacher_width}, the teacher's features are "
+                f"{self.teacher.width} wide"
+            )
+
+    def forward(self, model: Eve, batch: PictureTokenBatch) -> dict[str, Tensor]:
+        """Loss of this process's part of the batch.
+
+        Returns:
+            what the cross-entropy gives, its "loss" increased by the alignment; "language_loss" and "alignment_loss",
+            means over all processes. In evaluation mode there is no alignment.
+
+        Raises:
+            ValueError: pictures without a teacher's view, or grids that do not fit.
+        """
+        if not model.training:
+            return self.objective(model, batch)
+        taps = self._taps(model, batch)
+        hidden = model(**batch.inputs(), observe=taps)
+        found = self.objective.measured(model, hidden, batch)
+        distances = self._distances(model, batch, taps)
+        counted = 0 if taps is None else len(distances)
+        total = gather(torch.tensor([counted], device=hidden.device)).sum().clamp_min(1)
+        alignment = distances.sum() * world_size() / total
+        everywhere = gather(alignment.detach()[None]).mean()
+        language = gather(found["loss"].detach()[None]).mean()
+        loss = found["loss"] + self.weight * alignment
+        return {**found, "loss": loss, "language_loss": language, "alignment_loss": everywhere}
+
+    def _taps(self, model: Eve, batch: PictureTokenBatch) -> Taps | None:
+        if batch.pictures is None:
+            return None
+        if batch.teacher is None:
+            raise ValueError("the batch has no view for the teacher: set data.teacher_views=true")
+        ratios = [
+            max(1, rows // high) if (rows % high, columns % wide) == (0, 0) and rows // high == columns // wide else 0
+            for (rows, columns), (_, _, high, wide) in zip(batch.pictures.grids, batch.boxes, strict=True)
+        ]
+        return Taps(model.aligner.taps, patch_places(batch.vision, batch.pictures.grids, ratios))
+
+    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps | None) -> Tensor:
+        """One for each picture; zero of the aligning layer's own, so that it is in the graph, where there is none."""
+        aligner = model.aligner
+        if taps is None or batch.teacher is None:
+            blank = model.decoder.head_weight.new_zeros(1, aligner.width)
+            return aligner([blank] * len(aligner.taps)).sum()[None] * 0
+        seen = self.teacher(batch.teacher)
+        target = boxed(seen.tokens, seen.grid, batch.boxes)
+        prediction = aligner(taps.tapped())
+        distances = DISTANCES[self.distance](prediction, target)
+        return per_picture(distances, [rows * columns for _, _, rows, columns in batch.boxes])

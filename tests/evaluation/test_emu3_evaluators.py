@@ -84,6 +84,20 @@ def test_naming_equals_one_by_one(model) -> None:
     assert result.figures["answers"].png
 
 
+def test_choice_among_a_few(model) -> None:
+    made = Captioning(squares(6), batch_size=6, max_new_tokens=1, examples=0, choices=(1, 3, 6))
+    result = made(model, model.processor, torch.device("cpu"))
+    assert (result.metrics["choice_of_1"], result.metrics["gain_of_1"]) == (1.0, 1.0)
+    assert result.metrics["choice_of_6"] == pytest.approx(result.metrics["choice_R@1"])
+    assert result.metrics["choice_of_6"] <= result.metrics["choice_of_3"] <= 1.0
+    assert result.details["intervals"]["gain_of_3"][0] < result.metrics["gain_of_3"]
+    assert [row[0] for row in result.tables[2].rows][-1] == "chance"
+    with pytest.raises(ValueError, match="choices lists 7; expected 1 to 6"):
+        Captioning(squares(6), batch_size=6, max_new_tokens=1, choices=(7,))(
+            model, model.processor, torch.device("cpu")
+        )
+
+
 def test_a_question_stands_in_the_prompt(model) -> None:
     one, other = (Captioning(squares(3), question=q, examples=0)._asked(squares(1)[0]) for q in ("", "what?"))
     assert [type(segment) for segment in one.segments] == [Image]

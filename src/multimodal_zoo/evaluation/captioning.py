@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter as Counted
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document, Image, Text
-from multimodal_zoo.data.visual_codes import with_codes
 from multimodal_zoo.evaluation import pictures
+from multimodal_zoo.evaluation.choices import Share, shares
 from multimodal_zoo.evaluation.features import Counter, batched, evaluating
 from multimodal_zoo.evaluation.likelihood import continuation_scores
 from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ranks, recall_at
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
+from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.registry import EVALUATORS
 
 #: The k of R@k in the forced choice.
 PLACES = (1, 5)
+#: What texts are chosen by.
+KINDS = {"choice": "likelihood behind the picture", "gain": "gain over the text alone"}
 
 
 def words(text: str) -> list[str]:
@@ -43,7 +47,8 @@ class Captioning:
 
     The choice is by the likelihood of each text, with the sequence's end, behind the picture; in the figures `gain_*`
     by how much likelier the picture makes a text than it is without one, so that texts that are common or short have
-    no advantage. `name_nats` is how unlikely the right text is behind the picture, in nats.
+    no advantage. `name_nats` is how unlikely the right text is behind the picture, in nats. `choice_of_K` is the share
+    of pictures whose own text wins among K, the others being any of the rest: the mean over all draws of them.
 
     Args:
         dataset: documents of one picture and one text; their distinct texts are the choices.
@@ -51,36 +56,51 @@ class Captioning:
         batch_size: pictures per forward pass.
         max_new_tokens: most tokens of an answer.
         examples: pictures on the sheet; 0 draws none.
+        choices: numbers of texts to choose among, beside all of them.
     """
 
     def __init__(
-        self, dataset: Any, question: str = "", batch_size: int = 50, max_new_tokens: int = 32, examples: int = 12
+        self,
+        dataset: Any,
+        question: str = "",
+        batch_size: int = 50,
+        max_new_tokens: int = 32,
+        examples: int = 12,
+        choices: Sequence[int] = (),
     ) -> None:
         self.dataset = dataset
         self.question = question
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.examples = examples
+        self.choices = tuple(choices)
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
-        """Evaluate a model that writes about pictures (`Emu3`).
+        """Evaluate a model that writes about pictures (`Emu3`, `Eve`).
 
         Raises:
+            TypeError: a model that does not write.
             ValueError: an empty dataset, or a document without a picture or a text.
         """
-        documents = list(documents_of(self.dataset))
+        del processor  # the writer finds it at the model
+        writer, documents = writer_of(model, "captioning"), list(documents_of(self.dataset))
         names = [document.text for document in documents]
         choices = list(dict.fromkeys(names))
         answers: list[str] = []
         likely, gain = [], []
         with evaluating(model), Counter("pictures", size_of(self.dataset)) as counter:
-            plain = self._likelihoods(model, processor, choices, None)
+            ends = [writer.continuation(self.question, choice, end=True) for choice in choices]
+
+            def scores(prompt: PromptBatch) -> Tensor:
+                """How likely each choice is behind a prompt, (choices,)."""
+                return continuation_scores(writer.model.decoder, prompt, ends)
+
+            plain = scores(writer.blank(self.question, device))
             for batch in batched(documents, self.batch_size):
-                coded = with_codes([self._asked(document) for document in batch], model, processor.transform,
-                                   batch_size=self.batch_size, device=device)  # fmt: skip
-                answers += answer(model, coded, max_new_tokens=self.max_new_tokens)
-                for document in coded:
-                    likely.append(self._likelihoods(model, processor, choices, document))
+                seen = writer.seen([self._asked(document) for document in batch], device)
+                answers += answer(model, seen, max_new_tokens=self.max_new_tokens)
+                for document in seen:
+                    likely.append(scores(writer.prompts([document], False, device)))
                     gain.append(likely[-1] - plain)
                 counter.advance(len(batch))
         wanted, known = numbered(names), torch.arange(len(choices))
@@ -93,13 +113,6 @@ class Captioning:
         """A document's picture with the question."""
         question = [Text(self.question)] if self.question else []
         return Document([Image(document.image), *question], document.meta)
-
-    def _likelihoods(self, model: Any, processor: Any, choices: Sequence[str], asked: Document | None) -> Tensor:
-        """How likely each choice is behind a picture, or at the beginning of a sequence: (choices,)."""
-        codes = [segment.codes for segment in asked.segments if hasattr(segment, "codes")] if asked else []
-        prompt = processor.understanding_prompt(self.question, codes) if codes else [processor.ids.bos]
-        ends = [[*processor.text_ids(choice), processor.ids.eos] for choice in choices]
-        return continuation_scores(model.decoder, prompt, ends)
 
     def _result(
         self,
@@ -123,28 +136,44 @@ class Captioning:
             ("pictures", "exactly the name", "95 % interval", "overlap of words (F1)"),
             [(len(pairs), exact, f"{low:.3f}-{high:.3f}", metrics["word_f1"])],
         )
-        kinds = {"choice": "likelihood behind the picture", "gain": "gain over the text alone"}
-        columns = [*(f"R@{k}" for k in PLACES), "median_rank"]
-        rows: list[tuple[Cell, ...]] = [
-            (title, *(metrics[f"{kind}_{column}"] for column in columns)) for kind, title in kinds.items()
-        ]
-        rows.append(("chance", *(min(1.0, k / choices) for k in PLACES), (choices + 1) / 2))
-        chosen = Table(f"choice among {choices} texts", ("by", *(c.replace("_", " ") for c in columns)), rows)
+        few = {kind: shares(places, choices, self.choices) for kind, places in found.items()}
+        for kind, each in few.items():
+            metrics |= {f"{kind}_of_{count}": share.value for count, share in each.items()}
         return Result(
             name="captioning",
             metrics=metrics,
-            tables=[written, chosen],
+            tables=[written, self._chosen(metrics, choices), *self._among(few)],
             figures=self._figures(documents, pairs),
             details={
                 "dataset": describe(self.dataset),
                 "pictures": len(pairs),
                 "choices": choices,
+                "intervals": {f"{kind}_of_{n}": [s.low, s.high] for kind, each in few.items() for n, s in each.items()},
                 "question": self.question,
                 "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),
             },
             headline=("exact", "word_f1", "choice_R@1", "choice_R@5"),
         )
+
+    @staticmethod
+    def _chosen(metrics: Mapping[str, float], choices: int) -> Table:
+        columns = [*(f"R@{k}" for k in PLACES), "median_rank"]
+        rows: list[tuple[Cell, ...]] = [
+            (title, *(metrics[f"{kind}_{column}"] for column in columns)) for kind, title in KINDS.items()
+        ]
+        rows.append(("chance", *(min(1.0, k / choices) for k in PLACES), (choices + 1) / 2))
+        return Table(f"choice among {choices} texts", ("by", *(c.replace("_", " ") for c in columns)), rows)
+
+    def _among(self, few: Mapping[str, Mapping[int, Share]]) -> list[Table]:
+        if not self.choices:
+            return []
+        rows: list[tuple[Cell, ...]] = [
+            (title, *(str(share) for share in few[kind].values())) for kind, title in KINDS.items()
+        ]
+        rows.append(("chance", *(1 / count for count in self.choices)))
+        columns = ("by", *(f"of {count}" for count in self.choices))
+        return [Table("choice among a few texts, with 95 % intervals", columns, rows)]
 
     def _figures(self, documents: Sequence[Document], pairs: Sequence[tuple[str, str]]) -> dict[str, Picture]:
         if not self.examples:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.generation.prompts import PromptBatch, left_padded
 from multimodal_zoo.nn.cache import KVCache
 
 
@@ -24,7 +25,7 @@ class Likelihoods(NamedTuple):
 
 
 def continuation_scores(
-    decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
+    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 64
 ) -> Tensor:
     """The `scores` of `likelihoods`."""
     return likelihoods(decoder, prompt, continuations, at_once).scores
@@ -32,24 +33,27 @@ def continuation_scores(
 
 @torch.no_grad()
 def likelihoods(
-    decoder: nn.Module, prompt: Sequence[int], continuations: Sequence[Sequence[int]], at_once: int = 64
+    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 64
 ) -> Likelihoods:
     """How likely continuations are behind one prompt, which is read once.
 
     Args:
         decoder: a causal decoder (`CausalDecoder`).
-        prompt: ids, one at least.
+        prompt: ids, one at least; or a batch of one prompt, embedded where it holds pictures.
         continuations: ids of each, one at least.
         at_once: continuations computed together.
 
     Raises:
-        ValueError: an empty prompt or continuation.
+        ValueError: an empty prompt or continuation, or a batch of several prompts.
     """
-    if not prompt or not all(continuations):
+    if not len(prompt) or not all(continuations):
         raise ValueError("a prompt and each continuation need one token at least")
-    device = decoder.head_weight.device
-    start = decoder.cache(1, len(prompt))
-    last = decoder(torch.tensor([list(prompt)], device=device), cache=start)[:, -1:]
+    one = prompt if isinstance(prompt, PromptBatch) else left_padded([prompt], 0)
+    if len(one) > 1 or not bool(one.real.all()):
+        raise ValueError(f"{len(one)} prompts, or one with padding; likelihoods are of continuations of one prompt")
+    one = one.to(decoder.head_weight.device)
+    start = decoder.cache(1, one.inputs.shape[1])
+    last = decoder(one.inputs, cache=start, vision=one.vision)[:, -1:]
     found = [
         _likelihoods(decoder, start, last, continuations[first : first + at_once])
         for first in range(0, len(continuations), at_once)

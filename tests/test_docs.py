@@ -17,8 +17,15 @@ import yaml
 
 import multimodal_zoo as zoo
 from multimodal_zoo.catalogue import list_group
-from multimodal_zoo.commands.app import as_text, split
-from multimodal_zoo.commands.names import COMMANDS, DATA_COMMANDS, DEFAULT_RECIPE, HYDRA_COMMANDS, TEXT_KEYS
+from multimodal_zoo.commands.app import as_text, split, with_questions
+from multimodal_zoo.commands.names import (
+    COMMANDS,
+    DATA_COMMANDS,
+    DEFAULT_RECIPE,
+    HYDRA_COMMANDS,
+    QUESTION_COMMANDS,
+    TEXT_KEYS,
+)
 from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
 from multimodal_zoo.commands.stages import compose_stages
@@ -111,6 +118,7 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         assert subject is not None
         data, overrides = split(overrides) if words[0] in DATA_COMMANDS else (None, overrides)
         overrides += [f"data={data}"] if data in list_group("data") else []  # other data need not be there
+        overrides = with_questions(overrides) if words[0] in QUESTION_COMMANDS else overrides
         overrides = [as_text(word, TEXT_KEYS.get(words[0], ())) for word in overrides]
         model = f"model={subject}" if subject in zoo.list_models() else f"source='{subject}'"
         zoo.compose(f"base/{words[0]}", [model, *overrides])

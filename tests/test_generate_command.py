@@ -12,7 +12,7 @@ from PIL import Image
 
 import multimodal_zoo as zoo
 from multimodal_zoo.cli import main
-from multimodal_zoo.commands.app import as_text
+from multimodal_zoo.commands.app import as_text, split, with_questions
 from multimodal_zoo.commands.live import DrawingBar, Typing
 from multimodal_zoo.generation.loop import Progress
 from multimodal_zoo.inference.painter import Sketches
@@ -102,9 +102,37 @@ def test_questions_are_answered(tmp_path, capsys, monkeypatch) -> None:
     assert typed.startswith(f"{found['answer']}\n")
 
 
+def test_words_are_pictures_and_questions(tmp_path, capsys) -> None:
+    picture = tmp_path / "it's a, b=c.png"
+    Image.new("RGB", (50, 50), "red").save(picture)
+    words = ["chat", "emu3_tiny", str(picture), "allow_random=true", *SMALL, "Is 1, [x] = 'y'?", "And why?"]
+    assert main([*words, "max_new_tokens=2", f"out={tmp_path}/answers.json"]) == 0
+    found = json.loads((tmp_path / "answers.json").read_text())
+    assert [(one["prompt"], one["images"]) for one in found] == [
+        ("Is 1, [x] = 'y'?", [str(picture)]),
+        ("And why?", [str(picture)]),
+    ]
+    assert "".join(one["answer"] + "\n" for one in found) == capsys.readouterr().out
+
+
+def test_which_words_are_pictures(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo").touch()
+    assert with_questions(["a.JPG", "seed=1", "photo", "what is a.jpg", "x" * 300, "--cfg", "job"]) == [
+        *("seed=1", "--cfg", "job"),
+        "image=['a.JPG','photo']",
+        f"prompt=['what is a.jpg','{'x' * 300}']",
+    ]
+    assert with_questions(["prompt=a", "image=b.png"]) == ["prompt=a", "image=b.png"]
+    assert split(["is a = b?", "x=y"]) == ("is a = b?", ["x=y"])
+    with pytest.raises(ValueError, match=r"prompt: why and prompt=\.\.\. are two"):
+        with_questions(["why", "prompt=a"])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["chat", *TINY, "nowhere.png", "why"], "image=nowhere.png: no such picture"),
         (["generate", "emu3_tiny", "prompt=x"], "weights are random"),
         (["generate", *TINY], "nothing to draw"),
         (["generate", *TINY, "prompts=nowhere.txt"], "prompts=nowhere.txt: no such file"),

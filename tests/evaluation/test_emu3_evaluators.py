@@ -93,9 +93,7 @@ def test_choice_among_a_few(model) -> None:
     assert result.details["intervals"]["gain_of_3"][0] < result.metrics["gain_of_3"]
     assert [row[0] for row in result.tables[2].rows][-1] == "chance"
     with pytest.raises(ValueError, match="choices lists 7; expected 1 to 6"):
-        Captioning(squares(6), batch_size=6, max_new_tokens=1, choices=(7,))(
-            model, model.processor, torch.device("cpu")
-        )
+        Captioning(squares(6), choices=(7,))(model, model.processor, torch.device("cpu"))
 
 
 def test_a_question_stands_in_the_prompt(model) -> None:

@@ -18,7 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import DATA_COMMANDS, DEFAULT_RECIPE, PROGRAM, RANK_VARIABLES, TEXT_KEYS
+from multimodal_zoo.commands.names import (
+    DATA_COMMANDS,
+    DEFAULT_RECIPE,
+    PICTURES,
+    PROGRAM,
+    QUESTION_COMMANDS,
+    RANK_VARIABLES,
+    TEXT_KEYS,
+)
 from multimodal_zoo.config import nearest, quoted, reaching_stages, register, start
 
 #: Hydra flags that take a value of their own.
@@ -39,12 +47,12 @@ FLAGS_WITH_VALUE = (
 def split(arguments: list[str]) -> tuple[str | None, list[str]]:
     """Separate the first positional word (recipe, variant or source) from overrides and Hydra's flags.
 
-    A word with `=` is an override unless it is a path, with a slash, to something that exists.
+    A word with `=` is an override unless it is a path, with a slash, to something that exists, or has a space before.
     """
     rest, subject, skip = [], None, False
     for word in arguments:
         is_value, skip = skip, word in FLAGS_WITH_VALUE
-        is_override = "=" in word and not ("/" in word and Path(word).exists())
+        is_override = "=" in word and not (" " in word.partition("=")[0] or ("/" in word and Path(word).exists()))
         if subject is None and not is_value and not word.startswith(("-", "+", "~")) and not is_override:
             subject = word
         else:
@@ -126,6 +134,33 @@ def with_data(words: list[str], extra: list[str]) -> tuple[list[str], list[str]]
     return rest, [*extra, *chosen]
 
 
+def with_questions(words: list[str]) -> list[str]:
+    """Take all further positional words for pictures, if they name files, and for questions: `image=` and `prompt=`.
+
+    Raises:
+        ValueError: pictures or questions given both ways.
+    """
+    found: dict[str, list[str]] = {"image": [], "prompt": []}
+    word, rest = split(words)
+    while word is not None:
+        found["image" if _is_picture(word) else "prompt"].append(word)
+        word, rest = split(rest)
+    given = {one.partition("=")[0] for one in rest}
+    for key, values in found.items():
+        if values and key in given:
+            raise ValueError(f"{key}: {values[0]} and {key}=... are two; give one")
+    lists = {key: f"[{','.join(map(quoted, values))}]" for key, values in found.items() if values}
+    return [*rest, *(f"{key}={listed}" for key, listed in lists.items())]
+
+
+def _is_picture(word: str) -> bool:
+    """Whether a word names a file, or would: a missing picture is no question."""
+    try:
+        return Path(word).is_file() or (" " not in word and Path(word).suffix.lower() in PICTURES)
+    except OSError:  # too long for a name
+        return False
+
+
 def run_hydra(command: str, arguments: list[str]) -> int:
     """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode.
 
@@ -135,6 +170,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     """
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
+    rest = with_questions(rest) if command in QUESTION_COMMANDS else rest
     rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in rest]
     if command in DATA_COMMANDS:
         rest, extra = with_data(rest, extra)

@@ -1,15 +1,18 @@
-"""`mmzoo chat SOURCE [image=PICTURE] [prompt="..."]`: answers in words to questions about pictures, or to texts."""
+"""`mmzoo chat SOURCE [PICTURE ...] ["QUESTION"]`: answers in words to questions about pictures, or to texts."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from multimodal_zoo.files import write_text
+
+if TYPE_CHECKING:
+    from multimodal_zoo.data.documents import Segment
 
 
 def run(config: DictConfig) -> float | None:
@@ -30,21 +33,25 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
     from multimodal_zoo.inference.chat import answer
-    from multimodal_zoo.inference.speaking import coded, require_speaker
+    from multimodal_zoo.inference.speaking import evaluating
+    from multimodal_zoo.inference.writers import writer_of
 
     pictures = paths_of(config.image, "image")
     sampling = sampling_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = load_speaker(config, "chat")
-    _, processor = require_speaker(model, "chat")
-    seen = coded(model, [Image(load(open_picture(path))) for path in pictures])  # once for all questions
+    writer = writer_of(model, "chat")
+    with evaluating(model) as device:  # once for all questions
+        (seen,) = writer.seen([Document([Image(load(open_picture(path))) for path in pictures])], device)
+    said: list[Segment] = []  # the conversation so far
+    follows = config.prompt is None and config.conversation and writer.turns
     done: list[dict[str, Any]] = []
     for number, question in enumerate(_questions(config)):
-        typing = Typing(processor.decode, say)
+        typing = Typing(writer.decode, say)
         (text,) = answer(
             model,
-            Document([*seen, Text(question)]),
+            Document([*seen.segments, *said, Text(question, role="user")]),
             sampling=sampling,
             max_new_tokens=config.max_new_tokens,
             seed=config.seed + number,
@@ -52,6 +59,8 @@ def run(config: DictConfig) -> float | None:
             on_token=typing,
         )
         typing.finish(text)
+        if follows:
+            said += [Text(question, role="user"), Text(text, role="assistant")]
         done.append({"images": [str(path) for path in pictures], "prompt": question, "answer": text})
         if config.out is not None:
             write_text(config.out, json.dumps(done, indent=1, ensure_ascii=False) + "\n")

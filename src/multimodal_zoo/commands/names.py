@@ -16,7 +16,10 @@ COMMANDS = {
     "tokenize": ("SOURCE DATA", "encode pictures and clips to visual codes, resumable: out=FOLDER"),
     "retrieve": ("FOLDER QUERY", "find what is nearest to a text or picture in such a folder"),
     "generate": ("SOURCE", 'pictures from texts: prompt="a red kite" ratio=4:3'),
-    "chat": ("SOURCE", 'answers about pictures, or to texts: image=photo.jpg prompt="What is this?"'),
+    "chat": (
+        "SOURCE [PICTURE ...] [QUESTION]",
+        "answers about pictures, or to texts; without a question it asks for them",
+    ),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
@@ -27,6 +30,9 @@ COMMANDS = {
 HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "export")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
+#: Commands whose further words are pictures, if they name files or end like one, and questions.
+QUESTION_COMMANDS = ("chat",)
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: Keys whose values are free text: commas, quotes and colons in them mean nothing.
 TEXT_KEYS = {
     "generate": ("prompt", "negative", "suffix", "ratio", "prompts", "image"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.evaluation import pictures
-from multimodal_zoo.evaluation.choices import Share, shares
+from multimodal_zoo.evaluation.choices import Share, check_choices, shares
 from multimodal_zoo.evaluation.features import Counter, batched, evaluating
 from multimodal_zoo.evaluation.likelihood import continuation_scores
 from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ranks, recall_at
@@ -86,6 +86,7 @@ class Captioning:
         writer, documents = writer_of(model, "captioning"), list(documents_of(self.dataset))
         names = [document.text for document in documents]
         choices = list(dict.fromkeys(names))
+        check_choices(len(choices), self.choices)
         answers: list[str] = []
         likely, gain = [], []
         with evaluating(model), Counter("pictures", size_of(self.dataset)) as counter:

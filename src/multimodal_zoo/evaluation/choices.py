@@ -30,6 +30,17 @@ class Share(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
 
 
+def check_choices(names: int, choices: Sequence[int]) -> None:
+    """Refuse to choose among more names than there are, or among none.
+
+    Raises:
+        ValueError: with the number.
+    """
+    for count in choices:
+        if not 1 <= count <= names:
+            raise ValueError(f"choices lists {count}; expected 1 to {names}, the number of different texts")
+
+
 def first_among(ranks: Tensor, names: int, choices: int) -> Tensor:
     """How often the right name comes first among itself and others that are drawn without replacement.
 
@@ -47,8 +58,7 @@ def first_among(ranks: Tensor, names: int, choices: int) -> Tensor:
     Raises:
         ValueError: more choices than names, or fewer than one.
     """
-    if not 1 <= choices <= names:
-        raise ValueError(f"choices lists {choices}; expected 1 to {names}, the number of different texts")
+    check_choices(names, [choices])
     draws = comb(names - 1, choices - 1)
     table = [comb(names - 1 - rank, choices - 1) / draws for rank in range(names)]
     return torch.tensor(table, dtype=torch.float64)[ranks]

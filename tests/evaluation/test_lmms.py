@@ -139,7 +139,21 @@ def test_what_is_not_offered_is_refused(folder: Path) -> None:
         ChatModel(str(folder / "model"), batch_size="auto")
     model = ChatModel(str(folder / "model"))
     with pytest.raises(ValueError, match="the task shows a str; this adapter takes pictures"):
-        model._document("?", lambda sample: ["clip.mp4"], {})
+        model._document("?", lambda sample: ["clip.mp4"], "mme", {})
+    with pytest.raises(ValueError, match="prompts is 'llava'; expected one of eve"):
+        ChatModel(str(folder / "model"), prompts="llava")
+
+
+def test_published_ways_replace_those_of_the_tasks(folder: Path) -> None:
+    from multimodal_zoo.evaluation.lmms import ChatModel
+
+    model = ChatModel(str(folder / "model"), prompts="eve")
+    document = model._document("Which?\nA. x\nWhatever", None, "seedbench_lite", {})
+    assert document.text == "Which?\nA. x\nWhatever\nAnswer with the option's letter from the given choices directly."
+    wanted = {"max_new_tokens": 16, "temperature": 0.2, "until": ["x"]}
+    assert model._options(wanted, "mme") == {**wanted, "max_new_tokens": 128, "temperature": 0, "do_sample": False}
+    assert model._options(wanted, "chartqa") == wanted
+    assert model._document("Which?", None, "chartqa", {}).text == "Which?"
 
 
 def test_rounds_go_on_until_the_task_says_so(folder: Path) -> None:

@@ -2,6 +2,8 @@ r"""Models of this library as models of lmms-eval (https://github.com/EvolvingLM
 
     python -m lmms_eval --model multimodal_zoo --tasks mme --batch_size 4 \
         --model_args pretrained=models/Emu3-Chat,vision_tokenizer=models/Emu3-VisionTokenizer,device=cuda
+    python -m lmms_eval --model multimodal_zoo --tasks gqa,pope,textvqa_val --batch_size 4 \
+        --model_args pretrained=models/EVE-7B-HD-v2.0,prompts=eve,device=cuda,dtype=bfloat16
 
 lmms-eval finds `MANIFEST` by this package's entry point `lmms_eval.models`. Only this module imports lmms-eval.
 """
@@ -17,21 +19,23 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from PIL.Image import Image as PilImage
 
-from multimodal_zoo.data.documents import Codes, Document, Image, Text
+from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.evaluation.features import Counter
 from multimodal_zoo.evaluation.likelihood import likelihoods
+from multimodal_zoo.evaluation.task_prompts import prompt_of, way_of
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.chat import answer
-from multimodal_zoo.inference.speaking import encoded, evaluating, require_speaker
+from multimodal_zoo.inference.speaking import evaluating, text_of
+from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.zoo import from_pretrained
 
 MANIFEST = ModelManifest("multimodal_zoo", simple_class_path=f"{__name__}.ChatModel")
-#: Words by which tasks mark the places of pictures in their texts; Emu3 has its pictures in front.
+#: Words by which tasks mark the places of pictures in their texts; all models here have their pictures in front.
 PLACEHOLDER = re.compile(r"<(?:image|video)(?: ?\d+)?>\n?")
 
 
 class ChatModel(lmms):
-    """A model that answers questions about pictures (`emu3_chat`), in the layout of its processor.
+    """A model that answers questions about pictures (`emu3_chat`, `eve_7b`, ...), in the layout of its processor.
 
     Texts of tasks never become special tokens. Texts of a question are put behind its pictures.
 
@@ -40,6 +44,8 @@ class ChatModel(lmms):
         vision_tokenizer: as there.
         device: where the model runs.
         dtype: of the weights; `auto` for the file's own.
+        prompts: whose published way of asking replaces the tasks' own: `eve`; None leaves these as they are. It also
+            says how long answers may be, and takes the likeliest token throughout.
         batch_size: answers written at a time.
         max_batch_size: not used; lmms-eval gives it to every model.
     """
@@ -50,6 +56,7 @@ class ChatModel(lmms):
         vision_tokenizer: str | None = None,
         device: str = "cpu",
         dtype: str = "auto",
+        prompts: str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
     ) -> None:
@@ -57,8 +64,9 @@ class ChatModel(lmms):
         del max_batch_size
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ValueError(f"batch_size is {batch_size}; expected a whole number of at least 1")
+        self.way = way_of(prompts)
         self.model = from_pretrained(pretrained, vision_tokenizer=vision_tokenizer, device=device, dtype=dtype)
-        self.emu3, self.processor = require_speaker(self.model, "lmms-eval")
+        self.writer = writer_of(self.model, "lmms-eval")
         self.batch_size = int(batch_size)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -70,8 +78,8 @@ class ChatModel(lmms):
         documents, options = [], []
         for request in requests:
             context, wanted, visuals, place, task, split = request.args
-            documents.append(self._document(context, visuals, self.task_dict[task][split][place]))
-            options.append(dict(wanted))
+            documents.append(self._document(context, visuals, task, self.task_dict[task][split][place]))
+            options.append(self._options(dict(wanted), task))
         answers = [""] * len(requests)
         with Counter("answers", len(requests)) as counter:
             for places in _alike(options):
@@ -88,21 +96,26 @@ class ChatModel(lmms):
         The loss is minus the logarithm of the probability, summed over tokens: lmms-eval takes the choice with the
         least of what a model returns here. Each pair is wrapped, since lmms-eval 0.7 makes text of bare ones.
         """
-        rows = []
+        documents: list[Document] = []
+        rows, keys = [], []
         for request in requests:
             context, continuation = request.args[:2]
-            document = Document([Text(context)])
+            document, sample, key = Document([Text(context)]), None, (context,)
             if len(request.args) > 2:
                 visuals, place, task, split = request.args[2:6]
-                document = self._document(context, visuals, self.task_dict[task][split][place])
-                if callable(continuation):
-                    continuation = continuation(self.task_dict[task][split][place])
-            rows.append((self._prompt(document), self.processor.text_ids(str(continuation), special=False)))
+                sample = self.task_dict[task][split][place]
+                document, key = self._document(context, visuals, task, sample), (context, place, task, split)
+            said = continuation(sample) if callable(continuation) else continuation
+            documents.append(document)
+            rows.append(self.writer.continuation(text_of(document), str(said), end=False))
+            keys.append(key)
         found: list[Any] = [None] * len(rows)
-        with evaluating(self.model), Counter("continuations", len(rows)) as counter:
-            for places in _alike([prompt for prompt, _ in rows]):
-                prompt, continuations = rows[places[0]][0], [rows[place][1] for place in places]
-                result = likelihoods(self.emu3.decoder, prompt, continuations, self.batch_size)
+        with evaluating(self.model) as device, Counter("continuations", len(rows)) as counter:
+            for places in _alike(keys):
+                prompt = self.writer.prompts([documents[places[0]]], False, device)
+                result = likelihoods(
+                    self.writer.model.decoder, prompt, [rows[place] for place in places], self.batch_size
+                )
                 for place, score, greedy in zip(places, result.scores.tolist(), result.greedy.tolist(), strict=True):
                     found[place] = GenerationResult((-score, greedy))
                 counter.advance(len(places))
@@ -115,9 +128,9 @@ class ChatModel(lmms):
     def _rounds(self, request: Instance) -> list[str]:
         context, wanted, visuals, again, place, task, split = request.args
         sample = self.task_dict[task][split][place]
-        document, said, info = self._document(context, visuals, sample), [], None
+        document, said, info = self._document(context, visuals, task, sample), [], None
         while True:
-            said += self._answers([document], dict(wanted))
+            said += self._answers([document], self._options(dict(wanted), task))
             pictures, context, done, said, info = again(
                 sample, previous_output=said, round_idx=len(said), previous_round_info=info
             )
@@ -126,8 +139,16 @@ class ChatModel(lmms):
                 return said
             document = _asked(context, pictures)
 
-    def _document(self, context: str, visuals: Callable[[Any], Any] | None, sample: Any) -> Document:
-        return _asked(context, visuals(sample) if visuals is not None else None)
+    def _document(self, context: str, visuals: Callable[[Any], Any] | None, task: str, sample: Any) -> Document:
+        prompt = prompt_of(self.way, task)
+        asked = context if prompt is None else prompt.asked(context, sample)
+        return _asked(asked, visuals(sample) if visuals is not None else None)
+
+    def _options(self, wanted: dict[str, Any], task: str) -> dict[str, Any]:
+        prompt = prompt_of(self.way, task)
+        if prompt is None:
+            return wanted
+        return {**wanted, "max_new_tokens": prompt.max_new_tokens, "temperature": 0, "do_sample": False}
 
     def _answers(self, documents: Sequence[Document], wanted: dict[str, Any]) -> list[str]:
         until = wanted.get("until") or []
@@ -135,13 +156,6 @@ class ChatModel(lmms):
         sampling, most = _sampling(wanted), wanted.get("max_new_tokens")
         texts = answer(self.model, documents, sampling=sampling, max_new_tokens=most, special=False)
         return [_cut(text, stops) for text in texts]
-
-    def _prompt(self, document: Document) -> list[int]:
-        with evaluating(self.model) as device:
-            (known,) = encoded(self.emu3, self.processor, [document], device)
-        codes = [segment.codes for segment in known.segments if isinstance(segment, Codes)]
-        text = "".join(segment.text for segment in known.segments if isinstance(segment, Text))
-        return self.processor.understanding_prompt(text, codes, special=False)
 
 
 def _asked(context: str, visuals: Sequence[Any] | None) -> Document:

@@ -114,6 +114,6 @@ def option_letter(text: str, letters: str) -> str | None:
 
 
 def mme_answer(text: str) -> str | None:
-    """`yes` or `no` as MME's calculation tool finds it in the first four letters (arXiv 2306.13394); None for neither."""
+    """`yes` or `no` as MME's calculation tool reads it (arXiv 2306.13394), in four letters; None for neither."""
     start = text.strip().lower()[:4]
     return next((word for word in ("yes", "no") if word in start), None)

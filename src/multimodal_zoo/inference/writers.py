@@ -163,7 +163,7 @@ class EveWriter:
             ValueError: a template that does not go on from its own prompt.
         """
         asked = self._asked(question)
-        segments = [*_user(question), Text(text, role="assistant")]
+        segments = [*_user(question), Text(text.strip(), role="assistant")]  # the template has a space of its own
         whole = _listed(self.processor.sample(Document([*segments]), Random(0)).ids)
         if whole[: len(asked)] != asked:
             raise ValueError(f"the processor's template does not begin {text!r} with its own prompt of {question!r}")

@@ -1,0 +1,82 @@
+"""How published models were asked in lmms-eval's tasks: what stands behind a question, and how long answers may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+LETTER_CHINESE = "请直接回答选项字母。"
+#: What tasks put around questions of their own accord, which a published way replaces.
+OPENINGS = (
+    "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n",
+)
+ENDINGS = (SHORT, LETTER, LETTER_CHINESE, "请直接使用所提供的选项字母作为答案回答。")
+
+
+@dataclass(frozen=True)
+class TaskPrompt:
+    """One task's way of asking.
+
+    Attributes:
+        ending: the last line of a question; empty for none.
+        max_new_tokens: most tokens of an answer.
+        words: whether the words that a text reader found in the picture stand behind the question (TextVQA).
+    """
+
+    ending: str
+    max_new_tokens: int
+    words: bool = False
+
+    def asked(self, context: str, sample: Mapping[str, Any]) -> str:
+        """A task's text with this way's ending in place of its own.
+
+        Args:
+            context: the task's text.
+            sample: its row; `ocr_tokens` lists the words found in the picture.
+        """
+        for opening in OPENINGS:
+            context = context.removeprefix(opening)
+        lines = context.rstrip().split("\n")
+        while len(lines) > 1 and lines[-1].strip() in ("", *ENDINGS):
+            lines.pop()
+        if self.words and not any(line.startswith("Reference OCR token:") for line in lines):
+            lines.append(f"Reference OCR token: {', '.join(sample.get('ocr_tokens') or [])}")
+        return "\n".join([*lines, self.ending] if self.ending else lines)
+
+
+#: EVE (baaivision/EVE, scripts of both versions): pattern of a task's name -> how it is asked. Greedy throughout.
+EVE = {
+    "vqav2*": TaskPrompt(SHORT, 128),
+    "gqa*": TaskPrompt(SHORT, 128),
+    "vizwiz*": TaskPrompt(SHORT, 128),
+    "textvqa*": TaskPrompt(SHORT, 128, words=True),
+    "pope*": TaskPrompt(SHORT, 128),
+    "mme": TaskPrompt(SHORT, 128),
+    "seedbench*": TaskPrompt(LETTER, 128),
+    "scienceqa*": TaskPrompt(LETTER, 1024),
+    "mmbench_cn*": TaskPrompt(LETTER_CHINESE, 1024),
+    "mmbench*": TaskPrompt(LETTER, 1024),
+    "mmvet*": TaskPrompt("", 1024),
+}
+#: Name of a published way -> its tasks.
+PUBLISHED: dict[str, Mapping[str, TaskPrompt]] = {"eve": EVE}
+
+
+def way_of(prompts: str | None) -> Mapping[str, TaskPrompt]:
+    """The tasks of a published way of asking; none for None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if prompts is not None and prompts not in PUBLISHED:
+        raise ValueError(f"prompts is {prompts!r}; expected one of {', '.join(PUBLISHED)}, or none for the tasks' own")
+    return {} if prompts is None else PUBLISHED[prompts]
+
+
+def prompt_of(tasks: Mapping[str, TaskPrompt], task: str) -> TaskPrompt | None:
+    """How a task is asked, by the first pattern that its name fits; None where the way says nothing of it."""
+    return next((prompt for pattern, prompt in tasks.items() if fnmatch(task, pattern)), None)

@@ -1,0 +1,41 @@
+"""How published models were asked, against the texts of lmms-eval's tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from multimodal_zoo.evaluation.task_prompts import EVE, LETTER, LETTER_CHINESE, SHORT, prompt_of, way_of
+
+MMVET = "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "expected"),
+    [
+        ("vqav2_val", f"What?\n{SHORT}", f"What?\n{SHORT}"),
+        ("gqa", "What?", f"What?\n{SHORT}"),
+        ("mmbench_en_dev", f"Hint Which? A. x\nB. y\n\n{LETTER}", f"Hint Which? A. x\nB. y\n{LETTER}"),
+        ("mmbench_cn_dev", "哪个?\n\n请直接使用所提供的选项字母作为答案回答。", f"哪个?\n{LETTER_CHINESE}"),
+        ("mmvet", f"{MMVET}Why?", "Why?"),
+        ("textvqa_val", f"Who?\n{SHORT}", f"Who?\nReference OCR token: NOKIA, 5\n{SHORT}"),
+        ("pope_adv", SHORT, f"{SHORT}\n{SHORT}"),  # a question is never taken away whole
+    ],
+)
+def test_endings_are_the_published_ones(task: str, given: str, expected: str) -> None:
+    prompt = prompt_of(EVE, task)
+    assert prompt is not None
+    assert prompt.asked(given, {"ocr_tokens": ["NOKIA", "5"]}) == expected
+    assert prompt.asked(expected, {"ocr_tokens": ["NOKIA", "5"]}) == expected
+
+
+def test_lengths_are_the_published_ones() -> None:
+    long = {task for task, prompt in EVE.items() if prompt.max_new_tokens == 1024}
+    assert long == {"scienceqa*", "mmbench_cn*", "mmbench*", "mmvet*"}
+    assert all(prompt.max_new_tokens == 128 for task, prompt in EVE.items() if task not in long)
+
+
+def test_other_tasks_stay_as_they_are() -> None:
+    assert prompt_of(EVE, "chartqa") is None
+    assert way_of(None) == {}
+    with pytest.raises(ValueError, match="prompts is 'other'"):
+        way_of("other")

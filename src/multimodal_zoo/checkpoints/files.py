@@ -2,7 +2,7 @@
 
 safetensors are memory-mapped; pickles (.pt, .pth, .bin, .ckpt) are read with `weights_only=True` and memory-mapped
 where their format allows; TorchScript archives give up their tensors, never their code. Sharded checkpoints are read
-one shard at a time, so that no process holds the whole.
+one shard at a time, so that no process holds the whole. GGUF files give float32, block by block.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, UnknownCheckpoint, UnsafeCheckpoint
+from multimodal_zoo.checkpoints.gguf import gguf_shapes, gguf_shards
 from multimodal_zoo.checkpoints.locate import read_index, resolve, verify, weight_files
 
 State = dict[str, Tensor]
@@ -67,6 +68,9 @@ def iterate_shards(
     index = _index_of(local)
     placed = read_index(index) if index is not None else None
     for file in files:
+        if file.suffix == ".gguf":
+            yield from gguf_shards(file)
+            continue
         state = _mapped(file, passing)
         if placed is not None:
             said = {name for name, shard in placed.items() if shard == file.name}
@@ -110,6 +114,9 @@ def read_file(path: Path, *, device: str = "cpu") -> dict[str, Any]:
         raise CorruptCheckpoint(f"{path}: the file is empty")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, device)
+    if path.suffix == ".gguf":
+        whole = (item for shard in gguf_shards(path) for item in shard.items())
+        return gguf_shapes(path) if device == "meta" else dict(whole)
     return _read_pickle(path, device)
 
 

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+from multimodal_zoo.gguf_header import PACKAGE, packaged
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
-SUFFIXES = (".safetensors", *PICKLES)
+SUFFIXES = (".safetensors", ".gguf", *PICKLES)
 #: Weight files that a folder is known by, in order of preference: safetensors before pickles, whole before sharded.
 FOLDER_NAMES = (
     "model.safetensors",
@@ -22,18 +23,27 @@ FOLDER_NAMES = (
 
 
 def resolve(path: str | Path) -> Path:
-    """A local path for `path`, which may be `hf://organisation/repository[@revision][/file]`.
+    """A local path for `path`, which may be `hf://organisation/repository[@revision][/file]` or `package:NAME[/file]`.
 
-    A hub name is looked up in huggingface_hub's cache and downloaded where a connection is allowed.
+    A hub name is looked up in huggingface_hub's cache and downloaded where a connection is allowed. A package is an
+    installed one that holds a weight file; it is not imported.
 
     Raises:
-        MissingCheckpoint: nothing there; for a hub name the message says what to download and where to put it.
+        MissingCheckpoint: nothing there; for a hub name the message says what to download and where to put it, for a
+            package how to install it.
     """
     text = str(path)
+    if text.startswith(PACKAGE):
+        try:
+            return packaged(text, SUFFIXES)
+        except (FileNotFoundError, ValueError) as error:
+            raise MissingCheckpoint(str(error)) from error
     if text.startswith("hf://"):
         return _resolve_hub(text)
     if "://" in text:
-        raise MissingCheckpoint(f"{text!r}: only local paths and hf://organisation/repository/file are read")
+        raise MissingCheckpoint(
+            f"{text!r}: only local paths, hf://organisation/repository/file and package:NAME are read"
+        )
     local = Path(text).expanduser()
     if not local.exists():
         near = sorted(p.name for p in local.parent.iterdir())[:10] if local.parent.is_dir() else []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources
+from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources, gguf_sources
 from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
@@ -90,6 +90,7 @@ def _open_clip_weights(path: Path) -> Path:
 #: Kinds that are of this library, and kinds that a publisher's configuration tells.
 OWN: tuple[Callable[[Path], Source | None], ...] = (saved_folder, training_run, training_checkpoint)
 PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
+    gguf_sources.gguf_file,
     open_clip_folder,
     eva_sources.hub_folder,
     hf_folder,
@@ -103,6 +104,7 @@ _LOOKED_FOR = (
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
     'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, of Emu3 or of a decoder like LLaMA',
+    "a .gguf file of a decoder like LLaMA",
     "EVA-CLIP's or DeCLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",
 )

@@ -7,5 +7,6 @@ from multimodal_zoo.tokenizers import emu3_text as emu3_text
 from multimodal_zoo.tokenizers import emu3_vision as emu3_vision
 from multimodal_zoo.tokenizers import emu3_vision_decoder as emu3_vision_decoder
 from multimodal_zoo.tokenizers import emu3_vision_encoder as emu3_vision_encoder
+from multimodal_zoo.tokenizers import gguf_tokenizer as gguf_tokenizer
 from multimodal_zoo.tokenizers import quantizers as quantizers
 from multimodal_zoo.tokenizers import vocabularies as vocabularies

@@ -17,6 +17,7 @@ from multimodal_zoo.checkpoints.tables import (
     eva_clip,
     eva_mim,
     eve,
+    gguf,
 )
 
 NAMINGS: dict[str, Naming] = {
@@ -31,6 +32,7 @@ NAMINGS: dict[str, Naming] = {
         *emu3.ALL,  # before its parts: a published decoder is named as one of LLaMA's family is
         *eve.ALL,
         *causal_decoder.ALL,
+        gguf.GGUF,
         emu3_vision.EMU3_VISION,
         emu3_vision.TRANSFORMERS_VISION,
     )
@@ -38,7 +40,7 @@ NAMINGS: dict[str, Naming] = {
 #: Namings of files with one part only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
     "image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE, eva_mim.OWN_IMAGE),
-    "decoder": (causal_decoder.LLAMA_TIED.under("", "decoder."),),
+    "decoder": (causal_decoder.LLAMA_TIED.under("", "decoder."), gguf.GGUF.under("", "decoder.")),
     "vision_tokenizer": (emu3_vision.TRANSFORMERS_VISION.under("", "vision_tokenizer."),),
 }
 

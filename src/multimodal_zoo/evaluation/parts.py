@@ -11,4 +11,8 @@ from multimodal_zoo.evaluation import reconstruction as reconstruction
 from multimodal_zoo.evaluation import retrieval as retrieval
 from multimodal_zoo.evaluation import robustness as robustness
 from multimodal_zoo.evaluation import samples as samples
+from multimodal_zoo.evaluation import vqa as vqa
+from multimodal_zoo.evaluation import vqa_questions as vqa_questions
+from multimodal_zoo.evaluation import vqa_scores as vqa_scores
+from multimodal_zoo.evaluation import vqa_uploads as vqa_uploads
 from multimodal_zoo.evaluation import zero_shot as zero_shot

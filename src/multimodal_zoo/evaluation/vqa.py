@@ -1,0 +1,118 @@
+"""Benchmarks of questions about pictures: answers into a file, and what is right among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from multimodal_zoo.data.documents import Document
+from multimodal_zoo.evaluation import pictures
+from multimodal_zoo.evaluation.answer_file import AnswerFile
+from multimodal_zoo.evaluation.environment import fingerprint
+from multimodal_zoo.evaluation.features import Counter
+from multimodal_zoo.evaluation.result import Picture, Result
+from multimodal_zoo.evaluation.vqa_questions import Question, QuestionSet
+from multimodal_zoo.evaluation.vqa_scores import Score
+from multimodal_zoo.evaluation.workspace import Workspace
+from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.registry import EVALUATORS
+
+
+@EVALUATORS.register_module(name="vqa")
+class VisualQuestions:
+    """Answer every question of a benchmark, greedily; what an earlier run answered is not asked again.
+
+    Answers lie in `answers.jsonl`, in the order of the questions. Texts never become special tokens.
+
+    Args:
+        questions: `question_lines`, `conversation_questions` or `mmbench_questions`.
+        score: what judges the answers, or makes a server's file of them (`gqa_score`, `vqav2_upload`, ...).
+        ending: a line behind each question that does not end so already.
+        max_new_tokens: most tokens of an answer.
+        batch_size: answers written at a time.
+        first: only so many questions, from the front; None for all.
+        folder: where answers go; None for a folder named like the score in that of the evaluated model.
+        examples: questions on the report's sheet; 0 shows none.
+    """
+
+    def __init__(
+        self,
+        questions: QuestionSet,
+        score: Score,
+        ending: str = "",
+        max_new_tokens: int = 128,
+        batch_size: int = 8,
+        first: int | None = None,
+        folder: str | None = None,
+        examples: int = 6,
+    ) -> None:
+        if max_new_tokens < 1 or batch_size < 1:
+            raise ValueError(f"max_new_tokens {max_new_tokens}, batch_size {batch_size}: expected 1 or more of both")
+        self.questions, self.score, self.ending = questions, score, ending
+        self.max_new_tokens, self.batch_size, self.first = max_new_tokens, batch_size, first
+        self.folder = None if folder is None else Path(folder)
+        self.examples = examples
+
+    def share(self, workspace: Workspace) -> None:
+        """Take the evaluated model's folder, where none was given."""
+        if self.folder is None and workspace.folder is not None:
+            self.folder = workspace.folder.parent / self.score.name
+
+    def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
+        """Answer what is not answered yet, and judge all.
+
+        Raises:
+            TypeError: a model that does not write.
+            ValueError: no folder, no question, or answers of another model or of other settings in the folder.
+            UnusableError: a picture that is missing or broken.
+        """
+        del processor, device  # `answer` finds both at the model
+        if self.folder is None:
+            raise ValueError("vqa.folder: say where the answers go")
+        questions = self.questions.read()[: self.first]
+        if not questions:
+            raise ValueError(f"vqa.questions: there is no question for {self.score.name}")
+        settings = self._settings(model)
+        file = AnswerFile(self.folder, f"{settings['model']}-{settings['weights']}", self.ending)
+        file.settle(settings)
+        texts = file.read(questions)
+        asked_now = len(questions) - len(texts)
+        with Counter(f"questions of {self.score.name}", len(questions)) as counter:
+            counter.advance(len(texts))
+            for start in range(len(texts), len(questions), self.batch_size):
+                part = questions[start : start + self.batch_size]
+                said = self._answers(model, [one.document(self.ending) for one in part])
+                file.add(part, said)
+                texts += said
+                counter.advance(len(part))
+        scored = self.score(list(zip(questions, texts, strict=True)), self.folder)
+        metrics = {**scored.metrics, "questions": float(len(questions)), "asked_now": float(asked_now)}
+        details = {**settings, "folder": str(self.folder)}
+        return Result(
+            self.score.name, metrics, scored.tables, self._sheet(questions, texts), details, (*scored.headline,)
+        )
+
+    def _answers(self, model: nn.Module, documents: Sequence[Document]) -> list[str]:
+        return answer(model, documents, max_new_tokens=self.max_new_tokens, special=False)
+
+    def _settings(self, model: nn.Module) -> dict[str, Any]:
+        return {
+            "benchmark": self.score.name,
+            "model": getattr(model, "variant", None) or type(model).__name__,
+            "weights": fingerprint(model),
+            "ending": self.ending,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    def _sheet(self, questions: Sequence[Question], texts: Sequence[str]) -> dict[str, Picture]:
+        shown = [place for place, one in enumerate(questions) if one.source is not None][: self.examples]
+        if not shown:
+            return {}
+        seen = [questions[place].document().image for place in shown]
+        rows = [[questions[place].bare or "(nothing)", texts[place] or "(nothing)"] for place in shown]
+        png = pictures.image_queries(seen, rows, [["miss", "related"]] * len(rows))
+        return {"answers": Picture(png, f"First questions of {self.score.name}, and below each what the model answers")}

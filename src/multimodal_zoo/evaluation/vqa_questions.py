@@ -1,0 +1,218 @@
+"""Question files of benchmarks: JSON lines, lists of conversations, MMBench's tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
+from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.pictures import load, open_picture
+from multimodal_zoo.evaluation.task_prompts import ENDINGS
+from multimodal_zoo.registry import EVALUATORS
+
+#: Where a text has its picture; the models here have theirs in front.
+MARKER = re.compile(r"<image>\n?")
+#: What stands in MMBench's tables where there is nothing.
+NOTHING = ("", "nan", "none", "None")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a benchmark.
+
+    Attributes:
+        key: its `question_id`, as the file has it; not always unique.
+        text: what is asked.
+        image: the picture's name; None for none.
+        source: the picture's path or encoded bytes; None for none.
+        facts: the file's further columns.
+    """
+
+    key: Any
+    text: str
+    image: str | None = None
+    source: Path | bytes | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bare(self) -> str:
+        """The question without the lines that tell how to answer, and without the words found in the picture."""
+        lines = [line for line in self.text.split("\n") if line.strip() not in ENDINGS]
+        return "\n".join(line for line in lines if not line.startswith("Reference OCR token:")).strip()
+
+    def document(self, ending: str = "") -> Document:
+        """The picture and the question, with one more line behind it.
+
+        Raises:
+            UnusableError: the picture is missing or broken.
+        """
+        segments: list[Segment] = []
+        if self.source is not None:
+            name = str(self.source) if isinstance(self.source, Path) else f"picture of question {self.key}"
+            segments.append(Image(load(open_picture(self.source, name), name)))
+        return Document([*segments, Text(self.asked(ending), role="user")], {"key": str(self.key)})
+
+    def asked(self, ending: str = "") -> str:
+        """The text with one more line behind it, unless it ends so already."""
+        return f"{self.text}\n{ending}" if ending and not self.text.endswith(ending) else self.text
+
+
+class QuestionSet(Protocol):
+    """A benchmark's questions."""
+
+    def read(self) -> list[Question]:
+        """All questions in the file's order.
+
+        Raises:
+            AbsentDataError, NoRootError: no file, or no place where it could be.
+            ValueError: a broken file.
+        """
+        ...
+
+
+def below(root: str | None, name: str, what: str) -> Path:
+    """A file or folder of a benchmark below the common folder.
+
+    Args:
+        root: the folder; None where nobody gave one.
+        name: path inside.
+        what: the key that names it, for the error.
+
+    Raises:
+        NoRootError: no folder.
+        AbsentDataError: nothing there.
+    """
+    if root is None:
+        raise NoRootError("root is null: give the benchmarks' folder, on the command line benchmark_root=PLACE")
+    found = Path(root).expanduser() / name
+    if not found.exists():
+        raise AbsentDataError(f"{what}: nothing at {found}")
+    return found
+
+
+def json_at(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error})") from None
+
+
+def json_lines(path: Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; empty lines are left out.
+
+    Raises:
+        ValueError: a line that is no object, or has not what is needed; the message has its number.
+    """
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
+        missing = [name for name in needed if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise ValueError(f"{path}, line {number}: no {missing[0]!r}; expected an object with {', '.join(needed)}")
+        yield row
+
+
+@EVALUATORS.register_module(name="question_lines")
+class QuestionLines:
+    """JSON lines with `question_id`, `text` and `image`, the playground format of LLaVA-1.5 and EVE.
+
+    Args:
+        root: the benchmarks' folder.
+        file: path of the questions inside.
+        images: folder of the pictures inside.
+    """
+
+    def __init__(self, root: str | None, file: str, images: str) -> None:
+        self.root, self.file, self.images = root, file, images
+
+    def read(self) -> list[Question]:
+        """See `QuestionSet`."""
+        path = below(self.root, self.file, "question_lines.file")
+        images = below(self.root, self.images, "question_lines.images")
+        found = []
+        for row in json_lines(path, ("question_id", "text")):
+            image = row.get("image")
+            facts = {key: value for key, value in row.items() if key not in ("question_id", "text", "image")}
+            text = MARKER.sub("", row["text"])
+            found.append(Question(row["question_id"], text, image, None if image is None else images / image, facts))
+        return found
+
+
+@EVALUATORS.register_module(name="conversation_questions")
+class ConversationQuestions:
+    """A JSON list of `id`, `conversations` (the first turn asks) and perhaps `image`: ScienceQA in LLaVA's form.
+
+    Args:
+        root: the benchmarks' folder.
+        file: path of the questions inside.
+        images: folder of the pictures inside.
+    """
+
+    def __init__(self, root: str | None, file: str, images: str) -> None:
+        self.root, self.file, self.images = root, file, images
+
+    def read(self) -> list[Question]:
+        """See `QuestionSet`."""
+        path = below(self.root, self.file, "conversation_questions.file")
+        images = below(self.root, self.images, "conversation_questions.images")
+        found = []
+        for number, row in enumerate(json_at(path)):
+            try:
+                key, asked, image = row["id"], row["conversations"][0]["value"], row.get("image")
+            except (KeyError, IndexError, TypeError, AttributeError):
+                raise ValueError(f"{path}, record {number}: expected an object with id and conversations") from None
+            source = None if image is None else images / image
+            found.append(Question(key, MARKER.sub("", asked).strip(), image, source))
+        return found
+
+
+@EVALUATORS.register_module(name="mmbench_questions")
+class MmbenchQuestions:
+    """MMBench's tab-separated table (arXiv 2307.06281): hint, question and options on lines; pictures are in it.
+
+    Args:
+        root: the benchmarks' folder.
+        file: path of the table inside.
+    """
+
+    def __init__(self, root: str | None, file: str) -> None:
+        self.root, self.file = root, file
+
+    def read(self) -> list[Question]:
+        """See `QuestionSet`; the table's columns but the picture are the facts, `letters` names the options."""
+        path = below(self.root, self.file, "mmbench_questions.file")
+        csv.field_size_limit(sys.maxsize)  # pictures are longer than the usual limit
+        found: list[Question] = []
+        pictures: dict[str, str] = {}
+        with path.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines, delimiter="\t"):
+                if missing := [name for name in ("index", "question", "image", "A", "B") if row.get(name) is None]:
+                    raise ValueError(f"{path}, row {len(found) + 1}: no {missing[0]!r}")
+                letters = "".join(name for name in "ABCD" if (row.get(name) or "") not in NOTHING)
+                hint = [] if (row.get("hint") or "") in NOTHING else [row["hint"]]
+                text = "\n".join([*hint, row["question"], *(f"{name}. {row[name]}" for name in letters)])
+                image = row.pop("image")
+                pictures[row["index"]] = image = pictures.get(image, image)  # a number refers to another row
+                found.append(Question(row["index"], text, row["index"], b64decode(image), {**row, "letters": letters}))
+        return found
+
+
+#: A question and the answer that was given.
+Answered = tuple[Question, str]

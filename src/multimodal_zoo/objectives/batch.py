@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.nn.patch_cells import PatchCells
 
 
@@ -196,10 +197,6 @@ class TokenBatch:
     def pin_memory(self) -> TokenBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
         return self._changed(lambda tensor: tensor.pin_memory())
-
-
-#: Valid patches of what a teacher sees of a picture: first row, first column, rows, columns.
-Box = tuple[int, int, int, int]
 
 
 @dataclass

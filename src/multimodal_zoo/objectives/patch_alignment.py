@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.decoders.patch_aligning import Taps, patch_places
-from multimodal_zoo.objectives.batch import Box, PictureTokenBatch
+from multimodal_zoo.decoders.patch_aligning import PatchAligning, Taps, cells_per_patch, patch_places
+from multimodal_zoo.nn.masked_canvas import Box
+from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.objectives.gather import gather, world_size
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from multimodal_zoo.decoders.eve import Eve
+    from multimodal_zoo.encoders.masked_student import PatchFeatures
     from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 
 
@@ -53,9 +55,32 @@ def boxed(features: Tensor, grid: tuple[int, int], boxes: Sequence[Box]) -> Tens
     return torch.cat(parts)
 
 
-def per_picture(distances: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Mean distance of each picture's patches, `(pictures,)`."""
-    return torch.stack([part.mean() for part in distances.split(list(sizes))])
+def picture_distances(
+    aligner: PatchAligning, tapped: Sequence[Tensor], features: PatchFeatures, boxes: Sequence[Box], distance: str
+) -> Tensor:
+    """Mean distance of each picture's patches to the teacher's features, `(pictures,)`.
+
+    Args:
+        aligner: predicts the features.
+        tapped: states of its layers, each (patches, width), the pictures' one behind the other.
+        features: the teacher's, of all patches that it sees.
+        boxes: which of these show the pictures.
+        distance: a name of `DISTANCES`.
+    """
+    target = boxed(features.tokens, features.grid, boxes)
+    distances = DISTANCES[distance](aligner(tapped), target)
+    return torch.stack([part.mean() for part in distances.split([rows * columns for _, _, rows, columns in boxes])])
+
+
+def no_distance(aligner: PatchAligning, hidden: Tensor) -> Tensor:
+    """Zero, `(1,)`, of all weights of the aligning layer: processes that train together need a gradient on each.
+
+    Args:
+        aligner: predicts the features.
+        hidden: (..., width), states of the device and type that it takes.
+    """
+    blank = hidden.new_zeros(1, aligner.width)
+    return 0 * aligner([blank] * len(aligner.taps)).sum()[None]
 
 
 @OBJECTIVES.register_module(name="aligned_next_token")
@@ -125,7 +150,7 @@ class AlignedNextToken(nn.Module):
         taps = self._taps(model, batch)
         hidden = model(**batch.inputs(), observe=taps)
         found = self.objective.measured(model, hidden, batch)
-        distances = self._distances(model, batch, taps)
+        distances = self._distances(model, batch, taps, hidden)
         counted = 0 if taps is None else len(distances)
         total = gather(torch.tensor([counted], device=hidden.device)).sum().clamp_min(1)
         alignment = distances.sum() * world_size() / total
@@ -139,20 +164,10 @@ class AlignedNextToken(nn.Module):
             return None
         if batch.teacher is None:
             raise ValueError("the batch has no view for the teacher: set data.teacher_views=true")
-        ratios = [
-            max(1, rows // high) if (rows % high, columns % wide) == (0, 0) and rows // high == columns // wide else 0
-            for (rows, columns), (_, _, high, wide) in zip(batch.pictures.grids, batch.boxes, strict=True)
-        ]
+        ratios = cells_per_patch(batch.pictures.grids, batch.boxes)
         return Taps(model.aligner.taps, patch_places(batch.vision, batch.pictures.grids, ratios))
 
-    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps | None) -> Tensor:
-        """One for each picture; zero of the aligning layer's own, so that it is in the graph, where there is none."""
-        aligner = model.aligner
+    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps | None, hidden: Tensor) -> Tensor:
         if taps is None or batch.teacher is None:
-            blank = model.decoder.head_weight.new_zeros(1, aligner.width)
-            return aligner([blank] * len(aligner.taps)).sum()[None] * 0
-        seen = self.teacher(batch.teacher)
-        target = boxed(seen.tokens, seen.grid, batch.boxes)
-        prediction = aligner(taps.tapped())
-        distances = DISTANCES[self.distance](prediction, target)
-        return per_picture(distances, [rows * columns for _, _, rows, columns in batch.boxes])
+            return no_distance(model.aligner, hidden)
+        return picture_distances(model.aligner, taps.tapped(), self.teacher(batch.teacher), batch.boxes, self.distance)

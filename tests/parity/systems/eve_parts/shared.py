@@ -1,0 +1,113 @@
+"""What several kinds of EVE's cases share: nodes from configurations, batches, gradients in published names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from harness.cases import Call
+from harness.run import Outcome, Pair
+from harness.words import take_known
+from torch import Tensor, nn
+
+from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
+from multimodal_zoo.data.picture_rows import PictureRow
+from multimodal_zoo.nn.patch_cells import PatchCells, joined
+from multimodal_zoo.objectives.batch import PictureTokenBatch
+from multimodal_zoo.registry import build
+
+Config = Mapping[str, Any]
+#: Keys of a decoder.
+DECODER_KEYS = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings", "max_position_embeddings",
+    "pad_token_id",
+}  # fmt: skip
+#: What decoupled weights are called in a configuration -> names of the part.
+DECOUPLED_WORDS = {"layernorm": "norm", "self_attn": "attention", "mlp": "mlp"}
+PREPROCESSOR_KEYS = {"image_size", "image_size_clip", "patch_stride", "conv_stride", "patch_stride_clip"}
+
+
+def preprocessor(config: Config) -> dict[str, Any]:
+    """The values of a version 1 preprocessor."""
+    return take_known(config["preprocessor"], PREPROCESSOR_KEYS, "config.preprocessor")
+
+
+def v1_embedding(config: Config) -> dict[str, Any]:
+    """The node of version 1's embedding layer."""
+    assert config["mm_projector_type"] == "mlp2x_gelu"
+    known = preprocessor(config)
+    return {
+        "type": "eve_patch_embedding", "width": config["hidden_size"], "hidden": config["mm_hidden_size"],
+        "patch": known["patch_stride"], "window": known["conv_stride"],
+    }  # fmt: skip
+
+
+def v2_embedding(config: Config) -> dict[str, Any]:
+    """The node of version 2's embedding layer."""
+    return {
+        "type": "eve_direct_embedding", "width": config["hidden_size"], "hidden": config["mm_hidden_size"],
+        "patch": config["patch_stride"], "window": config["dense_stride"],
+    }  # fmt: skip
+
+
+def decoder(config: Config) -> dict[str, Any]:
+    """The node of the decoder; `add_moe` and `moe_part` decide what exists twice."""
+    given = {key: config[key] for key in DECODER_KEYS & config.keys()}
+    node = node_from_hf({"model_type": "qwen2" if "add_moe" in config else "llama", **given})
+    if config.get("add_moe"):
+        parts = [ours for word, ours in DECOUPLED_WORDS.items() if word in config["moe_part"]]
+        node["blocks"]["block"] = {"type": "decoupled_block", "block": node["blocks"]["block"], "parts": parts}
+    return node
+
+
+def part(node: Mapping[str, Any], naming: Naming, state: Mapping[str, Tensor], prefix: str) -> nn.Module:
+    """One part of the model alone, with its weights from a checkpoint that holds nothing else.
+
+    Args:
+        node: what is built.
+        naming: table of the whole model.
+        state: tensors by published name.
+        prefix: the part's place in the model, with a point.
+    """
+    model = build(dict(node), path=prefix.rstrip("."))
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in naming.load(state).items()})
+    return model.eval()
+
+
+def gradients(model: nn.Module, naming: Naming, prefix: str = "") -> dict[str, Tensor]:
+    """Gradients by published name."""
+    found = {f"{prefix}{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return naming.save(found)
+
+
+def norms(call: Call, found: Mapping[str, Tensor]) -> Outcome:
+    """The norms of gradients that a call lists."""
+    expected = call.extra["grad_norms"]
+    return {f"grad_norms.{name}": Pair(float(found[name].norm()), value) for name, value in expected.items()}
+
+
+def batch_of(
+    rows: Sequence[PictureRow], weights: Sequence[Tensor] | None, pictures: Sequence[PatchCells]
+) -> PictureTokenBatch:
+    """Rows padded on the right; the pictures in their order."""
+    longest = max(len(row.ids) for row in rows)
+
+    def padded(parts: Sequence[Tensor], value: float) -> Tensor:
+        return torch.stack([F.pad(one, (0, longest - len(one)), value=value) for one in parts])
+
+    ids = padded([row.ids for row in rows], 0)
+    counted = torch.zeros(ids.shape) if weights is None else padded(weights, 0.0)
+    counted[:, 0] = 0
+    return PictureTokenBatch(
+        ids,
+        counted,
+        padded([torch.zeros_like(row.ids) for row in rows], -1),
+        padded([torch.arange(len(row.ids)) for row in rows], 0),
+        [str(number) for number in range(len(rows))],
+        padded([row.vision for row in rows], False),
+        joined(pictures) if pictures else None,
+    )

@@ -10,7 +10,7 @@ import multimodal_zoo as zoo
 from multimodal_zoo.data.documents import Codes, Document, Image, Text
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.chat import answer
-from multimodal_zoo.inference.speaking import coded
+from multimodal_zoo.inference.writers import writer_of
 
 PICTURE = np.arange(40 * 40 * 3, dtype=np.uint8).reshape(40, 40, 3)
 QUESTIONS = [
@@ -59,11 +59,11 @@ def test_sampled_answers_have_seeds_of_their_own(model) -> None:
 
 
 def test_codes_serve_as_pictures(model, monkeypatch) -> None:
-    segments = coded(model, QUESTIONS[0].segments)
-    assert [type(segment) for segment in segments] == [Codes, Text]
+    (seen,) = writer_of(model, "a test").seen(QUESTIONS[:1], torch.device("cpu"))
+    assert [type(segment) for segment in seen.segments] == [Codes, Text]
     expected = answer(model, QUESTIONS[:1], max_new_tokens=5)
     monkeypatch.setattr(model, "vision_tokenizer", None)
-    assert answer(model, Document(segments), max_new_tokens=5) == expected
+    assert answer(model, seen, max_new_tokens=5) == expected
     with pytest.raises(ValueError, match="no visual tokenizer"):
         answer(model, QUESTIONS[0])
 

@@ -1,4 +1,4 @@
-"""What drawing and answering share: checks of the model, and prompts from texts and documents."""
+"""What drawing and answering share: checks of a model that draws, and prompts from texts and documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from multimodal_zoo.data.documents import Codes, Document, Segment, Text
+from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.visual_codes import with_codes
 from multimodal_zoo.decoders.emu3 import Emu3
 
@@ -97,22 +97,6 @@ def encoded(
         return list(documents)
     vision = model.tokenizer()
     return with_codes(documents, vision, processor.transform, device=device)
-
-
-def coded(model: nn.Module, segments: Sequence[Segment]) -> list[Segment]:
-    """Segments with codes in place of pictures and clips, for several questions about them.
-
-    Args:
-        model: with its visual tokenizer and processor.
-        segments: of any kind.
-
-    Raises:
-        TypeError: see `require_speaker`.
-        ValueError: pictures, and no visual tokenizer.
-    """
-    emu3, processor = require_speaker(model, "encoding pictures")
-    with evaluating(emu3) as device:
-        return encoded(emu3, processor, [Document(list(segments))], device)[0].segments
 
 
 def opening(processor: Emu3Processor, size: Sequence[int]) -> list[int]:

@@ -75,17 +75,14 @@ class ChatModel(lmms):
         Raises:
             ValueError: a task that wants beams, or one with something else than pictures.
         """
-        documents, options = [], []
-        for request in requests:
-            context, wanted, visuals, place, task, split = request.args
-            documents.append(self._document(context, visuals, task, self.task_dict[task][split][place]))
-            options.append(self._options(dict(wanted), task))
+        options = [self._options(dict(request.args[1]), request.args[4]) for request in requests]
         answers = [""] * len(requests)
         with Counter("answers", len(requests)) as counter:
             for places in _alike(options):
                 for start in range(0, len(places), self.batch_size):
                     now = places[start : start + self.batch_size]
-                    for at, text in zip(now, self._answers([documents[n] for n in now], options[now[0]]), strict=True):
+                    documents = [self._shown(requests[n].args[0], *requests[n].args[2:6]) for n in now]
+                    for at, text in zip(now, self._answers(documents, options[now[0]]), strict=True):
                         answers[at] = text
                     counter.advance(len(now))
         return answers
@@ -96,30 +93,26 @@ class ChatModel(lmms):
         The loss is minus the logarithm of the probability, summed over tokens: lmms-eval takes the choice with the
         least of what a model returns here. Each pair is wrapped, since lmms-eval 0.7 makes text of bare ones.
         """
-        documents: list[Document] = []
-        rows, keys = [], []
-        for request in requests:
-            context, continuation = request.args[:2]
-            document, sample, key = Document([Text(context)]), None, (context,)
-            if len(request.args) > 2:
-                visuals, place, task, split = request.args[2:6]
-                sample = self.task_dict[task][split][place]
-                document, key = self._document(context, visuals, task, sample), (context, place, task, split)
-            said = continuation(sample) if callable(continuation) else continuation
-            documents.append(document)
-            rows.append(self.writer.continuation(text_of(document), str(said), end=False))
-            keys.append(key)
-        found: list[Any] = [None] * len(rows)
-        with evaluating(self.model) as device, Counter("continuations", len(rows)) as counter:
+        found: list[Any] = [None] * len(requests)
+        keys = [(request.args[0], *request.args[3:6]) for request in requests]  # a question and its pictures
+        with evaluating(self.model) as device, Counter("continuations", len(requests)) as counter:
             for places in _alike(keys):
-                prompt = self.writer.prompts([documents[places[0]]], False, device)
-                result = likelihoods(
-                    self.writer.model.decoder, prompt, [rows[place] for place in places], self.batch_size
-                )
+                context, _, *shown = requests[places[0]].args
+                document = self._shown(context, *shown[:4]) if shown else Document([Text(context)])
+                prompt = self.writer.prompts([document], False, device)
+                ends = [self._continuation(requests[place], text_of(document)) for place in places]
+                result = likelihoods(self.writer.model.decoder, prompt, ends, self.batch_size)
                 for place, score, greedy in zip(places, result.scores.tolist(), result.greedy.tolist(), strict=True):
                     found[place] = GenerationResult((-score, greedy))
                 counter.advance(len(places))
         return found
+
+    def _continuation(self, request: Instance, question: str) -> list[int]:
+        said = request.args[1]
+        if callable(said):
+            place, task, split = request.args[3:6]
+            said = said(self.task_dict[task][split][place])
+        return self.writer.continuation(question, str(said), end=False)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
         """Answers of all rounds, of which a task makes the next from the answers so far."""
@@ -138,6 +131,9 @@ class ChatModel(lmms):
             if done:
                 return said
             document = _asked(context, pictures)
+
+    def _shown(self, context: str, visuals: Callable[[Any], Any] | None, place: int, task: str, split: str) -> Document:
+        return self._document(context, visuals, task, self.task_dict[task][split][place])
 
     def _document(self, context: str, visuals: Callable[[Any], Any] | None, task: str, sample: Any) -> Document:
         prompt = prompt_of(self.way, task)

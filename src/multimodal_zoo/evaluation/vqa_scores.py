@@ -16,7 +16,8 @@ from multimodal_zoo.registry import EVALUATORS
 #: MME's tasks of perception, in the order of its paper (arXiv 2306.13394, table 1); its others are of cognition.
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)

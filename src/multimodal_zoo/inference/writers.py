@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -22,17 +22,22 @@ from multimodal_zoo.nn.patch_cells import joined
 
 
 class Writer(Protocol):
-    """A model that writes about documents.
+    """A model that writes about documents."""
 
-    Attributes:
-        model: the model; `model.decoder` is its causal decoder.
-        processor: what must match its weights.
-        turns: whether a document may be a conversation: questions and answers by turns.
-    """
+    @property
+    def model(self) -> Any:
+        """The model; `model.decoder` is its causal decoder."""
+        ...
 
-    model: Any
-    processor: Any
-    turns: bool
+    @property
+    def processor(self) -> Any:
+        """What must match its weights."""
+        ...
+
+    @property
+    def turns(self) -> bool:
+        """Whether a document may be a conversation: questions and answers by turns."""
+        ...
 
     def seen(self, documents: Sequence[Document], device: torch.device) -> list[Document]:
         """Documents as several questions about them may use them, with the costly part of reading pictures done."""
@@ -87,7 +92,7 @@ class Emu3Writer:
 
     model: Emu3
     processor: Any
-    turns = False
+    turns: ClassVar[bool] = False
 
     def seen(self, documents: Sequence[Document], device: torch.device) -> list[Document]:
         """Codes in place of pictures, see `Writer`."""
@@ -135,7 +140,7 @@ class EveWriter:
 
     model: Eve
     processor: Any
-    turns = True
+    turns: ClassVar[bool] = True
 
     def seen(self, documents: Sequence[Document], device: torch.device) -> list[Document]:
         """Pictures as they are: cutting them into patches costs little."""

@@ -95,7 +95,7 @@ def test_a_source_may_have_any_name(name, tmp_path) -> None:
 
 def test_completion_answers_from_file_names() -> None:
     assert "train" in candidates("mmzoo ")
-    assert candidates("mmzoo describe clip_vit_l1") == ["clip_vit_l14"]
+    assert candidates("mmzoo describe clip_vit_l1") == ["clip_vit_l14", "clip_vit_l14_336"]
     assert "quickstart" in candidates("mmzoo train qui")
     assert "model=clip_vit_b16" in candidates("mmzoo train quickstart model=clip")
     assert "encoder@model.image=timm_vit" in candidates("mmzoo train quickstart encoder@model.image=timm")

@@ -12,7 +12,12 @@ from multimodal_zoo.checkpoints.load import account, load_into
 from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, detect_naming, find_naming
 from multimodal_zoo.registry import build
 
-FULL = {"clip_vit_b32": "ViT-B-32", "clip_vit_b16": "ViT-B-16", "clip_vit_l14": "ViT-L-14"}
+FULL = {
+    "clip_vit_b32": "ViT-B-32",
+    "clip_vit_b16": "ViT-B-16",
+    "clip_vit_l14": "ViT-L-14",
+    "clip_vit_l14_336": "ViT-L-14-336",
+}
 HF_SIZES = {
     "clip_vit_b32": (512, {"patch_size": 32}, {}),
     "clip_vit_b16": (512, {"patch_size": 16}, {}),
@@ -20,6 +25,12 @@ HF_SIZES = {
         768,
         {"patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
          "num_attention_heads": 16},
+        {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    ),
+    "clip_vit_l14_336": (
+        768,
+        {"patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+         "num_attention_heads": 16, "image_size": 336},
         {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
     ),
 }  # fmt: skip

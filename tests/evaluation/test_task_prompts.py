@@ -14,8 +14,7 @@ MMVET = "First please perform reasoning, and think step by step to provide best 
     [
         ("vqav2_val", f"What?\n{SHORT}", f"What?\n{SHORT}"),
         ("gqa", "What?", f"What?\n{SHORT}"),
-        ("mmbench_en_dev", f"Hint Which? A. x\nB. y\n\n{LETTER}", f"Hint Which? A. x\nB. y\n{LETTER}"),
-        ("mmbench_cn_dev", "哪个?\n\n请直接使用所提供的选项字母作为答案回答。", f"哪个?\n{LETTER_CHINESE}"),
+        ("scienceqa_img", f"Which?\nA. x\nB. y\n\n{LETTER}", f"Which?\nA. x\nB. y\n{LETTER}"),
         ("mmvet", f"{MMVET}Why?", "Why?"),
         ("textvqa_val", f"Who?\n{SHORT}", f"Who?\nReference OCR token: NOKIA, 5\n{SHORT}"),
         ("pope_adv", SHORT, f"{SHORT}\n{SHORT}"),  # a question is never taken away whole
@@ -26,6 +25,19 @@ def test_endings_are_the_published_ones(task: str, given: str, expected: str) ->
     assert prompt is not None
     assert prompt.asked(given, {"ocr_tokens": ["NOKIA", "5"]}) == expected
     assert prompt.asked(expected, {"ocr_tokens": ["NOKIA", "5"]}) == expected
+
+
+def test_rows_are_laid_out_as_published() -> None:
+    row = {"question": "Which?", "hint": "Look.", "A": "x", "B": "y", "C": "nan", "D": None}
+    english, chinese = (prompt_of(EVE, task) for task in ("mmbench_en_dev", "mmbench_cn_dev"))
+    assert english is not None
+    assert chinese is not None
+    assert english.asked("Look. Which? There are several options:\nA. x", row) == f"Look.\nWhich?\nA. x\nB. y\n{LETTER}"
+    assert chinese.asked("", {**row, "hint": "nan"}) == f"Which?\nA. x\nB. y\n{LETTER_CHINESE}"
+    mme = prompt_of(EVE, "mme")
+    assert mme is not None
+    asked = {"question": "Is it red? Please answer yes or no. "}
+    assert mme.asked(f"Is it red?\n{SHORT}", asked) == f"Is it red? Please answer yes or no.\n{SHORT}"
 
 
 def test_lengths_are_the_published_ones() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -17,6 +17,26 @@ OPENINGS = (
 ENDINGS = (SHORT, LETTER, LETTER_CHINESE, "请直接使用所提供的选项字母作为答案回答。")
 
 
+#: What stands in MMBench's tables where there is nothing.
+NOTHING = ("", "nan", "none", "None")
+
+
+def present(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a column of MMBench's tables says something."""
+    return str(row.get(name) or "").strip() not in NOTHING
+
+
+def mmbench_text(row: Mapping[str, Any]) -> str:
+    """A row of MMBench's tables as it was asked: hint, question, and options, each on lines of their own."""
+    hint = [str(row["hint"])] if present(row, "hint") else []
+    return "\n".join([*hint, str(row["question"]), *(f"{name}. {row[name]}" for name in "ABCD" if present(row, name))])
+
+
+def mme_text(row: Mapping[str, Any]) -> str:
+    """A question of MME as its files have it, which says itself that yes or no is wanted."""
+    return str(row["question"]).strip()
+
+
 @dataclass(frozen=True)
 class TaskPrompt:
     """One task's way of asking.
@@ -25,11 +45,13 @@ class TaskPrompt:
         ending: the last line of a question; empty for none.
         max_new_tokens: most tokens of an answer.
         words: whether the words that a text reader found in the picture stand behind the question (TextVQA).
+        layout: the question from the task's row, where the task's own text is another; None takes the task's text.
     """
 
     ending: str
     max_new_tokens: int
     words: bool = False
+    layout: Callable[[Mapping[str, Any]], str] | None = None
 
     def asked(self, context: str, sample: Mapping[str, Any]) -> str:
         """A task's text with this way's ending in place of its own.
@@ -38,9 +60,10 @@ class TaskPrompt:
             context: the task's text.
             sample: its row; `ocr_tokens` lists the words found in the picture.
         """
+        text = context if self.layout is None else self.layout(sample)
         for opening in OPENINGS:
-            context = context.removeprefix(opening)
-        lines = context.rstrip().split("\n")
+            text = text.removeprefix(opening)
+        lines = text.rstrip().split("\n")
         while len(lines) > 1 and lines[-1].strip() in ("", *ENDINGS):
             lines.pop()
         if self.words and not any(line.startswith("Reference OCR token:") for line in lines):
@@ -55,11 +78,11 @@ EVE = {
     "vizwiz*": TaskPrompt(SHORT, 128),
     "textvqa*": TaskPrompt(SHORT, 128, words=True),
     "pope*": TaskPrompt(SHORT, 128),
-    "mme": TaskPrompt(SHORT, 128),
+    "mme": TaskPrompt(SHORT, 128, layout=mme_text),
     "seedbench*": TaskPrompt(LETTER, 128),
     "scienceqa*": TaskPrompt(LETTER, 1024),
-    "mmbench_cn*": TaskPrompt(LETTER_CHINESE, 1024),
-    "mmbench*": TaskPrompt(LETTER, 1024),
+    "mmbench_cn*": TaskPrompt(LETTER_CHINESE, 1024, layout=mmbench_text),
+    "mmbench*": TaskPrompt(LETTER, 1024, layout=mmbench_text),
     "mmvet*": TaskPrompt("", 1024),
 }
 #: Name of a published way -> its tasks.

@@ -15,13 +15,11 @@ from typing import Any, Protocol
 from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
 from multimodal_zoo.data.pictures import load, open_picture
-from multimodal_zoo.evaluation.task_prompts import ENDINGS
+from multimodal_zoo.evaluation.task_prompts import ENDINGS, mmbench_text, present
 from multimodal_zoo.registry import EVALUATORS
 
 #: Where a text has its picture; the models here have theirs in front.
 MARKER = re.compile(r"<image>\n?")
-#: What stands in MMBench's tables where there is nothing.
-NOTHING = ("", "nan", "none", "None")
 
 
 @dataclass(frozen=True)
@@ -205,12 +203,10 @@ class MmbenchQuestions:
             for row in csv.DictReader(lines, delimiter="\t"):
                 if missing := [name for name in ("index", "question", "image", "A", "B") if row.get(name) is None]:
                     raise ValueError(f"{path}, row {len(found) + 1}: no {missing[0]!r}")
-                letters = "".join(name for name in "ABCD" if (row.get(name) or "") not in NOTHING)
-                hint = [] if (row.get("hint") or "") in NOTHING else [row["hint"]]
-                text = "\n".join([*hint, row["question"], *(f"{name}. {row[name]}" for name in letters)])
                 image = row.pop("image")
                 pictures[row["index"]] = image = pictures.get(image, image)  # a number refers to another row
-                found.append(Question(row["index"], text, row["index"], b64decode(image), {**row, "letters": letters}))
+                facts = {**row, "letters": "".join(name for name in "ABCD" if present(row, name))}
+                found.append(Question(row["index"], mmbench_text(row), row["index"], b64decode(image), facts))
         return found
 
 

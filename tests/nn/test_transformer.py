@@ -95,18 +95,23 @@ def test_checkpointing_changes_no_gradient_and_no_random_number(policy: str, dro
         assert torch.equal(one, other)
 
 
-def test_checkpointing_keeps_fewer_tensors() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointing_keeps_fewer_tensors(frozen: bool) -> None:
+    """Also in a frozen stack, which is in evaluation mode, where gradients pass through it."""
     sizes = []
     for policy in ("none", "block"):
         stack = Transformer(block(), depth=4, checkpoint=policy)
+        if frozen:
+            stack.requires_grad_(False).eval()
         saved: list[int] = []
 
         def pack(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
             saved.append(tensor.numel())
             return tensor
 
+        inputs = torch.randn(4, 9, 16, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            stack(torch.randn(4, 9, 16, requires_grad=True))
+            stack(inputs)
         sizes.append(sum(saved))
     assert sizes[1] < sizes[0] / 5
 

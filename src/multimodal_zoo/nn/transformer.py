@@ -209,7 +209,9 @@ class Transformer(nn.Module):
         given = {"mask": mask, "rotation": rotation, "cache": cache, "places": places}
         if route is not None:
             given["route"] = route
-        if self.checkpoint == "none" or not self.training or not torch.is_grad_enabled():
+        # a frozen stack is in evaluation mode, and gradients may pass through it to what feeds it
+        learning = torch.is_grad_enabled() and (self.training or tokens.requires_grad)
+        if self.checkpoint == "none" or not learning:
             return layer(tokens, **given)
         kept = {"context_fn": keep_attention} if self.checkpoint == "around_attention" else {}
         return checkpoint_call(layer, tokens, use_reentrant=False, **kept, **given)

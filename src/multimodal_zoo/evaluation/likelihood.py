@@ -25,7 +25,7 @@ class Likelihoods(NamedTuple):
 
 
 def continuation_scores(
-    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 64
+    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 32
 ) -> Tensor:
     """The `scores` of `likelihoods`."""
     return likelihoods(decoder, prompt, continuations, at_once).scores
@@ -33,7 +33,7 @@ def continuation_scores(
 
 @torch.no_grad()
 def likelihoods(
-    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 64
+    decoder: nn.Module, prompt: Sequence[int] | PromptBatch, continuations: Sequence[Sequence[int]], at_once: int = 32
 ) -> Likelihoods:
     """How likely continuations are behind one prompt, which is read once.
 
@@ -53,12 +53,14 @@ def likelihoods(
         raise ValueError(f"{len(one)} prompts, or one with padding; likelihoods are of continuations of one prompt")
     one = one.to(decoder.head_weight.device)
     start = decoder.cache(1, one.inputs.shape[1])
-    last = decoder(one.inputs, cache=start, vision=one.vision)[:, -1:]
-    found = [
-        _likelihoods(decoder, start, last, continuations[first : first + at_once])
-        for first in range(0, len(continuations), at_once)
-    ]
-    return Likelihoods(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
+    last = decoder(one.inputs, cache=start, vision=one.vision)[0, -1:]
+    first = decoder.head(last)[0]  # behind the prompt, for all continuations
+    order = sorted(range(len(continuations)), key=lambda place: len(continuations[place]))  # hardly any padding
+    scores, greedy = torch.empty(len(continuations)), torch.empty(len(continuations), dtype=torch.bool)
+    for begin in range(0, len(order), at_once):
+        places = order[begin : begin + at_once]
+        scores[places], greedy[places] = _likelihoods(decoder, start, first, [continuations[n] for n in places])
+    return Likelihoods(scores, greedy)
 
 
 def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Tensor) -> Tensor:
@@ -86,18 +88,21 @@ def picture_scores(model: Any, processor: Any, prompts: Sequence[str], codes: Te
     return scores / (rows * columns)
 
 
-def _likelihoods(decoder: Any, start: KVCache, last: Tensor, continuations: Sequence[Sequence[int]]) -> Likelihoods:
-    longest = max(map(len, continuations))
-    ids = torch.zeros(len(continuations), longest, dtype=torch.long, device=last.device)
-    real = torch.zeros_like(ids, dtype=torch.bool)
-    for row, tokens in enumerate(continuations):
-        ids[row, : len(tokens)] = torch.tensor(tokens, device=ids.device)
-        real[row, : len(tokens)] = True
-    hidden = last.expand(len(ids), -1, -1)
+def _likelihoods(decoder: Any, start: KVCache, first: Tensor, continuations: Sequence[Sequence[int]]) -> Likelihoods:
+    """Those of a few; `first` are the logits behind the prompt, (vocab_size,)."""
+    lengths = torch.tensor([len(tokens) for tokens in continuations], device=first.device)
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(list(tokens)) for tokens in continuations], batch_first=True)
+    ids = ids.to(first.device)
+    scores = first.log_softmax(-1)[ids[:, 0]]
+    greedy = ids[:, 0] == first.argmax()
+    longest = ids.shape[1]
     if longest > 1:
-        cache = start.taken(torch.zeros(len(ids), dtype=torch.long, device=ids.device), len(start) + longest - 1)
-        hidden = torch.cat([hidden, decoder(ids[:, :-1], cache=cache)], dim=1)
-    logits = decoder.head(hidden)
-    found = logits.log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
-    greedy = (logits.argmax(dim=-1) == ids) | ~real
-    return Likelihoods((found * real).sum(dim=1), greedy.all(dim=1))
+        cache = start.taken(torch.zeros_like(lengths), len(start) + longest - 1)
+        rows, steps = (torch.arange(1, longest, device=ids.device) < lengths[:, None]).nonzero(as_tuple=True)
+        logits = decoder.head(decoder(ids[:, :-1], cache=cache)[rows, steps])  # of real tokens alone
+        wanted = ids[rows, steps + 1]
+        found = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1)
+        scores = scores.index_add(0, rows, found)
+        missed = torch.zeros_like(scores).index_add_(0, rows, (logits.argmax(-1) != wanted).float())
+        greedy &= missed == 0
+    return Likelihoods(scores.float().cpu(), greedy.cpu())

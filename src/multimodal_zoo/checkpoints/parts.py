@@ -145,5 +145,8 @@ def part_view(parts: nn.ModuleDict, source: Source, names: Sequence[str], change
     ranked = [View(source, naming, names, change) for naming in rank_namings(source.shapes(), names[0])]
     ours = source.kind == OURS
     views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
-    fitting = (one for one in views if account(parts, one.shapes()).exact)
-    return next(fitting, view if ours else next(iter(ranked), view))
+    fitting = next((one for one in views if account(parts, one.shapes()).exact), None)
+    if fitting is not None or ours:
+        return view if fitting is None else fitting
+    # the closest says best what does not fit
+    return max(ranked, key=lambda one: len(account(parts, one.shapes()).matched), default=view)

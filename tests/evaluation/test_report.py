@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint, record_run
 from multimodal_zoo.evaluation.history import panels, read_history, read_metrics
 from multimodal_zoo.evaluation.outcome import load_results
@@ -179,3 +180,17 @@ def test_history(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no column 'step'"):
         read_history(path)
+
+
+def test_samples_that_training_left_out_are_named(model, tmp_path):
+    skips = Skips()
+    for name in ("a.jpg", "<b>.jpg"):
+        skips.add("broken image", name)
+    record_run(tmp_path, model, left_out={"data.train": skips})
+    html = write_report(tmp_path).read_text()
+    assert "Samples left out" in html
+    assert "a.jpg, &lt;b&gt;.jpg" in html
+    assert "| data.train | broken image | 2 | a.jpg, <b>.jpg |" in (tmp_path / "report.md").read_text()
+    assert '"broken image": [' in (tmp_path / "report.json").read_text()
+    record_run(tmp_path, model)
+    assert "left out" not in write_report(tmp_path).read_text()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import lightning
     from torch import nn
 
+    from multimodal_zoo.data.skips import Skips
     from multimodal_zoo.evaluation.result import Result
     from multimodal_zoo.training.objective_module import ObjectiveModule
 
@@ -155,7 +156,9 @@ def finish(recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightnin
     """Export the final weights, evaluate them and write the report, on the first rank."""
     from multimodal_zoo.training.ema import find_ema
     from multimodal_zoo.training.export import whole_model
+    from multimodal_zoo.training.left_out import left_out
 
+    unused = left_out(trainer.datamodule)  # type: ignore[attr-defined]
     average = find_ema(trainer)
     with average.applied(module) if average is not None else nullcontext():
         model = whole_model(module.model, primary=trainer.is_global_zero)  # every rank takes part in the gathering
@@ -163,11 +166,13 @@ def finish(recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightnin
             return None
         model.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         model.weights = f"trained: {place}, step {trainer.global_step}"  # type: ignore[assignment]
-        results = _evaluate(recipe, model, place)
+        results = _evaluate(recipe, model, place, unused)
     return chosen_metric(recipe["optimized_metric"], trainer.callback_metrics, results)
 
 
-def _evaluate(recipe: Mapping[str, Any], model: nn.Module, place: Path) -> dict[str, Result]:
+def _evaluate(
+    recipe: Mapping[str, Any], model: nn.Module, place: Path, unused: Mapping[str, Skips]
+) -> dict[str, Result]:
     from multimodal_zoo.checkpoints.store import save_model
     from multimodal_zoo.commands.eval import chosen_groups
     from multimodal_zoo.evaluation.environment import record_run
@@ -175,7 +180,7 @@ def _evaluate(recipe: Mapping[str, Any], model: nn.Module, place: Path) -> dict[
     from multimodal_zoo.evaluation.suite import run_suite
 
     save_model(model, place / "model")
-    record_run(place, model, choices=chosen_groups())
+    record_run(place, model, choices=chosen_groups(), left_out=unused)
     evaluators = {name: node for name, node in (recipe.get("evaluation") or {}).items() if node}
     device = next(model.parameters()).device
     results = run_suite(model, model.processor, evaluators, place, device) if evaluators else {}

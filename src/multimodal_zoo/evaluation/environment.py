@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import multimodal_zoo
+from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.files import write_text
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "open_clip_torch", "transformers", "numpy", "pillow")
@@ -47,7 +48,11 @@ def command_line() -> str:
 
 
 def record_run(
-    folder: Path, model: nn.Module, command: str | None = None, choices: Mapping[str, str] | None = None
+    folder: Path,
+    model: nn.Module,
+    command: str | None = None,
+    choices: Mapping[str, str] | None = None,
+    left_out: Mapping[str, Skips] | None = None,
 ) -> Path:
     """Write `run.json`: variant, weights, size, model node, environment and command; a report is made from it.
 
@@ -56,6 +61,7 @@ def record_run(
         model: as `zoo.create` or `zoo.from_pretrained` gives it (with `config` and `weights`).
         command: None for the command line of this process.
         choices: group -> the file of `conf` that was chosen for it, which a report over several runs names.
+        left_out: configuration key of a reader -> the samples that it could not use.
     """
     content = {
         "variant": getattr(model, "variant", None),
@@ -63,6 +69,10 @@ def record_run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": getattr(model, "config", {}),
         "choices": dict(choices or {}),
+        "left_out": {
+            key: {reason: [count, skips.examples[reason]] for reason, count in skips.counts.most_common()}
+            for key, skips in (left_out or {}).items()
+        },
         "command": command or command_line(),
         "environment": environment(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -18,6 +18,8 @@ from multimodal_zoo.files import write_text
 
 #: Columns of text of a table that is printed elsewhere than on a terminal.
 WIDTH = 140
+#: What report.json takes over from run.json.
+KEPT = ("variant", "weights", "parameters", "command", "date", "environment", "left_out")
 #: Sample pictures shown, the last ones of the run.
 SAMPLES = 4
 
@@ -50,7 +52,12 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         "Evaluations": "".join(_evaluation(result) for result in measurements(results)),
         "Samples": "".join(picture.html() for picture in _samples(folder)),
         "Model card": _card(run),
-        "Data": "".join(f"<p>{escape(line)}</p>" for line in attributions(results.values())),
+        "Data": "".join(
+            [
+                *(table.html() for table in left_out(run)),
+                *(f"<p>{escape(line)}</p>" for line in attributions(results.values())),
+            ]
+        ),
         "Configuration": _configuration(folder),
         "How it was made": _provenance(run),
     }
@@ -79,6 +86,20 @@ def page(title: str, subtitle: str, sections: Mapping[str, str]) -> str:
 def attributions(results: Iterable[Result]) -> list[str]:
     """Whom the evaluated data credit, each once."""
     return [*dict.fromkeys(line for result in results for line in result.details.get("attribution", ()))]
+
+
+def left_out(run: Mapping[str, Any]) -> list[Table]:
+    """The samples that training could not use, with a few names of each kind; no table where there were none.
+
+    Args:
+        run: the content of `run.json`.
+    """
+    rows = [
+        (key, reason, count, ", ".join(examples))
+        for key, reasons in run.get("left_out", {}).items()
+        for reason, (count, examples) in reasons.items()
+    ]
+    return [Table("Samples left out", ["data", "reason", "samples", "among them"], rows)] if rows else []
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
@@ -152,8 +173,8 @@ def _markdown(title: str, run: Mapping[str, Any], overview: Iterable[Table], res
     parts += [table.markdown() for table in overview]
     for result in measurements(results):
         parts.append(result.markdown().replace(f"]({result.name}_", f"](evaluation/{result.name}_"))
-    if attributions(results.values()):
-        parts.append("## Data\n\n" + "\n\n".join(attributions(results.values())) + "\n")
+    if about := [*(table.markdown() for table in left_out(run)), *attributions(results.values())]:
+        parts.append("## Data\n\n" + "\n\n".join(about) + "\n")
     if run.get("command"):
         parts.append(f"## Command\n\n    {run['command']}\n")
     return "\n".join(parts)
@@ -162,7 +183,7 @@ def _markdown(title: str, run: Mapping[str, Any], overview: Iterable[Table], res
 def _summary(title: str, run: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     content = {
         "title": title,
-        **{key: run.get(key) for key in ("variant", "weights", "parameters", "command", "date", "environment")},
+        **{key: run.get(key) for key in KEPT},
         "evaluations": {name: result.metrics for name, result in results.items()},
     }
     return json.dumps(content, indent=1) + "\n"

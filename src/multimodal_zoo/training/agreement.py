@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from multimodal_zoo.data.text_views import AugmentedText, PlainText
@@ -25,12 +26,14 @@ def check_agreement(objective: nn.Module, model: nn.Module, data: Any) -> None:
         data: the data module.
 
     Raises:
-        ValueError: missing views, views for an objective of plain pairs, a batch size that a part refuses, or a
-            tokenizer of another vocabulary than the text tower's; each with the configuration keys.
+        ValueError: missing views, views for an objective of plain pairs, a batch size that a part refuses, a tokenizer
+            of another vocabulary than the text tower's, or a teacher whose patches are not those of the view that it
+            gets; each with the configuration keys.
     """
     check_views(objective, data)
     check_batch_size(objective, data)
     check_vocabulary(model)
+    check_teacher_grid(objective, model)
 
 
 def check_views(objective: nn.Module, data: Any) -> None:
@@ -93,4 +96,27 @@ def check_vocabulary(model: nn.Module) -> None:
         raise ValueError(
             f"model.processor.texts.vocab_size is {ids}, the text tower has {rows} ids (model.text.vocab_size): choose "
             "tokenizer@model.processor.texts and model.text.vocab_size together"
+        )
+
+
+def check_teacher_grid(objective: nn.Module, model: nn.Module) -> None:
+    """A teacher that has a view of its own (EVE's) must cut it into the patches that the processor counts.
+
+    It is asked once, with an empty picture: other libraries' encoders do not say what they will give.
+
+    Raises:
+        ValueError: it has another grid.
+    """
+    images = getattr(getattr(model, "processor", None), "images", None)
+    teacher, size = getattr(objective, "teacher", None), getattr(images, "teacher_size", None)
+    if teacher is None or size is None:
+        return
+    wanted = (size // images.teacher_patch,) * 2
+    like = next(teacher.parameters())
+    found = tuple(teacher(torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype)).grid)
+    if found != wanted:
+        raise ValueError(
+            f"the teacher cuts {size} x {size} pixels into {found[0]}x{found[1]} patches, model.processor.images counts"
+            f" {wanted[0]}x{wanted[1]}: set teacher_size and teacher_patch there to the teacher's, or "
+            f"teacher.image_size to {wanted[0]} of the teacher's patches"
         )

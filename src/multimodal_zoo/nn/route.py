@@ -29,22 +29,22 @@ class Route:
 
     Attributes:
         vision: bool (batch, tokens), True at tokens of pictures.
-        text: long (n,), places of the others in the flat batch.
-        pictures: long (m,), places of those of pictures.
-        inverse: long (n + m,), where the token of each place went when text was put first.
+        order: long (batch * tokens,), places in the flat batch: those of text, then those of pictures.
+        inverse: long (batch * tokens,), where the token of each place stands in that order.
+        texts: number of text tokens.
     """
 
     vision: Tensor
-    text: Tensor
-    pictures: Tensor
+    order: Tensor
     inverse: Tensor
+    texts: int
 
     @staticmethod
     def of(vision: Tensor) -> Route:
-        """The route of flags (batch, tokens)."""
+        """The route of flags (batch, tokens); an accelerator is waited for once."""
         flat = vision.flatten()
-        text, pictures = (~flat).nonzero(as_tuple=True)[0], flat.nonzero(as_tuple=True)[0]
-        return Route(vision, text, pictures, torch.cat((text, pictures)).argsort())
+        order = flat.to(torch.uint8).argsort(stable=True)
+        return Route(vision, order, order.argsort(), len(flat) - int(flat.sum()))
 
     def at(self, places: Tensor | None) -> Route:
         """The route of the tokens at places (batch, n); None: of all."""
@@ -52,11 +52,10 @@ class Route:
 
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Text (n, ...) and picture tokens (m, ...) of tokens (batch, tokens, ...)."""
-        rows = _Permuted.apply(tokens.flatten(0, 1), torch.cat((self.text, self.pictures)), self.inverse)
-        return rows[: len(self.text)], rows[len(self.text) :]
+        rows = _Permuted.apply(tokens.flatten(0, 1), self.order, self.inverse)
+        return rows[: self.texts], rows[self.texts :]
 
     def merge(self, text: Tensor, pictures: Tensor) -> Tensor:
         """The way back: (batch, tokens, ...)."""
-        order = torch.cat((self.text, self.pictures))
-        rows = _Permuted.apply(torch.cat((text, pictures)), self.inverse, order)
+        rows = _Permuted.apply(torch.cat((text, pictures)), self.inverse, self.order)
         return rows.unflatten(0, self.vision.shape)

@@ -169,7 +169,7 @@ class EveWriter:
         """
         asked = self._asked(question)
         segments = [*_user(question), Text(text.strip(), role="assistant")]  # the template has a space of its own
-        whole = _listed(self.processor.sample(Document([*segments]), Random(0)).ids)
+        whole = _listed(self.processor.sample(Document([*segments]), Random(0), special=False).ids)
         if whole[: len(asked)] != asked:
             raise ValueError(f"the processor's template does not begin {text!r} with its own prompt of {question!r}")
         found = whole[len(asked) :]

@@ -7,11 +7,17 @@ from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark
 from multimodal_zoo.data import code_shards as code_shards
+from multimodal_zoo.data import conversation_layouts as conversation_layouts
+from multimodal_zoo.data import conversations as conversations
 from multimodal_zoo.data import deduplicated as deduplicated
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
 from multimodal_zoo.data import emu3_features as emu3_features
 from multimodal_zoo.data import emu3_processor as emu3_processor
+from multimodal_zoo.data import eve_area as eve_area
+from multimodal_zoo.data import eve_canvas as eve_canvas
+from multimodal_zoo.data import eve_data as eve_data
+from multimodal_zoo.data import eve_processor as eve_processor
 from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import folder_pictures as folder_pictures
@@ -21,6 +27,7 @@ from multimodal_zoo.data import masked_images as masked_images
 from multimodal_zoo.data import masking as masking
 from multimodal_zoo.data import media as media
 from multimodal_zoo.data import mixture as mixture
+from multimodal_zoo.data import modality_order as modality_order
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
 from multimodal_zoo.data import picture_chain as picture_chain

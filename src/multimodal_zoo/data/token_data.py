@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.token_collate import SampleCollate, TokenCollate
-from multimodal_zoo.data.token_loader import Assembly, PackedRows, PaddedRows
+from multimodal_zoo.data.token_loader import TOKENS, Assembly, PackedRows, PaddedRows, SampleKind
 from multimodal_zoo.data.token_sequences import Layout, TokenWeights
 from multimodal_zoo.registry import DATASETS
 
 if TYPE_CHECKING:
     from multimodal_zoo.data.token_datamodule import TokenData
+
+AnyLayout = TypeVar("AnyLayout")
 
 
 @DATASETS.register_module(name="padded_batches")
@@ -31,9 +33,9 @@ class PaddedBatches:
     def __init__(self, context_length: int, too_long: str = "skip") -> None:
         self.context_length, self.too_long = context_length, too_long
 
-    def assembly(self, rows: int, pad_id: int) -> Assembly:
-        """How samples become a batch of `rows` rows."""
-        return PaddedRows(rows, pad_id)
+    def assembly(self, rows: int, pad_id: int, kind: SampleKind = TOKENS) -> Assembly:
+        """How samples of a kind become a batch of `rows` rows."""
+        return PaddedRows(rows, pad_id, kind)
 
 
 @DATASETS.register_module(name="packed_batches")
@@ -55,13 +57,18 @@ class PackedBatches:
         self.context_length, self.too_long = context_length, too_long
         self.batches_per_epoch: int | None = batches_per_epoch
 
-    def assembly(self, rows: int, pad_id: int) -> Assembly:
-        """How samples become a batch of `rows` rows."""
-        return PackedRows(rows, self.context_length, pad_id)
+    def assembly(self, rows: int, pad_id: int, kind: SampleKind = TOKENS) -> Assembly:
+        """How samples of a kind become a batch of `rows` rows."""
+        return PackedRows(rows, self.context_length, pad_id, kind)
 
 
-def _layouts(layout: Layout | Mapping[str, Layout], train: Any, validation: Any) -> dict[str, Layout]:
+def source_layouts(layout: AnyLayout | Mapping[str, AnyLayout], train: Any, validation: Any) -> dict[str, AnyLayout]:
     """The layout of each source of a mixture (or under "train"), and of the validation documents.
+
+    Args:
+        layout: one for all, or one for each by name.
+        train: reader of training documents, or a mixture of several.
+        validation: reader of validation documents, or None.
 
     Raises:
         ValueError: layouts by name that do not fit the sources' names.
@@ -117,7 +124,7 @@ def token_data(
 
     if batch_size < 1:
         raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
-    layouts = _layouts(layout, train, validation)
+    layouts = source_layouts(layout, train, validation)
     rest = (weights, batching.context_length, batching.too_long)
     samples = {name: SampleCollate(processor, one, *rest) for name, one in layouts.items() if name != "validation"}
     assembled = None

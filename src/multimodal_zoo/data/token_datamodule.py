@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import distributed
 
+from multimodal_zoo.data.collate import Collate
 from multimodal_zoo.data.datamodule import ImageTextData
 from multimodal_zoo.data.loaders import PlannedLoader
 from multimodal_zoo.data.mixture import SourceMixture
@@ -14,7 +15,6 @@ from multimodal_zoo.data.mixture_loader import SOURCE, MixtureLoader, PlannedSou
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.randomness import derive
 from multimodal_zoo.data.stream_loader import StreamLoader
-from multimodal_zoo.data.token_collate import SampleCollate, TokenCollate
 from multimodal_zoo.data.token_loader import AssembledLoader, Assembly, MixedSource
 
 
@@ -27,7 +27,7 @@ class Assembled(NamedTuple):
         length: batches in an epoch; None takes the mixture's samples.
     """
 
-    samples: Mapping[str, SampleCollate]
+    samples: Mapping[str, Collate]
     assembly: Assembly
     length: int | None
 
@@ -51,8 +51,8 @@ class TokenData(ImageTextData):
         self,
         train: Any,
         validation: Any,
-        collate: TokenCollate,
-        plain: TokenCollate,
+        collate: Collate,
+        plain: Collate,
         order: Order,
         batch_size: int,
         workers: int,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
-
-from torch import Tensor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.mixture_loader import Source
 from multimodal_zoo.data.position import Position
-from multimodal_zoo.data.token_batches import fit, padded_batch, rows_batch
+from multimodal_zoo.data.token_batches import fit, rows_batch
 from multimodal_zoo.data.token_sequences import TokenSample
 from multimodal_zoo.objectives.batch import TokenBatch
 
@@ -19,13 +17,19 @@ AHEAD = 4
 
 
 class Assembly(Protocol):
-    """How waiting samples become a batch."""
+    """How waiting samples become a batch.
 
-    def ready(self, waiting: list[TokenSample]) -> bool:
+    Attributes:
+        kind: what the samples are.
+    """
+
+    kind: SampleKind
+
+    def ready(self, waiting: list[Any]) -> bool:
         """Whether they are enough."""
         ...
 
-    def batch(self, waiting: list[TokenSample], old: int) -> tuple[TokenBatch, list[TokenSample]]:
+    def batch(self, waiting: list[Any], old: int) -> tuple[TokenBatch, list[Any]]:
         """A batch of them, and those that wait on.
 
         Args:
@@ -35,24 +39,42 @@ class Assembly(Protocol):
         ...
 
 
+class SampleKind(NamedTuple):
+    """A kind of sample: `TokenSample` and its like, with `ids`, `weights`, `key` and `stored`.
+
+    Attributes:
+        batch: rows of samples, one behind the other in each, and what stands at padding, to a batch.
+        restored: the inverse of `stored`.
+    """
+
+    batch: Callable[[Sequence[Sequence[Any]], int], TokenBatch]
+    restored: Callable[[dict[str, Any]], Any]
+
+
+#: Samples of ids alone.
+TOKENS = SampleKind(rows_batch, lambda stored: TokenSample(**stored))
+
+
 class PaddedRows:
     """One sample in each row.
 
     Args:
         rows: samples in a batch.
         pad_id: stands at padding.
+        kind: what the samples are.
     """
 
-    def __init__(self, rows: int, pad_id: int) -> None:
-        self.rows, self.pad_id = rows, pad_id
+    def __init__(self, rows: int, pad_id: int, kind: SampleKind = TOKENS) -> None:
+        self.rows, self.pad_id, self.kind = rows, pad_id, kind
 
-    def ready(self, waiting: list[TokenSample]) -> bool:
+    def ready(self, waiting: list[Any]) -> bool:
         """See `Assembly`."""
         return len(waiting) >= self.rows
 
-    def batch(self, waiting: list[TokenSample], old: int) -> tuple[TokenBatch, list[TokenSample]]:
+    def batch(self, waiting: list[Any], old: int) -> tuple[TokenBatch, list[Any]]:
         """See `Assembly`."""
-        return padded_batch(waiting[: self.rows], self.pad_id), waiting[self.rows :]
+        rows = [[sample] for sample in waiting[: self.rows]]
+        return self.kind.batch(rows, self.pad_id), waiting[self.rows :]
 
 
 class PackedRows:
@@ -65,20 +87,21 @@ class PackedRows:
         rows: rows of a batch.
         room: most tokens in a row.
         pad_id: stands at padding.
+        kind: what the samples are.
     """
 
-    def __init__(self, rows: int, room: int, pad_id: int) -> None:
-        self.rows, self.room, self.pad_id = rows, room, pad_id
+    def __init__(self, rows: int, room: int, pad_id: int, kind: SampleKind = TOKENS) -> None:
+        self.rows, self.room, self.pad_id, self.kind = rows, room, pad_id, kind
 
-    def ready(self, waiting: list[TokenSample]) -> bool:
+    def ready(self, waiting: list[Any]) -> bool:
         """See `Assembly`."""
         return sum(len(sample.ids) for sample in waiting) >= (self.rows + AHEAD) * self.room
 
-    def batch(self, waiting: list[TokenSample], old: int) -> tuple[TokenBatch, list[TokenSample]]:
+    def batch(self, waiting: list[Any], old: int) -> tuple[TokenBatch, list[Any]]:
         """See `Assembly`."""
         placed, over = fit([len(sample.ids) for sample in waiting], min(old, 1), self.rows, self.room)
         rows = [[waiting[i] for i in row] for row in placed]
-        return rows_batch(rows, self.pad_id), [waiting[i] for i in over]
+        return self.kind.batch(rows, self.pad_id), [waiting[i] for i in over]
 
 
 class MixedSource:
@@ -111,10 +134,6 @@ class MixedSource:
             drawn = {**state["drawn"], name: state["drawn"][name] + 1}
             state = {"drawn": drawn, "places": {**state["places"], name: place}}
             yield samples, state
-
-
-def _stored(sample: TokenSample) -> dict[str, Tensor | str]:
-    return sample._asdict()
 
 
 class AssembledLoader:
@@ -178,7 +197,7 @@ class AssembledLoader:
 
     def _assembled(self, state: dict[str, Any] | None) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
         place, stored = (state["source"], state["waiting"]) if state else (None, [])
-        waiting = [TokenSample(**one) for one in stored]
+        waiting = [self.assembly.kind.restored(one) for one in stored]
         source: Iterator[tuple[Any, Any]] = self.source.batches(place)
         old = len(waiting)
         while True:
@@ -187,7 +206,7 @@ class AssembledLoader:
                 waiting += samples
             batch, waiting = self.assembly.batch(waiting, old)
             old = len(waiting)
-            yield batch, {"source": place, "waiting": [_stored(sample) for sample in waiting]}
+            yield batch, {"source": place, "waiting": [sample.stored() for sample in waiting]}
 
     def close(self) -> None:
         """Stop the worker processes; the next iteration starts again at the position."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class TokenSample(NamedTuple):
     ids: Tensor
     weights: Tensor
     key: str
+
+    def stored(self) -> dict[str, Any]:
+        """The sample as plain values, for a checkpoint."""
+        return self._asdict()
 
 
 class Layout(Protocol):

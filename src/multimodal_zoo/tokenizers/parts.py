@@ -8,5 +8,8 @@ from multimodal_zoo.tokenizers import emu3_vision as emu3_vision
 from multimodal_zoo.tokenizers import emu3_vision_decoder as emu3_vision_decoder
 from multimodal_zoo.tokenizers import emu3_vision_encoder as emu3_vision_encoder
 from multimodal_zoo.tokenizers import gguf_tokenizer as gguf_tokenizer
+from multimodal_zoo.tokenizers import json_tokenizer as json_tokenizer
+from multimodal_zoo.tokenizers import llama_tokenizer as llama_tokenizer
 from multimodal_zoo.tokenizers import quantizers as quantizers
+from multimodal_zoo.tokenizers import qwen2_tokenizer as qwen2_tokenizer
 from multimodal_zoo.tokenizers import vocabularies as vocabularies

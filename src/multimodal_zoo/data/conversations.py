@@ -1,0 +1,207 @@
+"""Conversations about pictures in LLaVA's form of training file: a list of records, or a list of records' names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from multimodal_zoo.data.conversation_templates import MARKER
+from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.pictures import open_picture
+from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.registry import DATASETS
+
+#: Words for who speaks -> the role.
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
+    """Role and words of each turn of a record; an answer at the beginning, which nothing asked for, is left out.
+
+    Raises:
+        UnusableError: no conversation, or a speaker that is none.
+    """
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise UnusableError("broken record", f"{key} (conversations must be a list of turns)")
+    found = []
+    for turn in turns:
+        role, words = SPEAKERS.get(str(turn.get("from"))), turn.get("value")
+        if role is None or not isinstance(words, str):
+            raise UnusableError("broken record", f"{key} (a turn is from {turn.get('from')!r})")
+        found.append((role, words))
+    if found and found[0][0] == "assistant":
+        found = found[1:]
+    if not found:
+        raise UnusableError("broken record", f"{key} (no turn)")
+    return found
+
+
+def segments_of(turns: list[tuple[str, str]], pictures: list[Image], key: str) -> list[Segment]:
+    """Texts, and pictures in the places of their markers.
+
+    Raises:
+        UnusableError: another number of pictures than of places, with both.
+    """
+    places = sum(words.count(MARKER) for _, words in turns)
+    if places != len(pictures):
+        raise UnusableError("pictures and places differ", f"{key} ({len(pictures)} pictures, {places} x {MARKER})")
+    waiting, found = iter(pictures), []
+    for role, words in turns:
+        for number, part in enumerate(words.split(MARKER)):
+            if number:
+                found.append(next(waiting))
+            if part or MARKER not in words:
+                found.append(Text(part, role))  # type: ignore[arg-type]
+    return found  # type: ignore[return-value]
+
+
+@DATASETS.register_module(name="conversation_list")
+class ConversationList:
+    """Records `{"conversations": [{"from", "value"}, ...], "image": path or list of paths}` of a JSON file.
+
+    The file is a list of records, or a list of strings each of which names the file of a record in a second folder, or
+    lines of records (`.jsonl`). `<image>` in a turn is the place of a picture.
+
+    Args:
+        table: the file.
+        folder: what stands before each picture's path.
+        records: the second folder, where the file is a list of names; None where it holds the records.
+        suffix: what is put behind each name: `.json` for lists of EVE v1, nothing for those of v2.
+        lengths: a JSON list with the words of each record, negative without a picture, for `modality_length_order`;
+            None counts them when they are asked for.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a file that is no such list, an empty one, or lengths of another number.
+    """
+
+    def __init__(
+        self, table: str, folder: str, records: str | None = None, suffix: str = "", lengths: str | None = None
+    ) -> None:
+        self.folder = _folder(folder, "folder")
+        self.records = None if records is None else _folder(records, "records")
+        self.suffix, self.table = suffix, Path(table).expanduser()
+        self.rows = _listed(self.table, "table")
+        self.skips = Skips()
+        self._lengths = None if lengths is None else _listed(Path(lengths).expanduser(), "lengths")
+        if self._lengths is not None and len(self._lengths) != len(self.rows):
+            raise ValueError(
+                f"data.train.lengths has {len(self._lengths)} numbers, data.train.table {len(self.rows)} records"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, index: int) -> str:
+        """The name of a record: its `id` or its file, and the place in the list."""
+        row = self.rows[index]
+        name = row if isinstance(row, str) else row.get("id") if isinstance(row, dict) else None
+        return f"{self.table.name}, entry {index + 1}" + ("" if name is None else f" ({name})")
+
+    def record(self, index: int) -> dict[str, Any]:
+        """One record.
+
+        Raises:
+            UnusableError: it is none, or its file cannot be read.
+        """
+        row = self.rows[index]
+        if isinstance(row, str) and self.records is not None:
+            row = self._file(row, index)
+        if not isinstance(row, dict):
+            what = " (a name: data.train.records must be a folder)" if isinstance(row, str) else ""
+            raise UnusableError("broken record", f"{self.key(index)}{what}")
+        return row
+
+    def _file(self, name: str, index: int) -> Any:
+        assert self.records is not None
+        path = (self.records / f"{name}{self.suffix}").resolve()
+        if not path.is_relative_to(self.records):
+            raise UnusableError("path outside the folder", self.key(index))
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UnusableError("missing record", f"{self.key(index)}: {path.name}") from error
+        except (OSError, ValueError) as error:
+            raise UnusableError("broken record", f"{self.key(index)}: {path.name}") from error
+
+    def _pictures(self, record: dict[str, Any], key: str) -> list[Image]:
+        given = record.get("image")
+        names = [] if given is None else given if isinstance(given, list) else [given]
+        found = []
+        for name in names:
+            if not isinstance(name, str) or not name.strip("/"):
+                raise UnusableError("broken record", f"{key} (image is {name!r})")
+            path = (self.folder / name.lstrip("/")).resolve()
+            if not path.is_relative_to(self.folder):
+                raise UnusableError("path outside the folder", f"{key}: {name}")
+            found.append(Image(open_picture(path, key=f"{key}: {name}")))
+        return found
+
+    def __getitem__(self, index: int) -> Document:
+        """One conversation; pictures are read as far as their headers.
+
+        Raises:
+            IndexError: no such record.
+            UnusableError: a broken record, a picture that is missing, broken or outside the folder, or another number
+                of pictures than of places.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"conversation_list has {len(self)} records, no number {index}")
+        index %= len(self)
+        record, key = self.record(index), self.key(index)
+        turns = turns_of_record(record, key)
+        return Document(segments_of(turns, self._pictures(record, key), key), {"key": key})
+
+    def __iter__(self) -> Iterator[Document]:
+        return usable(self)
+
+    @cached_property
+    def modality_lengths(self) -> list[int]:
+        """Words of all turns of each record, negative without a picture; 1 of a record that cannot be read."""
+        if self._lengths is not None:
+            return [int(length) for length in self._lengths]
+        return [self._length(index) for index in range(len(self))]
+
+    def _length(self, index: int) -> int:
+        try:
+            record = self.record(index)
+            turns = record.get("conversations") or []
+            words = sum(len(str(turn.get("value", "")).split()) for turn in turns if isinstance(turn, dict))
+        except UnusableError:
+            return 1
+        return max(1, words) if record.get("image") else -max(1, words)
+
+
+def _folder(path: str, key: str) -> Path:
+    found = Path(path).expanduser().resolve()
+    if not found.is_dir():
+        raise FileNotFoundError(f"data.train.{key}: no folder {path!r}")
+    return found
+
+
+def _listed(path: Path, key: str) -> list[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"data.train.{key}: no file {str(path)!r}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        rows = _lines(text) if path.suffix == ".jsonl" else json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"data.train.{key}: {str(path)!r} is no JSON: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"data.train.{key}: {str(path)!r} must hold a list with at least one entry")
+    return rows
+
+
+def _lines(text: str) -> list[Any]:
+    return [_line(line) for line in text.splitlines() if line.strip()]
+
+
+def _line(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # a broken record, found out when it is asked for

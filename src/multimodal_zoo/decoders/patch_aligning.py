@@ -36,8 +36,8 @@ class PatchAligning(nn.Module):
 
     def __init__(self, width: int, teacher_width: int, depth: int, every: int = 4, heads: int = 8) -> None:
         super().__init__()
-        self.taps = list(range(depth, -1, -every))
-        if every < 1 or len(self.taps) < 2 or teacher_width % heads:
+        self.taps = list(range(depth, -1, -every)) if every > 0 else []
+        if len(self.taps) < 2 or teacher_width % heads:
             raise ValueError(
                 f"model.aligner: depth {depth} with every={every} must leave two layers or more, and teacher_width "
                 f"{teacher_width} must be a multiple of heads {heads}"

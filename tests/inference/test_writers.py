@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 import multimodal_zoo as zoo
-from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.documents import Document, Image, Text
+from multimodal_zoo.data.eve_processor import EveProcessor
 from multimodal_zoo.evaluation.captioning import Captioning
 from multimodal_zoo.evaluation.likelihood import continuation_scores, likelihoods
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.writers import EveWriter, writer_of
-from multimodal_zoo.nn.patch_cells import cut, joined
 from multimodal_zoo.registry import build
 
-WIDTH, BOS, EOS, PAD = 32, 1, 2, 0
+WIDTH, LETTERS = 32, 280
+PROMPT = ["a cat a dog the dogs which what why is it picture asked answer"] * 3
 ATTENTION = {
     "type": "self_attention", "width": WIDTH,
     "qkv": {"type": "separate_qkv", "width": WIDTH, "heads": 4, "head_dim": 8, "kv_heads": 2, "biased": []},
@@ -37,37 +37,12 @@ EMBEDDINGS = {
 }
 
 
-class Letters:
-    """A processor of letters, in the manner of `eve_processor`: pictures in front, `U:` and `A:` before turns."""
-
-    ids = SimpleNamespace(bos=BOS, eos=EOS, pad=PAD)
-
-    def prompt(self, document: Document, special: bool = True) -> Any:
-        """Up to where the answer begins."""
-        return self._row(document.segments, "A:")
-
-    def sample(self, document: Document, random: Random) -> Any:
-        """With its answer and the end."""
-        return self._row(document.segments, "")
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Letters."""
-        return "".join(chr(96 + number) for number in ids if number > EOS)
-
-    def _row(self, segments: Sequence[Segment], closing: str) -> Any:
-        cells = [
-            cut(torch.from_numpy(one.image).permute(2, 0, 1) / 255, 2, 2) for one in segments if isinstance(one, Image)
-        ]
-        seen = sum(sum(one.tokens) for one in cells)
-        row = [BOS, *[PAD] * seen]
-        for one in segments:
-            if isinstance(one, Text):
-                words = f"A:{one.text}" if one.role == "assistant" else f"U:{one.text}"
-                row += [3 + ord(letter) % 60 for letter in words] + ([EOS] if one.role == "assistant" else [])
-        row += [3 + ord(letter) % 60 for letter in closing]
-        vision = torch.zeros(len(row), dtype=torch.bool)
-        vision[1 : 1 + seen] = True
-        return SimpleNamespace(ids=torch.tensor(row), vision=vision, cells=joined(cells) if cells else None)
+CELLS = {"patch": 2, "window": 2, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+RULES = {
+    "v1": {"type": "eve_image_transform", "image_size": 24, "teacher_size": 12, "teacher_patch": 2, **CELLS},
+    "v2": {"type": "eve_area_transform", "max_size": 12, "inference_rule": "training", **CELLS},
+}
+WORDS = {"type": "trained_vocabulary", "size": LETTERS, "texts": PROMPT}
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
@@ -75,7 +50,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(1)
     block = {"type": "decoupled_block", "block": BLOCK} if request.param == "v2" else BLOCK
     decoder = {
-        "type": "causal_decoder", "width": WIDTH, "vocab_size": 64, "max_positions": 200, "pad_id": PAD,
+        "type": "causal_decoder", "width": WIDTH, "vocab_size": LETTERS + 22, "max_positions": 400, "pad_id": LETTERS,
         "rotary": {"type": "rotary_1d", "head_dim": 8, "base": 1e4},
         "blocks": {"type": "transformer", "depth": 2, "block": block, "init": {"type": "normal_init", "std": 0.2}},
         "norm": {"type": "rms_norm", "width": WIDTH, "eps": 1e-5}, "tied": False, "std": 0.3,
@@ -86,7 +61,10 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
         for name, parameter in made.named_parameters():
             if ".vision." in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)  # else both branches begin alike
-    made.processor = Letters()
+    texts = {"type": "qwen2_tokenizer", "vocabulary": WORDS}
+    made.processor = build(
+        {"type": "eve_processor", "images": RULES[request.param], "tokenizer": texts, "template": "qwen2"}
+    )
     return made.eval()
 
 
@@ -113,7 +91,7 @@ def whole(model: nn.Module, sample: Any, drawn: Sequence[int]) -> Tensor:
 def by_hand(model: nn.Module, document: Document, steps: int) -> str:
     drawn: list[int] = []
     sample = model.processor.prompt(document)
-    while len(drawn) < steps and (not drawn or drawn[-1] != EOS):
+    while len(drawn) < steps and (not drawn or drawn[-1] != model.processor.ids.eos):
         drawn.append(int(whole(model, sample, drawn)[-1].argmax()))
     return model.processor.decode(drawn).strip()
 
@@ -136,8 +114,8 @@ def test_sampled_answers_have_seeds_of_their_own(model: nn.Module) -> None:
 def test_answers_are_as_long_as_positions_allow(model: nn.Module) -> None:
     told: list[int] = []
     answer(model, QUESTIONS[0], on_token=lambda progress: told.append(progress.limit))
-    assert told[0] == 200 - len(model.processor.prompt(QUESTIONS[0]).ids) + 1
-    with pytest.raises(ValueError, match=r"decoder\.max_positions is 200"):
+    assert told[0] == 400 - len(model.processor.prompt(QUESTIONS[0]).ids) + 1
+    with pytest.raises(ValueError, match=r"decoder\.max_positions is 400"):
         answer(model, QUESTIONS[0], max_new_tokens=400)
 
 
@@ -145,7 +123,7 @@ def test_likelihoods_behind_pictures(model: nn.Module) -> None:
     writer = writer_of(model, "a test")
     ends = [writer.continuation("which", text, end=True) for text in ("a", "dogs", "a ")]
     assert ends[0] == ends[2]
-    assert ends[1][-1] == EOS
+    assert ends[1][-1] == model.processor.ids.eos
     assert writer.continuation("which", "dogs", end=False) == ends[1][:-1]
     prompt = writer.prompts(QUESTIONS[1:2], False, torch.device("cpu"))
     found = continuation_scores(model.decoder, prompt, ends)
@@ -192,3 +170,27 @@ def test_one_table_says_who_writes(model: nn.Module) -> None:
     bare.processor = None
     with pytest.raises(TypeError, match=r"model\.processor with a tokenizer"):
         writer_of(bare, "a test")
+
+
+@pytest.mark.parametrize("template", ["plain", "plain_stripped", "qwen2"])
+def test_naming_without_a_question(model: nn.Module, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"images": model.processor.transform, "tokenizer": model.processor.tokenizer}
+    processor = EveProcessor(**node, template=template)
+    monkeypatch.setattr(model, "processor", processor)
+    writer = writer_of(model, "a test")
+    names, shown = ["a cat", "which dog"], picture(5, 6, 9)
+    found = continuation_scores(
+        model.decoder,
+        writer.prompts([Document([shown])], False, torch.device("cpu")),
+        [writer.continuation("", name, end=True) for name in names],
+    )
+    for name, score in zip(names, found, strict=True):  # as in training
+        sample = processor.sample(Document([shown, Text(name, role="assistant")]), Random(0))
+        learnt = (sample.weights > 0).nonzero()[:, 0]
+        with torch.no_grad():
+            states = model(sample.ids[None], vision=sample.vision[None], pictures=sample.cells)
+        logits = model.decoder.head(states)[0].log_softmax(-1)[learnt - 1]
+        torch.testing.assert_close(score, logits.gather(1, sample.ids[learnt][:, None]).sum(), atol=1e-3, rtol=1e-4)
+    documents = [Document([picture(n, 8, 8), Text(names[n % 2])], {"key": str(n)}) for n in range(4)]
+    result = Captioning(documents, max_new_tokens=3, examples=0, choices=(2,))(model, processor, torch.device("cpu"))
+    assert 0 <= result.metrics["choice_of_2"] <= 1

@@ -84,18 +84,58 @@ def test_frozen_parts_get_no_gradient(wanted: int) -> None:
     assert_close(torch.autograd.grad(token_losses(*frozen, target, 24).losses.sum(), leaves[wanted]), expected)
 
 
+@pytest.mark.parametrize("held", [1, 20, 35, 1000])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("tile_rows", [2, 8192])
+def test_a_frozen_matrix_leaves_nothing_to_the_backward_pass(
+    monkeypatch: pytest.MonkeyPatch, held: int, with_bias: bool, tile_rows: int
+) -> None:
+    monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
+    hidden, weight, bias, target = head(7)
+    frozen = (weight.detach() * 30, bias.detach() if with_bias else None)
+    factors = torch.randn(7, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(
+        (factors * F.cross_entropy(F.linear(hidden, *frozen), target, reduction="none")).sum(), hidden
+    )
+    losses = token_losses(hidden, *frozen, target, held, kept=10**6).losses
+    products, real = [], module.add_product
+    monkeypatch.setattr(module, "add_product", lambda *given, **named: products.append(1) or real(*given, **named))
+    for _ in range(2):  # a graph that is kept gives the same again
+        assert_close(torch.autograd.grad((factors * losses).sum(), hidden, retain_graph=True)[0], expected)
+    assert not products
+    with torch.no_grad():
+        assert_close(token_losses(hidden, *frozen, target, held).losses, losses)
+    assert not products
+
+
+def test_gradcheck_of_a_frozen_matrix() -> None:
+    hidden, weight, bias, target = head(5)
+    frozen = (weight.detach(), bias.detach())
+    assert torch.autograd.gradcheck(lambda x: token_losses(x, *frozen, target, held=12).losses, hidden)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_products_are_summed_in_float32(dtype: torch.dtype) -> None:
     *leaves, target = head(6, torch.float32)
     halves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
     ours = token_losses(*halves, target, 24).losses
-    expected = F.cross_entropy(F.linear(*halves).float(), target, reduction="none")
+    expected = plain_losses(halves, target)
     assert ours.dtype == torch.float32
     assert_close(ours, expected, atol=0.02, rtol=0.02)
     found = (torch.autograd.grad(losses.sum(), halves) for losses in (ours, expected))
     for mine, theirs in zip(*found, strict=True):
         assert mine.dtype == dtype
         assert_close(mine, theirs, atol=0.1, rtol=0.05)
+    alone = token_losses(halves[0], *(half.detach() for half in halves[1:]), target, 24).losses
+    (mine,), (theirs,) = (
+        torch.autograd.grad(losses.sum(), halves[:1]) for losses in (alone, plain_losses(halves, target))
+    )
+    assert mine.dtype == dtype
+    assert_close(mine, theirs, atol=0.1, rtol=0.05)
+
+
+def plain_losses(halves: list[Tensor], target: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(*halves).float(), target, reduction="none")
 
 
 def test_autocast_multiplies_in_its_own_type() -> None:

@@ -2,7 +2,8 @@
 
 Forward passes over the classes tile by tile and keeps a running log-sum-exp of each row. Backward computes each tile of
 logits again and turns it into its gradient in place. A tile spans many rows and few classes, so that both passes read
-the matrix once for all rows and write each line of its gradient once.
+the matrix once for all rows and write each line of its gradient once. A matrix that is frozen asks for no gradient, so
+forward gathers that of the rows on its way and backward computes nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def token_losses(
         raise ValueError(f"kept is {kept}; it must not be negative (configuration key: kept_logits)")
     device = hidden.device.type
     room = kept if torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and weight.grad is None else 0
-    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight), room)
+    frozen = not any(part is not None and part.requires_grad for part in (weight, bias))
+    early = frozen and torch.is_grad_enabled() and hidden.requires_grad
+    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight), room, early)
     with torch.autocast(device, enabled=False):
         return TokenLosses(*_TokenLosses.apply(hidden, weight, bias, target, tiles))
 
@@ -90,10 +93,10 @@ def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 
 class _Tiles:
-    """The logits of some rows over some classes at a time."""
+    """The logits of some rows over some classes at a time; `early`: whether forward makes the rows' gradient."""
 
-    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype, room: int) -> None:
-        self.rows, self.classes, self.dtype, self.room = rows, classes, dtype, room
+    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype, room: int, early: bool) -> None:
+        self.rows, self.classes, self.dtype, self.room, self.early = rows, classes, dtype, room, early
         self.high = max(1, min(rows, TILE_ROWS, held))
         self.wide = max(1, min(classes, held // self.high))
         self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -109,13 +112,14 @@ class _Tiles:
         for start in range(0, self.classes, self.wide):
             yield slice(start, min(start + self.wide, self.classes))
 
-    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Class range and logits of `states`; the next tile overwrites them, unless they are kept."""
+    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Class range, lines of the matrix, logits of `states`; the next tile overwrites them, unless they are kept."""
         buffer: Tensor | None = None
         for classes in self.class_ranges():
             if buffer is None or self.taken:
                 buffer, self.taken = states.new_empty(len(states) * self.wide), False
-            yield classes, self._product(states, weight[classes].to(self.dtype), bias, classes, buffer)
+            lines = weight[classes].to(self.dtype)
+            yield classes, lines, self._product(states, lines, bias, classes, buffer)
 
     def keep(self, rows: slice, classes: slice, powers: Tensor, highest: Tensor) -> None:
         """Keep `exp(logits - highest)` of a tile if there is room."""
@@ -155,22 +159,28 @@ class _TokenLosses(torch.autograd.Function):
         precise = torch.promote_types(tiles.dtype, torch.float32)
         sums, own = (hidden.new_empty(len(hidden), dtype=precise) for _ in range(2))
         hits = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
+        pulls = torch.zeros_like(hidden, dtype=precise) if tiles.early else None
         for rows in tiles.row_ranges():
             wanted = target[rows]
             highest = torch.full_like(sums[rows], float("-inf"))
             total = torch.zeros_like(highest)
-            for classes, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
+            for classes, lines, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
                 inside, place = _inside(wanted, classes)
                 here = logits.gather(1, place[:, None]).squeeze(1)
                 own[rows] = torch.where(inside, here, own[rows])
                 higher = torch.maximum(highest, logits.amax(1))
                 powers = logits.sub_(higher[:, None]).exp_()
-                total = total * (highest - higher).exp_() + powers.sum(1)
+                shrink = (highest - higher).exp_()
+                total = total * shrink + powers.sum(1)
                 highest = higher
+                if pulls is not None:
+                    add_product(pulls[rows].mul_(shrink[:, None]), powers.to(tiles.dtype), lines)
                 tiles.keep(rows, classes, powers, higher)
+            if pulls is not None:
+                pulls[rows].div_(total[:, None]).sub_(weight[wanted])
             sums[rows] = total.log_().add_(highest)
             hits[rows] = own[rows] >= highest
-        ctx.save_for_backward(hidden, weight, bias, target, sums)
+        ctx.save_for_backward(*((hidden, weight, bias, target, sums) if pulls is None else (pulls.to(hidden.dtype),)))
         ctx.tiles = tiles
         ctx.mark_non_differentiable(hits)
         return sums - own, hits
@@ -179,8 +189,11 @@ class _TokenLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of those of hidden states, weight and bias that ask for one."""
-        hidden, weight, bias, target, sums = ctx.saved_tensors
         wanted, tiles = ctx.needs_input_grad, ctx.tiles
+        if tiles.early:
+            (pulls,) = ctx.saved_tensors
+            return (pulls * upstream[:, None]).to(pulls.dtype), None, None, None, None
+        hidden, weight, bias, target, sums = ctx.saved_tensors
         by_row = torch.zeros_like(hidden) if wanted[0] else None
         by_bias = torch.zeros_like(bias) if wanted[2] else None
         standing = standing_gradient(ctx, 1) if wanted[1] else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal_zoo.gguf_header import PACKAGE, packaged, read_header, without_tensors
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.vocabularies import SPLIT
+from multimodal_zoo.tokenizers.words import check_ids, listed, split_special
 
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
@@ -49,6 +49,9 @@ class GgufTokenizer:
 
     def __init__(self, path: str, sha256: str | None = None) -> None:
         self.path, self.sha256 = path, sha256
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "sha256": self.sha256}  # another process reads the file anew
 
     def file(self) -> Path:
         """Where the file is.
@@ -113,12 +116,6 @@ class GgufTokenizer:
         return self._special.get(word)
 
     @cached_property
-    def _marks(self) -> re.Pattern[str]:
-        """Cuts texts at the strings of special tokens, which stay."""
-        longest = sorted(self._special, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest)) or '(?!)'})")
-
-    @cached_property
     def _pairs(self) -> Tokenizer:
         from tokenizers.decoders import ByteLevel
         from tokenizers.models import BPE
@@ -133,25 +130,8 @@ class GgufTokenizer:
         if self._fact("pre") == "qwen2":
             pairs.normalizer = NFC()
         pairs.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in self._special])
-        pairs.encode_special_tokens = True  # `split` finds them
+        pairs.encode_special_tokens = True  # `split_special` finds them
         return pairs
-
-    def split(self, text: str) -> list[str | int]:
-        """A text in pieces: ordinary text, and the ids of special tokens whose strings it holds."""
-        pieces: list[str | int] = []
-        for piece in self._marks.split(text):
-            number = self._special.get(piece)
-            pieces += [number] if number is not None else [piece] if piece else []
-        return pieces
-
-    def words(self, text: str, after_special: bool = False) -> list[int]:
-        """The ids of ordinary text, in which strings of special tokens mean nothing.
-
-        Args:
-            text: any string.
-            after_special: whether a special token stands before it; no matter here.
-        """
-        return list(self._pairs.encode(text, add_special_tokens=False).ids)
 
     def encode(self, texts: Iterable[str], special: bool = True) -> list[list[int]]:
         """Ragged rows of ids.
@@ -164,14 +144,12 @@ class GgufTokenizer:
         Raises:
             TypeError: one string in place of several.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"texts: expected a list of strings, got one: write [{texts[:40]!r}]")
-        return [self._row(self.split(text) if special else [text]) for text in texts]
+        return [self._row(text, special) for text in listed(texts)]
 
-    def _row(self, pieces: Iterable[str | int]) -> list[int]:
+    def _row(self, text: str, special: bool) -> list[int]:
         row: list[int] = []
-        for piece in pieces:
-            row += [piece] if isinstance(piece, int) else self.words(piece)
+        for piece in split_special(text, self._special) if special else [text]:
+            row += [piece] if isinstance(piece, int) else self._pairs.encode(piece, add_special_tokens=False).ids
         return row
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -184,9 +162,7 @@ class GgufTokenizer:
         Raises:
             ValueError: an id outside of the vocabulary.
         """
-        row = [int(number) for number in ids]
-        if outside := [number for number in row if not 0 <= number < self.vocab_size]:
-            raise ValueError(f"id {outside[0]}: the vocabulary has {self.vocab_size} ids, 0 to {self.vocab_size - 1}")
+        row = check_ids(ids, self.vocab_size)
         return str(self._pairs.decode(row, skip_special_tokens=skip_special))
 
     def chat(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> str:

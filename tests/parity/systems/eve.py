@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.run import System
-from systems.eve_parts import aligning, embedding, evaluation, groups, layers, models, sequences
+from systems.eve_parts import aligning, embedding, evaluation, groups, images, layers, models, prompts, sequences
 
-PARTS = (aligning, embedding, evaluation, groups, layers, models, sequences)
+PARTS = (aligning, embedding, evaluation, groups, images, layers, models, prompts, sequences)
 SYSTEM = System(
     "eve",
     fields={name: check for part in PARTS for name, check in part.FIELDS.items()},

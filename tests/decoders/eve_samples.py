@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
 from multimodal_zoo.decoders.eve import Eve
+from multimodal_zoo.encoders.outputs import ImageFeatures
 from multimodal_zoo.nn.patch_cells import Grid, PatchCells, joined
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.registry import build
@@ -120,3 +121,25 @@ def watched(batch: PictureTokenBatch, ratio: int = 1, side: int = 6) -> PictureT
     batch.teacher = torch.randn(len(batch.pictures), 3, 2 * side, 2 * side)
     batch.boxes = [(0, 1, rows // ratio, columns // ratio) for rows, columns in batch.pictures.grids]
     return batch
+
+
+class Squares(nn.Module):
+    """An image encoder of two layers, each a map of squares of two pixels."""
+
+    width, prefix_length = TEACHER_WIDTH, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, TEACHER_WIDTH, 2, stride=2)
+        self.patches.patch_size = 2
+        self.second = nn.Linear(TEACHER_WIDTH, TEACHER_WIDTH)
+
+    def intermediates(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        first = self.patches(images).flatten(2).transpose(1, 2)
+        first = torch.cat((torch.zeros_like(first[:, :1]), first), 1)
+        return [(first, self.second(first))[layer] for layer in layers]
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        (tokens,) = self.intermediates(images, [-1])
+        side = images.shape[-1] // 2
+        return ImageFeatures(tokens.mean(1), tokens[:, 1:], (side, side))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from eve_samples import TEACHER_WIDTH, Sample, packed, padded, sample, tiny, watched
-from torch import Tensor, nn
+from eve_samples import Sample, Squares, packed, padded, sample, tiny, watched
+from torch import Tensor
 from torch.testing import assert_close
 
 from multimodal_zoo.decoders.eve import Eve
-from multimodal_zoo.encoders.outputs import ImageFeatures
 from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.objectives.next_token import NextToken
@@ -22,28 +19,6 @@ from multimodal_zoo.objectives.patch_alignment import (
     cosine_distance,
     squared_distance,
 )
-
-
-class Squares(nn.Module):
-    """An image encoder of two layers, each a map of squares of two pixels."""
-
-    width, prefix_length = TEACHER_WIDTH, 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, TEACHER_WIDTH, 2, stride=2)
-        self.patches.patch_size = 2
-        self.second = nn.Linear(TEACHER_WIDTH, TEACHER_WIDTH)
-
-    def intermediates(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        first = self.patches(images).flatten(2).transpose(1, 2)
-        first = torch.cat((torch.zeros_like(first[:, :1]), first), 1)
-        return [(first, self.second(first))[layer] for layer in layers]
-
-    def forward(self, images: Tensor) -> ImageFeatures:
-        (tokens,) = self.intermediates(images, [-1])
-        side = images.shape[-1] // 2
-        return ImageFeatures(tokens.mean(1), tokens[:, 1:], (side, side))
 
 
 def objective(**more: object) -> AlignedNextToken:
@@ -164,7 +139,7 @@ def test_what_does_not_fit_is_refused() -> None:
     other.aligner.teacher_width = 24
     with pytest.raises(ValueError, match=r"teacher_width is 24, the teacher's features are 8 wide"):
         aligned.check(other)
-    with pytest.raises(ValueError, match=r"data\.teacher_views=true"):
+    with pytest.raises(ValueError, match=r"data\.teacher=true"):
         aligned(model(), padded(documents()))
     batch = watched(padded(documents()))
     batch.boxes[0] = (0, 0, 2, 2)

@@ -72,15 +72,14 @@ def picture_distances(
     return torch.stack([part.mean() for part in distances.split([rows * columns for _, _, rows, columns in boxes])])
 
 
-def no_distance(aligner: PatchAligning, hidden: Tensor) -> Tensor:
-    """Zero, `(1,)`, of all weights of the aligning layer: processes that train together need a gradient on each.
+def no_distance(aligner: PatchAligning, tapped: Sequence[Tensor]) -> Tensor:
+    """Zero, `(1,)`, of any states: processes that train together need the same gradients in the same order on each.
 
     Args:
         aligner: predicts the features.
-        hidden: (..., width), states of the device and type that it takes.
+        tapped: states of its layers, each (n, width).
     """
-    blank = hidden.new_zeros(1, aligner.width)
-    return 0 * aligner([blank] * len(aligner.taps)).sum()[None]
+    return 0 * aligner(tapped).sum()[None]
 
 
 @OBJECTIVES.register_module(name="aligned_next_token")
@@ -150,8 +149,8 @@ class AlignedNextToken(nn.Module):
         taps = self._taps(model, batch)
         hidden = model(**batch.inputs(), observe=taps)
         found = self.objective.measured(model, hidden, batch)
-        distances = self._distances(model, batch, taps, hidden)
-        counted = 0 if taps is None else len(distances)
+        distances = self._distances(model, batch, taps)
+        counted = 0 if batch.pictures is None else len(distances)
         total = gather(torch.tensor([counted], device=hidden.device)).sum().clamp_min(1)
         alignment = distances.sum() * world_size() / total
         everywhere = gather(alignment.detach()[None]).mean()
@@ -159,15 +158,16 @@ class AlignedNextToken(nn.Module):
         loss = found["loss"] + self.weight * alignment
         return {**found, "loss": loss, "language_loss": language, "alignment_loss": everywhere}
 
-    def _taps(self, model: Eve, batch: PictureTokenBatch) -> Taps | None:
-        if batch.pictures is None:
-            return None
+    def _taps(self, model: Eve, batch: PictureTokenBatch) -> Taps:
+        layers = model.aligner.taps
+        if batch.pictures is None:  # any token, so that the graph is that of a batch with pictures
+            return Taps(layers, torch.zeros(1, 1, dtype=torch.long, device=batch.ids.device))
         if batch.teacher is None:
-            raise ValueError("the batch has no view for the teacher: set data.teacher_views=true")
+            raise ValueError("the batch has no view for the teacher: set data.teacher=true")
         ratios = cells_per_patch(batch.pictures.grids, batch.boxes)
-        return Taps(model.aligner.taps, patch_places(batch.vision, batch.pictures.grids, ratios))
+        return Taps(layers, patch_places(batch.vision, batch.pictures.grids, ratios))
 
-    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps | None, hidden: Tensor) -> Tensor:
-        if taps is None or batch.teacher is None:
-            return no_distance(model.aligner, hidden)
+    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps) -> Tensor:
+        if batch.teacher is None:
+            return no_distance(model.aligner, taps.tapped())
         return picture_distances(model.aligner, taps.tapped(), self.teacher(batch.teacher), batch.boxes, self.distance)

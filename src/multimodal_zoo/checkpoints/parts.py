@@ -16,10 +16,16 @@ from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.source import OURS, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings, rank_namings
 from multimodal_zoo.checkpoints.tables.emu3_config import with_vision
-from multimodal_zoo.checkpoints.views import Change, View
+from multimodal_zoo.checkpoints.training_only import absent_parts
+from multimodal_zoo.checkpoints.views import Change, Seen, View
+
+#: Puts something around a view: of the first blocks of deeper stacks, or of plain blocks twice.
+Wrap = Callable[[Seen], Seen]
 
 #: Parts of a model that can be loaded alone.
 PARTS = ("image", "text", "decoder", "vision_tokenizer")
+#: Where a model may hold a part otherwise than under its name: the image encoder of an `encoder_embedding`.
+INSIDE = {"image": "vision_embedding.encoder"}
 
 
 class Joined:
@@ -29,7 +35,7 @@ class Joined:
         views: one for each part.
     """
 
-    def __init__(self, views: Sequence[View]) -> None:
+    def __init__(self, views: Sequence[Seen]) -> None:
         self.views = tuple(views)
 
     @property
@@ -48,26 +54,31 @@ class Joined:
 
 
 def readable(
-    model: nn.Module, source: Source, change: Change | None = None
-) -> tuple[Source | View | Joined, Naming | None]:
+    model: nn.Module, source: Source, change: Change | None = None, wrap: Wrap | None = None
+) -> tuple[Source | Seen, Naming | None]:
     """What fills a model from a recognised checkpoint, and the table from its names to ours.
 
     Several namings may share a file's names: a decoder alone is named as one inside a larger model is. The model
-    decides.
+    decides. What only training needs and the model lacks (`training_only`) is not read.
 
     Args:
         model: the receiver.
         source: the checkpoint.
         change: as in `View`.
+        wrap: put around what is shown.
     """
     if source.parts:
         views = [part_view(receiver(model, [part]), one, [part], change) for part, one in source.parts.items()]
         return Joined(views), None
-    if change is not None:
-        return View(source, source.naming, change=change), None
+    absent, shapes = absent_parts(model), source.shapes()
+    if wrap is not None:
+        equal = [source.naming] if source.naming is None else [source.naming, *best_namings(shapes, NAMINGS.values())]
+        views = [wrap(View(source, naming, change=change, without=absent)) for naming in equal]
+        return next((view for view in views if account(model, view.shapes()).exact), views[0]), None
+    if change is not None or (source.naming is None and any(name.split(".", 1)[0] in absent for name in shapes)):
+        return View(source, source.naming, change=change, without=absent), None
     if source.naming is None:
         return source, None
-    shapes = source.shapes()
     equal = [source.naming, *best_namings(shapes, NAMINGS.values())]
     fitting = (naming for naming in equal if account(model, shapes, naming).exact)
     return source, next(fitting, source.naming)
@@ -83,7 +94,7 @@ def joined(config: Mapping[str, Any], sources: Mapping[str, Source]) -> Source:
     Raises:
         ValueError: no parts, or one that the model lacks.
     """
-    from multimodal_zoo.checkpoints.emu3_sources import with_texts
+    from multimodal_zoo.checkpoints.texts import with_texts
 
     there = [part for part in PARTS if config.get(part) is not None]
     if not sources or (unknown := sorted(set(sources) - set(there))):
@@ -117,22 +128,35 @@ def with_part(source: Source, part: str, other: Source) -> Source:
     return replace(source, config=config, parts={**rest, part: other})
 
 
+def place_of(model: nn.Module, part: str) -> str | None:
+    """The name under which a model holds a part; None where it has none."""
+    modules = dict(model.named_modules())
+    return next((place for place in (part, INSIDE.get(part)) if place in modules), None)
+
+
 def receiver(model: nn.Module, names: Sequence[str]) -> nn.ModuleDict:
     """Some parts of a model under their own names.
 
     Raises:
         ValueError: the model has no such part, or it is no part that can be filled alone.
     """
-    if names[0] not in PARTS or not all(isinstance(getattr(model, name, None), nn.Module) for name in names):
-        there = [name for name in PARTS if isinstance(getattr(model, name, None), nn.Module)]
+    places = {name: place_of(model, name) for name in names}
+    if names[0] not in PARTS or None in places.values():
+        there = [name for name in PARTS if place_of(model, name) is not None]
         raise ValueError(
             f"part={names[0]!r}: expected {' or '.join(PARTS)}, and a model that has {', '.join(names)}; this one has "
             f"{', '.join(there) or 'none of them'}"
         )
-    return nn.ModuleDict({name: getattr(model, name) for name in names})
+    return nn.ModuleDict({name: model.get_submodule(place) for name, place in places.items() if place is not None})
 
 
-def part_view(parts: nn.ModuleDict, source: Source, names: Sequence[str], change: Change | None = None) -> View:
+def part_view(
+    parts: nn.ModuleDict,
+    source: Source,
+    names: Sequence[str],
+    change: Change | None = None,
+    wrap: Wrap | None = None,
+) -> Seen:
     """A checkpoint of a whole model, or of one part alone, seen as what fills some parts of a model.
 
     Args:
@@ -140,9 +164,16 @@ def part_view(parts: nn.ModuleDict, source: Source, names: Sequence[str], change
         source: the checkpoint.
         names: the parts, the first of which `source` may hold alone.
         change: as in `View`.
+        wrap: put around what is shown.
     """
-    view = View(source, source.naming, names, change)
-    ranked = [View(source, naming, names, change) for naming in rank_namings(source.shapes(), names[0])]
+
+    def seen(naming: Naming | None) -> Seen:
+        """What a naming shows."""
+        view = View(source, naming, names, change)
+        return view if wrap is None else wrap(view)
+
+    view = seen(source.naming)
+    ranked = [seen(naming) for naming in rank_namings(source.shapes(), names[0])]
     ours = source.kind == OURS
     views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
     fitting = next((one for one in views if account(parts, one.shapes()).exact), None)

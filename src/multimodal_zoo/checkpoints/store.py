@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints import recognisers
+from multimodal_zoo.checkpoints.branches import Branched, branches_of, require_plain
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
@@ -23,6 +24,7 @@ from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming
+from multimodal_zoo.checkpoints.views import OuterBlocks, Seen, depths_of
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 from multimodal_zoo.registry import rewritten
 
@@ -114,6 +116,8 @@ def load_weights(
     dtype: str | torch.dtype | None = None,
     sha256: str | None = None,
     resize: bool = False,
+    copy_vision_branch: bool = False,
+    sharing: bool = False,
 ) -> Accounting:
     """Load a recognised checkpoint, or one of any known naming, into a model; untouched unless everything fits.
 
@@ -126,8 +130,13 @@ def load_weights(
             precision is widened.
         sha256: what the single weight file must hash to, from a card.
         resize: whether positions and patch kernels of other sizes are interpolated to the model's.
+        copy_vision_branch: whether the weights that pictures have for themselves (`decoupled_block`) are a copy of the
+            text's, which are all that the file holds.
+        sharing: whether such a copy may share memory with the text's where a model on `meta` is filled: for one that is
+            split over processes next.
 
     Raises:
+        ValueError: `copy_vision_branch` with a file that holds these weights, or a model that has none.
         CheckpointMismatch: tensors that do not fit, all listed.
     """
     if not isinstance(source, Source):
@@ -137,7 +146,14 @@ def load_weights(
             raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
         verify(source.files[0], sha256)
     assign, dtype = any(parameter.is_meta for parameter in model.parameters()), find_dtype(dtype, source)
-    state, naming = readable(model, source, fit(model) if resize else None)
+    change, branches = fit(model) if resize else None, branches_of(model)
+    if not copy_vision_branch:
+        state, naming = readable(model, source, change)
+        return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
+    if not branches:
+        raise ValueError("initial_weights.copy_vision_branch=true: no block of the model is a decoupled_block")
+    require_plain(readable(model, source, None, lambda view: view)[0].shapes(), str(source.path))
+    state, naming = readable(model, source, change, lambda view: Branched(view, branches, own=assign and not sharing))
     return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
 
 
@@ -174,11 +190,14 @@ def load_part(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
+    outer_blocks: bool = False,
+    sharing: bool = False,
 ) -> Accounting:
     """Fill one part of a model from any recognised file: of a whole model, or of such a part alone.
 
     Every tensor is accounted for: the part's exactly, the file's others as `left_out`; the rest of the model is
-    untouched. Tensors that are left out are not read.
+    untouched. Tensors that are left out are not read. The blocks of a plain decoder fill both the text's and the
+    pictures' weights of decoupled blocks (EVE v2, after its first stage).
 
     Args:
         model: holds the part under the name `part`, on `meta` or with weights.
@@ -188,6 +207,8 @@ def load_part(
         device: as in `load_weights`.
         dtype: as in `load_weights`, for what is filled.
         resize: as in `load_weights`.
+        outer_blocks: whether a stack of blocks takes the first and the last half of its own number from a deeper one.
+        sharing: as in `load_weights`.
 
     Raises:
         ValueError: the model has no such part.
@@ -197,7 +218,14 @@ def load_part(
     filled = receiver(model, wanted)
     if not isinstance(source, Source):
         source = recognise(source, {})
-    view = part_view(filled, source, wanted, fit(filled) if resize else None)
     assign = any(parameter.is_meta for parameter in filled.parameters())
+    branches, depths = branches_of(filled), depths_of(filled)
+
+    def wrap(view: Seen) -> Seen:
+        """The blocks that are wanted, for the blocks that there are."""
+        seen: Seen = OuterBlocks(view, depths) if outer_blocks else view
+        return Branched(seen, branches, own=assign and not sharing) if branches else seen
+
+    view = part_view(filled, source, wanted, fit(filled) if resize else None, wrap)
     result = load_into(filled, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
     return replace(result, left_out=view.left_out)

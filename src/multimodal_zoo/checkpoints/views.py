@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.files import State
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.source import Source
+from multimodal_zoo.nn.transformer import Transformer
 
 Change = Callable[[str, Tensor], Tensor]
+
+
+class Seen(Protocol):
+    """A checkpoint in our names (`View`, and what is put around one)."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for errors."""
+        ...
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names in the file that are not shown; known once `shapes` or `shards` has run."""
+        ...
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device."""
+        ...
+
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time."""
+        ...
 
 
 class View:
@@ -26,12 +51,19 @@ class View:
         parts: our first words that are shown (`image`, `image_projection`); None for all. A file of ours without any
             of them is taken for the first part alone.
         change: applied to each tensor, given its name in our naming.
+        without: our first words that are not shown.
     """
 
     def __init__(
-        self, source: Source, naming: Naming | None, parts: Sequence[str] | None = None, change: Change | None = None
+        self,
+        source: Source,
+        naming: Naming | None,
+        parts: Sequence[str] | None = None,
+        change: Change | None = None,
+        without: Sequence[str] = (),
     ) -> None:
         self.source, self.naming, self.parts, self.change = source, naming, parts, change
+        self.without = tuple(without)
         self.left_out: tuple[str, ...] = ()
 
     @property
@@ -74,14 +106,77 @@ class View:
         self.left_out = tuple(left_out)
 
     def _chosen(self, name: str) -> bool:
-        return self.parts is None or name.split(".", 1)[0] in self.parts
+        first = name.split(".", 1)[0]
+        return first not in self.without and (self.parts is None or first in self.parts)
 
     def _split(self, naming: Naming) -> tuple[Naming, Naming]:
         """The rules that fill what is shown, and the others."""
-        kept = [rule for rule in naming.rules if self.parts is None or any(self._chosen(name) for name in rule.ours)]
+        kept = [
+            rule
+            for rule in naming.rules
+            if any(self._chosen(name) for name in rule.ours) or (self.parts is None and not rule.ours)
+        ]
         rest = [rule for rule in naming.rules if rule not in kept]
         return Naming(naming.name, kept, naming.fallbacks), Naming(naming.name, rest)
 
     def _changed(self, state: Mapping[str, Tensor]) -> State:
         change = self.change
         return dict(state) if change is None else {name: change(name, tensor) for name, tensor in state.items()}
+
+
+class OuterBlocks:
+    """A checkpoint in our names, for a model whose stacks of blocks are less deep: their first and last blocks.
+
+    Half of a stack is taken from each end: the first blocks read the embeddings and the last ones speak to the head, so
+    that a decoder loses least without those between. A stack of equal depth is taken whole.
+
+    Args:
+        view: the checkpoint.
+        depths: prefix of a stack's blocks (`decoder.blocks.layers.`) -> how many there are; of `depths_of`.
+    """
+
+    def __init__(self, view: Seen, depths: Mapping[str, int]) -> None:
+        self.view, self.depths = view, dict(depths)
+        self.left_out: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint is, for errors."""
+        return self.view.path
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device; sets `left_out`: names in the file, and in ours those between."""
+        found = self.view.shapes()
+        name_of = self._names(found)
+        self.left_out = (*self.view.left_out, *(name for name in found if name_of[name] is None))
+        return _renamed(found, name_of)
+
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time."""
+        name_of = self._names(self.view.shapes())
+        for shard in self.view.shards(passing):
+            yield _renamed(shard, name_of)
+
+    def _names(self, names: Iterable[str]) -> dict[str, str | None]:
+        """Name -> the name in the less deep model; None for what it has no place for."""
+        found: dict[str, str | None] = {name: name for name in names}
+        for prefix, depth in self.depths.items():
+            numbers = {
+                name: int(match[1]) for name in found if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))
+            }
+            beyond = max(numbers.values(), default=-1) + 1 - depth
+            for name, number in numbers.items() if beyond > 0 else ():
+                first, last = number < depth - depth // 2, number >= beyond + depth - depth // 2
+                rest = name.removeprefix(f"{prefix}{number}.")
+                found[name] = name if first else f"{prefix}{number - beyond}.{rest}" if last else None
+        return found
+
+
+def depths_of(model: nn.Module) -> dict[str, int]:
+    """Prefix of the blocks' names -> number of blocks, of every stack (`Transformer`) in a model."""
+    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Transformer)}
+    return {f"{name}.layers.": len(stack.layers) for name, stack in stacks.items()}
+
+
+def _renamed(state: State, name_of: Mapping[str, str | None]) -> State:
+    return {new: tensor for name, tensor in state.items() if (new := name_of[name]) is not None}

@@ -11,15 +11,16 @@ from torch import nn
 
 from multimodal_zoo.checkpoints.listing import listed
 from multimodal_zoo.checkpoints.load import Accounting
-from multimodal_zoo.checkpoints.parts import PARTS
+from multimodal_zoo.checkpoints.parts import PARTS, place_of
 from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
+from multimodal_zoo.checkpoints.training_only import lacking, without
 from multimodal_zoo.training.deferred import StartValues, deferred_model
 from multimodal_zoo.zoo import build_model, from_pretrained
 
 log = logging.getLogger(__name__)
 
 #: What `initial_weights` may name beside a single place.
-KEYS = ("model", *PARTS, "resize")
+KEYS = ("model", *PARTS, "resize", "outer_blocks", "copy_vision_branch")
 
 
 def initial_model(
@@ -29,7 +30,10 @@ def initial_model(
 
     That is a place (a path or hf://...) of a whole model, or a mapping: `model`, a whole model; `image`, `text`,
     `decoder` and `vision_tokenizer`, a file of any known naming from which that part alone is taken, without a
-    projection; `resize`, whether positions and patch kernels of other sizes are interpolated.
+    projection; `resize`, whether positions and patch kernels of other sizes are interpolated; `outer_blocks`, whether
+    parts take the first and the last blocks of deeper ones; `copy_vision_branch`, whether the weights that a whole
+    model's blocks have for pictures begin as a copy of the text's (EVE v2, after its first stage), as they do anyway
+    where `decoder` names a plain one. What training alone needs (`training_only`) and the file lacks begins anew.
 
     Under a strategy that shards parameters the model's matrices are on the meta device, or memory-mapped from the
     files in their own type; `sharding.shard` and `sharding.settle` give each rank its part. The values are the same as
@@ -44,7 +48,7 @@ def initial_model(
         the model, and for a sharded one what computes its start values.
 
     Raises:
-        ValueError: `initial_weights` has another key.
+        ValueError: `initial_weights` has another key, or a copy is asked for that cannot be.
         multimodal_zoo.checkpoints.load.CheckpointMismatch: tensors that do not fit, all listed.
     """
     places = read_places(recipe.get("initial_weights"))
@@ -54,13 +58,17 @@ def initial_model(
         return _deferred(config, seed, draw=False)
     resize = bool(places.get("resize"))
     if "model" in places:
-        model, start = _from_file(places["model"], config, deferring, resize)
+        model, start = _from_file(places, config, deferring, seed, say)
     else:
         model, start = _deferred(config, seed) if deferring else (build_model(config, seed=seed), None)
     filled: set[str] = set()
     for part in [part for part in PARTS if part in places]:
-        result = load_part(model, part, places[part], dtype=None if start is None else "auto", resize=resize)
-        filled.update(result.matched)
+        dtype = None if start is None else "auto"
+        first = bool(places.get("outer_blocks"))
+        options = {"dtype": dtype, "resize": resize, "outer_blocks": first, "sharing": deferring}
+        result = load_part(model, part, places[part], **options)
+        place = place_of(model, part)
+        filled.update(f"{place}{name.removeprefix(part)}" for name in result.matched)
         say(_account(part, places[part], result))
     if filled and "model" not in places:
         say(listed("random", [name for name in model.state_dict() if name not in filled]))
@@ -101,12 +109,25 @@ def _deferred(config: Mapping[str, Any], seed: int, draw: bool = True) -> tuple[
 
 
 def _from_file(
-    place: str, config: Mapping[str, Any], deferring: bool, resize: bool
+    places: Mapping[str, Any], config: Mapping[str, Any], deferring: bool, seed: int, say: Callable[[str], None]
 ) -> tuple[nn.Module, StartValues | None]:
-    if not deferring:
+    """A whole model from a file; what only training needs and the file lacks keeps its first values."""
+    place, resize, copied = places["model"], bool(places.get("resize")), bool(places.get("copy_vision_branch"))
+    source = recognise(place, config)
+    fresh = lacking(source, config)
+    if not (deferring or fresh or copied):
         return from_pretrained(place, config=config, resize=resize).train(), None
-    model, start = _deferred(config, seed=0, draw=False)
-    load_weights(model, recognise(place, config), dtype="auto", resize=resize)
+    if deferring:
+        model, start = _deferred(config, seed, draw=bool(fresh))
+    else:
+        model, start = build_model(config, seed=seed), None
+    with without(model, fresh):
+        dtype = None if start is None else "auto"
+        load_weights(model, source, dtype=dtype, resize=resize, copy_vision_branch=copied, sharing=deferring)
+    for name in fresh:
+        say(f"initial_weights.model: {place} has no {name}, which training alone needs; it begins anew (seed {seed})")
+    if copied:
+        say("initial_weights.copy_vision_branch: the weights for pictures are a copy of the text's")
     model.weights = place  # type: ignore[assignment]
     return model, start
 

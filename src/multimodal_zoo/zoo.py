@@ -178,10 +178,10 @@ def _opened(
     config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]
 ) -> tuple[Source, str, str | None]:
     """The checkpoint that `pretrained` means, where it is, and what its file must hash to, if a card says."""
-    from multimodal_zoo.checkpoints.emu3_sources import with_texts
     from multimodal_zoo.checkpoints.parts import joined
     from multimodal_zoo.checkpoints.store import recognise
     from multimodal_zoo.checkpoints.tables import find_naming
+    from multimodal_zoo.checkpoints.texts import with_texts
 
     published = _published(config) if pretrained == "published" else []
     if len(published) > 1:
@@ -239,6 +239,8 @@ def from_pretrained(
 ) -> nn.Module:
     """Load a model from a folder or file, whoever wrote it; in evaluation mode, as most features are wanted.
 
+    Parts that training alone needs (EVE's aligning layer) are left out, unless `config` has them.
+
     Args:
         path: a training run, a folder of `save_model`, a Lightning checkpoint, a publisher's file or folder, or
             `hf://organisation/repository/file`. Pickles are read with `weights_only=True` only.
@@ -261,8 +263,11 @@ def from_pretrained(
 
     from multimodal_zoo.checkpoints.parts import with_part
     from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
+    from multimodal_zoo.checkpoints.training_only import for_inference
 
     source = recognise(path, _configuration(config))
+    if config is None:
+        source = replace(source, config=for_inference(source.config))
     if vision_tokenizer is not None:
         source = with_part(source, "vision_tokenizer", recognise(vision_tokenizer))
     node = source.config if part is None else _part_of(source.config, part)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables import clip_config, declip_config, emu3_config, eva_clip_config
+from multimodal_zoo.checkpoints.tables import clip_config, declip_config, emu3_config, eva_clip_config, eve_config
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import is_causal, node_from_hf
 
 Node = dict[str, Any]
@@ -19,7 +19,7 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
 
     Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
     or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository; `config.json` of Emu3, of
-    its visual tokenizer and of decoders of the LLaMA family.
+    its visual tokenizer, of EVE and of decoders of the LLaMA family.
 
     Args:
         config: the content, or the path of a JSON file.
@@ -50,14 +50,16 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
     raise UnknownCheckpoint(
         "config: looked for a model node (`type`), the configuration of EVA-CLIP or open_clip (`vision_cfg`, "
         "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`), or "
-        f"one whose model_type is Emu3's or of the LLaMA family; found model_type {config.get('model_type')!r} and the "
-        f"keys {keys}"
+        f"one whose model_type is Emu3's, EVE's or of the LLaMA family; found model_type {config.get('model_type')!r} "
+        f"and the keys {keys}"
     )
 
 
 def _token_node(config: Mapping[str, Any]) -> Node | None:
-    """The node of a `config.json` of Emu3 or of a decoder alone."""
+    """The node of a `config.json` of Emu3, of EVE or of a decoder alone."""
     kind = config.get("model_type")
+    if eve_config.version_of(config) is not None:
+        return eve_config.published_node(config)
     if kind == "Emu3":
         return emu3_config.published_node(config)
     if kind == "emu3":

@@ -222,11 +222,19 @@ def unsaved(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_buffers() if name not in saved]
 
 
+def _in_ours(shapes: Mapping[str, Tensor], naming: Naming | None) -> list[str]:
+    """Our names of a file's tensors, as far as the table knows them."""
+    if naming is None:
+        return list(shapes)
+    return list(Translator(naming).feed({name: tensor.detach().to("meta") for name, tensor in shapes.items()}))
+
+
 def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
     """What the file looks like instead, and whether resizing would make it fit."""
     from multimodal_zoo.checkpoints.guess import guess_variant
     from multimodal_zoo.checkpoints.parts import PARTS
     from multimodal_zoo.checkpoints.resizing import resizable
+    from multimodal_zoo.checkpoints.tables import eve
     from multimodal_zoo.checkpoints.tables.declip_config import OPENAI_ROWS, OPENAI_VOCABULARY
 
     lines = []
@@ -242,6 +250,8 @@ def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], na
         )
     if any(found[:1] == (OPENAI_ROWS,) and wanted[0] == OPENAI_ROWS + 1 for _, found, wanted in result.misshapen):
         lines.append(OPENAI_VOCABULARY)
+    if (other := eve.mismatch(_in_ours(shapes, naming), model.state_dict())) is not None:
+        lines.append(other)
     try:
         guess = guess_variant(shapes, naming)
     except Exception as error:  # the listing matters more than the hint

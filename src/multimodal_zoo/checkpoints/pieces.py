@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.emu3_sources import VISION_FOLDER
 from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.eve_sources import PREPROCESSOR, RANKS, WORDS, words_config
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables import (
     causal_decoder,
@@ -22,9 +23,11 @@ from multimodal_zoo.checkpoints.tables import (
     emu3_write,
     eva_clip,
     eva_clip_write,
+    eve,
+    eve_write,
 )
 from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config
-from multimodal_zoo.registry import build
+from multimodal_zoo.registry import build, rewritten
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
 from multimodal_zoo.tokenizers.vocabularies import RANKS_FILE, VISION_FILE, ranks_text
 
@@ -122,6 +125,26 @@ def _both(node: Node, folder: Path) -> None:
     _transform(node, folder)
 
 
+def _eve_files(node: Node, folder: Path) -> None:
+    """The preprocessor's configuration and the tokenizer's files of EVE."""
+    images = eve_write.preprocessor_config(node)
+    if images is not None:
+        (folder / PREPROCESSOR).write_text(json.dumps(images, indent=2) + "\n")
+    texts = (node.get("processor") or {}).get("tokenizer")
+    if not texts:
+        return
+    if texts.get("type") != "qwen2_tokenizer":
+        rewritten(texts, "carry", folder)
+        return
+    try:
+        ranks = build(texts["vocabulary"], path="model.processor.tokenizer.vocabulary").ranks()
+    except (FileNotFoundError, ValueError) as error:
+        log.warning("%s is not written: %s", RANKS, error)
+        return
+    (folder / RANKS).write_text(ranks_text(ranks))
+    (folder / WORDS).write_text(json.dumps(words_config(texts), indent=2) + "\n")
+
+
 _VISION = "vision_tokenizer"
 #: naming -> what is written under that name.
 WRITERS: dict[str, tuple[Piece, ...]] = {
@@ -152,5 +175,9 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
         naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both),)
         for naming in (emu3.HF, emu3.TRANSFORMERS)
     },
+    eve.EVE.name: (Piece(eve.EVE, eve_write.v1_config, beside=_eve_files),),
+    eve.EVE_TRAINING.name: (Piece(eve.EVE_TRAINING, eve_write.v1_training_config, beside=_eve_files),),
+    eve.EVE_V2.name: (Piece(eve.EVE_V2, eve_write.v2_config, beside=_eve_files),),
+    eve.EVE_V2_STAGE0.name: (Piece(eve.EVE_V2_STAGE0, eve_write.v2_stage0_config, beside=_eve_files),),
     emu3_vision.EMU3_VISION.name: (Piece(emu3_vision.EMU3_VISION, emu3_write.vision_config, beside=_transform),),
 }

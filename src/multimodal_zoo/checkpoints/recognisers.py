@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources, gguf_sources
+from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources, eve_sources, gguf_sources
 from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
@@ -95,6 +95,7 @@ PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
     eva_sources.hub_folder,
     hf_folder,
     emu3_sources.folder,
+    eve_sources.folder,
     eva_sources.original_file,
     declip_sources.original_file,
 )
@@ -103,7 +104,7 @@ _LOOKED_FOR = (
     "model/ or checkpoints/last.ckpt (a training run)",
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
-    'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, of Emu3 or of a decoder like LLaMA',
+    'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, of Emu3, of EVE or of a decoder like LLaMA',
     "a .gguf file of a decoder like LLaMA",
     "EVA-CLIP's or DeCLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",

@@ -35,6 +35,9 @@ class Eve(nn.Module):
         ValueError: parts of different widths.
     """
 
+    #: Slots that stay empty when weights are loaded for inference.
+    training_parts = ("aligner",)
+
     def __init__(self, decoder: CausalDecoder, vision_embedding: nn.Module, aligner: nn.Module | None = None) -> None:
         super().__init__()
         for name, part in (("vision_embedding", vision_embedding), ("aligner", aligner)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, rename
 from multimodal_zoo.checkpoints.tables.causal_decoder import decoder_rules
@@ -72,6 +74,7 @@ _V2 = [
     *_decoupled("", "text"),
     *_decoupled("moe_", "vision"),
     *_DIRECT,
+    drop("model.layers.{}.self_attn.rotary_emb.inv_freq"),
 ]
 
 #: Version 1, for inference: what only training needs is left out where a file has it.
@@ -83,3 +86,45 @@ EVE_V2 = Naming("eve_v2", _V2)
 #: Version 2 in its first stage, when pictures have no weights of their own yet.
 EVE_V2_STAGE0 = Naming("eve_v2_stage0", [*_DECODER, *_DIRECT])
 ALL = (EVE, EVE_TRAINING, EVE_V2, EVE_V2_STAGE0)
+
+
+def kind_of(names: Iterable[str]) -> tuple[int, bool] | None:
+    """The version of EVE that tensors are of, and whether pictures have weights of their own; None for no EVE.
+
+    Args:
+        names: ours.
+    """
+    found = list(names)
+    first = any(name.startswith(f"{_EMBEDDING}local_attention.") for name in found)
+    if not first and not any(name.startswith(f"{_EMBEDDING}cells.") for name in found):
+        return None
+    return 1 if first else 2, any(name.startswith("decoder.blocks.") and ".vision." in name for name in found)
+
+
+def mismatch(file: Iterable[str], model: Iterable[str]) -> str | None:
+    """What to change where a checkpoint of one kind of EVE met a model of another; None where that is not so.
+
+    Args:
+        file: our names of the checkpoint's tensors.
+        model: the model's names.
+    """
+    theirs, ours = kind_of(file), kind_of(model)
+    if theirs is None or ours is None or theirs == ours:
+        return None
+    variants = {1: "eve_7b or eve_7b_hd", 2: "eve_v2_7b_hd"}
+    if theirs[0] != ours[0]:
+        return (
+            f"it holds EVE of version {theirs[0]}, the model is EVE of version {ours[0]}: choose a model of version "
+            f"{theirs[0]} ({variants[theirs[0]]}; in a recipe model=NAME, in Python config=NAME), or weights of "
+            f"version {ours[0]}"
+        )
+    if ours[1]:
+        return (
+            "its blocks have no weights of their own for pictures, the model's have: initial_weights={model: PLACE, "
+            "copy_vision_branch: true} begins with a copy of the text's, and decoder@model.decoder=qwen2_5_7b takes a "
+            "decoder without them"
+        )
+    return (
+        "its blocks have weights of their own for pictures, the model's have none: model.decoder needs "
+        "decoupled_block, as in decoder@model.decoder=qwen2_5_7b_decoupled"
+    )

@@ -14,6 +14,8 @@ from multimodal_zoo.checkpoints.files import unwrap
 from multimodal_zoo.checkpoints.guess import variant_on_meta
 from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings
+from multimodal_zoo.checkpoints.tables.eve import EVE, EVE_TRAINING, EVE_V2
+from multimodal_zoo.registry import build
 
 FOLDER = Path(os.environ.get("MMZOO_GOLDENS", Path(__file__).parents[1] / "goldens")) / "manifests"
 #: Manifest (without .json.gz): the variant that takes it, and the naming that it is in. A new system adds its lines.
@@ -48,8 +50,23 @@ CHECKPOINTS = {
     "Emu3-Chat-hf": ("emu3_chat", "hf_emu3"),
     "Emu3-Gen-hf": ("emu3_gen", "hf_emu3"),
     "Emu3-transformers": ("emu3_gen", "transformers_emu3"),
+    "EVE-7B-Pretrain-v1.0": ("eve_7b_pretrain", "eve"),
+    "EVE-7B-v1.0": ("eve_7b", "eve"),
+    "EVE-7B-HD-v1.0": ("eve_7b_hd", "eve"),
+    "EVE-7B-HD-v2.0": ("eve_v2_7b_hd", "eve_v2"),
 }
-FOUND = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
+#: What training adds to a checkpoint, and lies in no model of its own: the aligning layer, and a frozen teacher.
+TRAINING_EXTRA = "EVE-7B-v1-training-extra"
+FOUND = sorted({path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz")} - {TRAINING_EXTRA})
+
+
+def read(name: str) -> dict[str, torch.Size]:
+    with gzip.open(FOLDER / f"{name}.json.gz") as file:
+        return {key: torch.Size(shape) for key, shape in json.load(file).items()}
+
+
+def on_meta(manifest: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    return {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
 
 
 def test_there_are_manifests() -> None:
@@ -60,9 +77,8 @@ def test_there_are_manifests() -> None:
 def test_every_tensor_has_its_place_both_ways(name: str) -> None:
     assert name in CHECKPOINTS, f"{name}: say in CHECKPOINTS which variant and naming it is"
     variant, wanted = CHECKPOINTS[name]
-    with gzip.open(FOLDER / f"{name}.json.gz") as file:
-        manifest = {key: torch.Size(shape) for key, shape in json.load(file).items()}
-    state = unwrap({key: torch.empty(shape, device="meta") for key, shape in manifest.items()})
+    manifest = read(name)
+    state = unwrap(on_meta(manifest))
     naming = next(one for one in best_namings(state, NAMINGS.values()) if one.name == wanted)
     variant, _, without = variant.partition("!")
     model = variant_on_meta(variant)
@@ -71,3 +87,47 @@ def test_every_tensor_has_its_place_both_ways(name: str) -> None:
     account(model, state, naming).require(name)
     prefix = "module." if all(key.startswith("module.") for key in manifest) else ""
     assert {prefix + key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == manifest
+
+
+@pytest.fixture(scope="module")
+def eve() -> torch.nn.Module:
+    return variant_on_meta("eve_7b")
+
+
+def test_what_training_adds_to_eve_has_its_place(eve: torch.nn.Module) -> None:
+    """The aligning layer by EVE's own lines, the teacher by those of a Hugging Face CLIP."""
+    manifest, base = read(TRAINING_EXTRA), read("EVE-7B-v1.0")
+    extra = on_meta(manifest)
+    aligner = build({"type": "patch_aligning", "width": 4096, "teacher_width": 1024, "depth": 32})
+    teacher = torch.nn.ModuleDict({"image": variant_on_meta("clip_vit_l14_336").image})
+    prefix = "model.vision_clip.backbone."
+    theirs = {key.removeprefix(prefix): tensor for key, tensor in extra.items() if key.startswith(prefix)}
+    account(teacher, theirs, NAMINGS["hf_clip"]).require("the teacher")
+    again = NAMINGS["hf_clip"].save(teacher.state_dict())
+    assert {prefix + key: tensor.shape for key, tensor in again.items()} == {
+        key: shape for key, shape in manifest.items() if key.startswith(prefix)
+    }
+    eve.aligner = aligner.to("meta")
+    account(eve, {**on_meta(base), **extra}, EVE_TRAINING).require("a checkpoint of training")
+    rest = {key: shape for key, shape in manifest.items() if not key.startswith(prefix)}
+    saved = EVE_TRAINING.save(eve.state_dict())
+    eve.aligner = None
+    assert {key: tensor.shape for key, tensor in saved.items()} == {**base, **rest}
+
+
+def test_a_checkpoint_of_training_fills_eve_for_inference_and_nothing_else_is_tolerated(eve: torch.nn.Module) -> None:
+    base, extra = on_meta(read("EVE-7B-v1.0")), on_meta(read(TRAINING_EXTRA))
+    teacher = "model.vision_clip.backbone."
+    twice = {
+        f"model.vision_tower_compressor.clip_layer.backbone.{key.removeprefix(teacher)}": tensor
+        for key, tensor in extra.items()
+        if key.startswith(teacher)
+    }
+    buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.empty(64, device="meta") for i in range(32)}
+    for more in ({}, extra, twice, {**extra, **twice}, buffers, {**extra, **twice, **buffers}):
+        account(eve, {**base, **more}, EVE).require("a checkpoint of training")
+    strange = account(eve, {**base, "model.vision_tower.extra": torch.empty(1, device="meta")}, EVE)
+    assert strange.unexpected == ("model.vision_tower.extra",)
+    second = on_meta(read("EVE-7B-HD-v2.0"))
+    buffers = dict(list(buffers.items())[:28])
+    account(variant_on_meta("eve_v2_7b_hd"), {**second, **buffers}, EVE_V2).require("EVE v2 with buffers")

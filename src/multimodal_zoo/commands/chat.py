@@ -32,6 +32,7 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.commands.live import Typing, say
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
+    from multimodal_zoo.generation.remembering import Remembering
     from multimodal_zoo.inference.chat import answer
     from multimodal_zoo.inference.speaking import evaluating
     from multimodal_zoo.inference.writers import writer_of
@@ -44,6 +45,7 @@ def run(config: DictConfig) -> float | None:
     writer = writer_of(model, "chat")
     with evaluating(model) as device:  # once for all questions
         (seen,) = writer.seen([Document([Image(load(open_picture(path))) for path in pictures])], device)
+    reader = Remembering(writer.model.decoder)  # pictures and what was said are read once
     said: list[Segment] = []  # the conversation so far
     follows = config.prompt is None and config.conversation and writer.turns
     done: list[dict[str, Any]] = []
@@ -56,6 +58,7 @@ def run(config: DictConfig) -> float | None:
             max_new_tokens=config.max_new_tokens,
             seed=config.seed + number,
             special=config.special,
+            reader=reader,
             on_token=typing,
         )
         typing.finish(text)

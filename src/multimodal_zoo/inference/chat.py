@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from multimodal_zoo.data.documents import Document
-from multimodal_zoo.generation.loop import Progress
+from multimodal_zoo.generation.loop import Decoder, Progress, generate
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.speaking import document_of, evaluating, parts_of, seeds_of
 from multimodal_zoo.inference.writers import writer_of
@@ -25,6 +25,7 @@ def answer(
     seed: int | Sequence[int] = 0,
     batch_size: int | None = None,
     special: bool = True,
+    reader: Decoder | None = None,
     on_token: Callable[[Progress], None] | None = None,
 ) -> list[str]:
     """Answer questions, each in the layout of the model's processor; an answer does not depend on its batch.
@@ -43,6 +44,8 @@ def answer(
         seed: of the first answer, the others have those behind it; or one for each. Only used where tokens are drawn.
         batch_size: answers written at a time; None for all at once.
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
+        reader: reads in place of the model's decoder: one `Remembering(model.decoder)` for several questions does not
+            read again what they have in common.
         on_token: called after every token of a batch.
 
     Returns:
@@ -61,7 +64,14 @@ def answer(
             prompts = writer.prompts(asked[chosen], special, device)
             room = writer.model.decoder.max_positions - prompts.inputs.shape[1] + 1  # the last token is not read
             steps = max(1, min(MAX_NEW_TOKENS, room)) if max_new_tokens is None else max_new_tokens
-            done = writer.generate(prompts, steps, sampling, seeds[chosen], on_token)
+            done = generate(
+                reader or writer.model.decoder,
+                prompts,
+                writer.steps(steps),
+                sampling=sampling,
+                seeds=seeds[chosen],
+                on_token=on_token,
+            )
             for row, length in zip(done.ids, done.lengths, strict=True):
                 answers.append(writer.decode(row[: int(length)].tolist()))
     return answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, Protocol
@@ -13,10 +13,8 @@ from torch import nn
 from multimodal_zoo.data.documents import Codes, Document, Segment, Text
 from multimodal_zoo.decoders.emu3 import Emu3
 from multimodal_zoo.decoders.eve import Eve
-from multimodal_zoo.generation.loop import Generated, Progress
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch, left_padded
-from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.speaking import encoded
 from multimodal_zoo.nn.patch_cells import joined
 
@@ -70,15 +68,8 @@ class Writer(Protocol):
         """
         ...
 
-    def generate(
-        self,
-        prompts: PromptBatch,
-        limit: int,
-        sampling: Sampling,
-        seeds: Sequence[int],
-        on_token: Callable[[Progress], None] | None,
-    ) -> Generated:
-        """Ids behind prompts, up to the end of an answer, `limit` at most."""
+    def steps(self, limit: int) -> FreeText:
+        """Any ids up to the end of an answer, `limit` at most."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -116,17 +107,9 @@ class Emu3Writer:
         del question
         return [*self.processor.text_ids(text, special=False), *([self.processor.ids.eos] if end else [])]
 
-    def generate(
-        self,
-        prompts: PromptBatch,
-        limit: int,
-        sampling: Sampling,
-        seeds: Sequence[int],
-        on_token: Callable[[Progress], None] | None,
-    ) -> Generated:
+    def steps(self, limit: int) -> FreeText:
         """See `Writer`."""
-        policy = self.model.text_steps(limit)
-        return self.model.generate(prompts, policy, sampling=sampling, seeds=seeds, on_token=on_token)
+        return self.model.text_steps(limit)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special and visual tokens."""
@@ -175,17 +158,9 @@ class EveWriter:
         found = whole[len(asked) :]
         return found[:-1] if not end and found[-1:] == [self.processor.ids.eos] else found
 
-    def generate(
-        self,
-        prompts: PromptBatch,
-        limit: int,
-        sampling: Sampling,
-        seeds: Sequence[int],
-        on_token: Callable[[Progress], None] | None,
-    ) -> Generated:
+    def steps(self, limit: int) -> FreeText:
         """See `Writer`."""
-        policy = FreeText(limit, self.processor.ids.eos, self.processor.ids.pad)
-        return self.model.generate(prompts, policy, sampling=sampling, seeds=seeds, on_token=on_token)
+        return FreeText(limit, self.processor.ids.eos, self.processor.ids.pad)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special tokens, and without the spaces around (published scripts)."""

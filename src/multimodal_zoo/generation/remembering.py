@@ -1,0 +1,111 @@
+"""Reading on: what a prompt has in common with the row before it is not read again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.nn.cache import KVCache
+from multimodal_zoo.nn.masks import Mask
+
+
+class Remembering:
+    """A decoder that keeps the keys and values of the last row, for conversations and for questions about one picture.
+
+    A prompt of one row is compared with what was read before, prompt and answer; its beginning is copied from there as
+    far as both agree. The states are those of a whole reading up to rounding. Batches of several rows are read as ever.
+
+    Args:
+        decoder: a causal decoder (`CausalDecoder`).
+
+    Attributes:
+        read: tokens that the decoder has read so far.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.read = 0
+        self._states: Tensor | None = None  # (tokens, width), what was read, embedded
+        self._vision: Tensor | None = None
+        self._cache: KVCache | None = None
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens of a row."""
+        count: int = self.decoder.max_positions
+        return count
+
+    def cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache, see `CausalDecoder`."""
+        empty: KVCache = self.decoder.cache(batch, capacity)
+        return empty
+
+    def head(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+        """Logits, see `CausalDecoder`."""
+        logits: Tensor = self.decoder.head(hidden, rows)
+        return logits
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        *,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        mask: Mask | None = None,
+        places: Tensor | None = None,
+        vision: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states, see `CausalDecoder`; of the last token alone where a row's beginning is known.
+
+        Args:
+            inputs: ids (batch, tokens) or embeddings (batch, tokens, width).
+            cache: filled in place.
+            positions: of padded batches, which nothing is remembered of.
+            mask: as positions.
+            places: the tokens whose states are wanted; they must not lie in what is known.
+            vision: the tokens of pictures.
+        """
+        if len(inputs) > 1 or cache is None or positions is not None or mask is not None:
+            self._cache = None
+            self.read += inputs.shape[0] * inputs.shape[1]
+            found: Tensor = self.decoder(
+                inputs, cache=cache, positions=positions, mask=mask, places=places, vision=vision
+            )
+            return found
+        states = inputs if inputs.dim() == 3 else self.decoder.embed(inputs)
+        kind = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device) if vision is None else vision
+        known = 0 if len(cache) or places is None else min(self._common(states[0], kind[0]), int(places.min()))
+        if known:
+            self._copy(cache, known)
+        self._keep(states[0], kind[0], cache, goes_on=len(cache) > known)
+        self.read += states.shape[1] - known
+        rest = None if vision is None else vision[:, known:]
+        found = self.decoder(
+            states[:, known:], cache=cache, places=None if places is None else places - known, vision=rest
+        )
+        return found
+
+    def _common(self, states: Tensor, vision: Tensor) -> int:
+        """How many tokens a row has in common with what was read."""
+        if self._states is None or self._vision is None or self._cache is None:
+            return 0
+        count = min(len(states), len(self._states), len(self._cache))
+        same = (states[:count] == self._states[:count]).all(1) & (vision[:count] == self._vision[:count])
+        return int(same.long().cumprod(0).sum())
+
+    def _copy(self, cache: KVCache, known: int) -> None:
+        assert self._cache is not None
+        cache.block[..., :known, :] = self._cache.block[..., :known, :]
+        for layer in cache.layers:
+            layer.length = known
+
+    def _keep(self, states: Tensor, vision: Tensor, cache: KVCache, goes_on: bool) -> None:
+        """Note what is being read, behind what the cache holds already or from the front."""
+        if goes_on and self._states is not None and self._vision is not None:
+            before = len(cache)
+            states, vision = (
+                torch.cat([old[:before], new]) for old, new in ((self._states, states), (self._vision, vision))
+            )
+        self._states, self._vision, self._cache = states, vision, cache

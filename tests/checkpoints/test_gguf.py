@@ -195,6 +195,15 @@ def test_training_starts_from_it(file: Path) -> None:
     assert {line.strip().split(".")[0] for line in said[1].splitlines()[1:]} == {"vision_embedding"}
 
 
+def test_it_is_converted_to_a_folder_of_hugging_face(file: Path, tmp_path: Path) -> None:
+    from multimodal_zoo.checkpoints.convert import write_published
+
+    reference = theirs()
+    write_published(from_pretrained(file), tmp_path / "theirs", "llama")
+    again = type(reference).from_pretrained(tmp_path / "theirs")
+    assert_close(logits(again), logits(reference), atol=1e-5, rtol=1e-5)
+
+
 def test_a_model_is_saved_and_read_back_without_the_file(file: Path, tmp_path: Path) -> None:
     model = from_pretrained(file)
     save_model(model, tmp_path / "ours")

@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from multimodal_zoo.addresses import PACKAGE, packaged
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
-from multimodal_zoo.gguf_header import PACKAGE, packaged
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
 SUFFIXES = (".safetensors", ".gguf", *PICKLES)

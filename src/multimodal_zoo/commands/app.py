@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from multimodal_zoo.addresses import is_address
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import (
@@ -93,14 +94,14 @@ def subject_override(subject: str) -> str:
     """
     several = "," in subject and not Path(subject).exists()
     words = subject.split(",") if several else [subject]
-    places = [word for word in words if Path(word).exists() or "://" in word]
+    places = [word for word in words if Path(word).exists() or is_address(word)]
     if not places:
         names = [require(word, list_models(), "variant or path", "source") for word in words]
         return f"model={','.join(names)}"
     if len(places) < len(words):
         other = next(word for word in words if word not in places)
         raise ValueError(f"source: {places[0]} is a path and {other} is none; a sweep takes paths or variants")
-    sources = (place if "://" in place else str(Path(place).resolve()) for place in places)
+    sources = (place if is_address(place) else str(Path(place).resolve()) for place in places)
     return f"source={','.join(map(quoted, sources))}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from multimodal_zoo.addresses import is_address
 from multimodal_zoo.catalogue import list_group, require
 from multimodal_zoo.files import write_text
 
@@ -135,6 +136,6 @@ def slug(config: DictConfig) -> str:
     if OmegaConf.is_dict(named):
         places = " ".join(str(Path(place).resolve()) for place in named.values())
         return f"{variant_name()}-{hashlib.sha256(places.encode()).hexdigest()[:6]}"
-    path = str(named) if "://" in str(named) else str(Path(named).resolve())
+    path = str(named) if is_address(str(named)) else str(Path(named).resolve())
     words = re.sub(r"[^\w.]+", "-", "-".join(Path(path).parts[-2:])).strip("-.")
     return f"{words}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"

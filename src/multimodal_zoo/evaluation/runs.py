@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from multimodal_zoo.addresses import is_address
 from multimodal_zoo.evaluation.outcome import Outcome, load_results, measurements
 from multimodal_zoo.evaluation.result import Result
 
@@ -73,7 +74,7 @@ class Run:
     def training(self) -> Run:
         """The run that trained what this one evaluated: itself, unless it evaluated another folder's model."""
         source = self.config.get("source") or self.config.get("weights")
-        if source is None or "://" in str(source):
+        if source is None or is_address(str(source)):
             return self
         place = Path(str(source))
         homes = [place, *list(place.parents)[:3]]

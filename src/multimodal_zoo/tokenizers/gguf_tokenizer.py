@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.gguf_header import PACKAGE, packaged, read_header, without_tensors
+from multimodal_zoo.addresses import PACKAGE, packaged
+from multimodal_zoo.gguf_header import read_header, without_tensors
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.vocabularies import SPLIT
 from multimodal_zoo.tokenizers.words import check_ids, listed, split_special

@@ -14,7 +14,10 @@ import multimodal_zoo as zoo
 from multimodal_zoo.cli import main
 from multimodal_zoo.commands.app import as_text, split, with_questions
 from multimodal_zoo.commands.live import DrawingBar, Typing
+from multimodal_zoo.data.documents import Document, Text
+from multimodal_zoo.data.documents import Image as Shown
 from multimodal_zoo.generation.loop import Progress
+from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.painter import Sketches
 from multimodal_zoo.inference.text_to_image import draw
 
@@ -115,6 +118,30 @@ def test_words_are_pictures_and_questions(tmp_path, capsys) -> None:
     assert "".join(one["answer"] + "\n" for one in found) == capsys.readouterr().out
 
 
+EVE_SMALL = ["allow_random=true", "model.decoder.blocks.depth=1", "max_new_tokens=5", "threads=1"]
+
+
+@pytest.mark.parametrize("variant", ["eve_tiny", "eve_v2_tiny"])
+def test_typed_questions_make_a_conversation(variant, tmp_path, capsys, monkeypatch) -> None:
+    pictures = [tmp_path / "wide.png", tmp_path / "high.png"]
+    for path, size in zip(pictures, [(50, 20), (16, 40)], strict=True):
+        Image.new("RGB", size, "red").save(path)
+    words = ["chat", variant, *map(str, pictures), *EVE_SMALL, f"out={tmp_path}/answers.json"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is this?\nAnd why?\n\n"))
+    assert main(words) == 0
+    found = json.loads((tmp_path / "answers.json").read_text())
+    assert capsys.readouterr().out == "".join(f"{one['answer']}\n" for one in found)
+    model = zoo.create(variant, overrides=EVE_SMALL[1:2])
+    seen = [Shown(Image.open(path)) for path in pictures]
+    said = [Text("What is this?", "user"), Text(found[0]["answer"], "assistant"), Text("And why?", "user")]
+    expected = answer(model, [Document([*seen, said[0]]), Document([*seen, *said])], max_new_tokens=5)
+    assert [one["answer"] for one in found] == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is this?\nAnd why?\n"))
+    assert main([*words, "conversation=false"]) == 0
+    alone = json.loads((tmp_path / "answers.json").read_text())
+    assert [alone[1]["answer"]] == answer(model, Document([*seen, said[2]]), max_new_tokens=5)
+
+
 def test_which_words_are_pictures(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo").touch()
@@ -146,6 +173,7 @@ def test_which_words_are_pictures(tmp_path, monkeypatch) -> None:
         (["generate", *TINY, "prompt=x", "ratios=1:1"], "closest: ratio"),
         (["chat", "clip_tiny", "allow_random=true", "prompt=x"], "chat needs an Emu3"),
         (["chat", *TINY, "prompt=x", "max_new_tokens=9999"], "decoder.max_positions"),
+        (["chat", "eve_tiny", "allow_random=true", "prompt=x", "max_new_tokens=9999"], "decoder.max_positions"),
         (["chat"], "mmzoo chat needs a run folder"),
     ],
 )

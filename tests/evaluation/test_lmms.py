@@ -13,6 +13,7 @@ from PIL import Image as PilImage
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.zoo import create
 
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: pip install 'multimodal_zoo[lmms]'")
@@ -44,11 +45,11 @@ CHOOSE = """doc_to_choice: choices
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]"""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["emu3_tiny", "eve_tiny"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and two tasks with their data."""
     place = tmp_path_factory.mktemp("lmms")
-    model = create("emu3_tiny", seed=3)
+    model = create(request.param, seed=3)
     with torch.no_grad():  # far from uniform, so that rounding does not decide
         model.decoder.output.weight.mul_(8)
     save_model(model, place / "model")
@@ -100,19 +101,17 @@ def test_answers_are_those_of_the_library(folder: Path, found: dict[str, Any]) -
 def test_choices_are_the_likeliest(folder: Path, found: dict[str, Any]) -> None:
     from multimodal_zoo.zoo import from_pretrained
 
-    model = from_pretrained(folder / "model")
-    processor, hits = model.processor, 0
+    model, hits = from_pretrained(folder / "model"), 0
+    writer = writer_of(model, "a test")
     for number, document in enumerate(documents(folder)):
-        codes = [
-            model.encode(processor.images([s.image])[0][None])[0] for s in document.segments if isinstance(s, Image)
-        ]
-        prompt = processor.understanding_prompt(PLAIN[number], codes)
+        prompt = writer.prompts([document], False, torch.device("cpu"))
         scores = []
         for choice in CHOICES:
-            ids = processor.text_ids(f" {choice}")
-            row = torch.tensor([prompt + ids])
-            logits = model.decoder.head(model(row))[0, len(prompt) - 1 : -1].log_softmax(-1)
-            scores.append(logits.gather(1, torch.tensor(ids)[:, None]).sum().item())
+            ids = torch.tensor([writer.continuation(PLAIN[number], f" {choice}", end=False)])
+            inputs = prompt.inputs if prompt.inputs.dim() == 3 else model.decoder.embed(prompt.inputs)
+            whole = torch.cat([inputs, model.decoder.embed(ids)], 1)
+            logits = model.decoder.head(model.decoder(whole))[0, inputs.shape[1] - 1 : -1].log_softmax(-1)
+            scores.append(logits.gather(1, ids[0, :, None]).sum().item())
         hits += int(max(range(3), key=scores.__getitem__) == number)
     assert found["results"]["tiny_choice"]["acc,none"] == pytest.approx(hits / 3)
 

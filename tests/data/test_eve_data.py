@@ -206,3 +206,10 @@ def test_choices_that_do_not_fit_are_named() -> None:
         data(Talks(9), batch_size=0)
     with pytest.raises(ValueError, match=r"questions is empty"):
         CaptionTurns(build({"type": "text_caption"}), [])
+
+
+@pytest.mark.multiprocess
+def test_processes_that_read_change_nothing() -> None:
+    alone = list(data(Talks(12)).train_dataloader())
+    helped = list(data(Talks(12), workers=2).train_dataloader())
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multimodal_zoo.data.conversation_templates import MARKER
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.line_pairs import LineFile
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.registry import DATASETS
@@ -59,12 +62,53 @@ def segments_of(turns: list[tuple[str, str]], pictures: list[Image], key: str) -
     return found  # type: ignore[return-value]
 
 
+class JsonRows:
+    """A list of JSON values in two blocks of memory, which worker processes share as they are.
+
+    A list of Python objects would be copied bit by bit into each of them, since looking at an object changes it.
+
+    Args:
+        rows: the values.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        written = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+        self.ends = np.cumsum([len(row) for row in written], dtype=np.int64)
+        self.content = b"".join(written)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(self.content[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+
+class JsonLines:
+    """The lines of a file as JSON values; only their places are held. None stands for a line that is none.
+
+    Args:
+        lines: the file.
+    """
+
+    def __init__(self, lines: LineFile) -> None:
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return json.loads(self.lines[index])
+        except ValueError:
+            return None  # found out when the record is asked for
+
+
 @DATASETS.register_module(name="conversation_list")
 class ConversationList:
     """Records `{"conversations": [{"from", "value"}, ...], "image": path or list of paths}` of a JSON file.
 
     The file is a list of records, or a list of strings each of which names the file of a record in a second folder, or
-    lines of records (`.jsonl`). `<image>` in a turn is the place of a picture.
+    lines of either (`.jsonl`, of which only the places are held). `<image>` in a turn is the place of a picture.
 
     Args:
         table: the file.
@@ -85,7 +129,7 @@ class ConversationList:
         self.folder = _folder(folder, "folder")
         self.records = None if records is None else _folder(records, "records")
         self.suffix, self.table = suffix, Path(table).expanduser()
-        self.rows = _listed(self.table, "table")
+        self.rows = _rows(self.table, "table")
         self.skips = Skips()
         self._lengths = None if lengths is None else _listed(Path(lengths).expanduser(), "lengths")
         if self._lengths is not None and len(self._lengths) != len(self.rows):
@@ -183,25 +227,24 @@ def _folder(path: str, key: str) -> Path:
     return found
 
 
+def _rows(path: Path, key: str) -> JsonRows | JsonLines:
+    """The entries of a file of records or names."""
+    if path.suffix == ".jsonl" and path.is_file():
+        rows: JsonRows | JsonLines = JsonLines(LineFile(path))
+    else:
+        rows = JsonRows(_listed(path, key))
+    if not len(rows):
+        raise ValueError(f"data.train.{key}: {str(path)!r} has no entry")
+    return rows
+
+
 def _listed(path: Path, key: str) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"data.train.{key}: no file {str(path)!r}")
-    text = path.read_text(encoding="utf-8")
     try:
-        rows = _lines(text) if path.suffix == ".jsonl" else json.loads(text)
+        rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"data.train.{key}: {str(path)!r} is no JSON: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"data.train.{key}: {str(path)!r} must hold a list with at least one entry")
     return rows
-
-
-def _lines(text: str) -> list[Any]:
-    return [_line(line) for line in text.splitlines() if line.strip()]
-
-
-def _line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None  # a broken record, found out when it is asked for

@@ -33,8 +33,7 @@ def picture_token_data(
 ) -> TokenData:
     """A LightningDataModule that gives batches of conversations about pictures (`PictureTokenBatch`).
 
-    Order, resuming and mixtures are those of `token_data`. A sample that cannot be used (another number of pictures
-    than places, an unfit picture, an empty answer, a picture beyond the context) is left out, counted and named.
+    Order, resuming and mixtures are those of `token_data`. A sample that cannot be used is left out, counted and named.
 
     Args:
         processor: the model's pictures, tokenizer and template.
@@ -63,12 +62,11 @@ def picture_token_data(
         raise ValueError("data.batching.too_long=cut_ids gives rows longer than the context; packed_batches needs cut")
     layouts = source_layouts(layout, train, validation)
     rest = (batching.context_length, batching.too_long, teacher)
-    samples = {
-        name: PictureSampleCollate(processor, one, *rest) for name, one in layouts.items() if name != "validation"
-    }
     assembled = None
     if packed or isinstance(train, SourceMixture):
         assembly = batching.assembly(batch_size, processor.ids.pad, PICTURES)
+        named = {name: one for name, one in layouts.items() if name != "validation"}
+        samples = {name: PictureSampleCollate(processor, one, *rest) for name, one in named.items()}
         assembled = Assembled(samples, assembly, batching.batches_per_epoch)
     return TokenData(
         train=train,

@@ -135,7 +135,7 @@ class CellPixels:
             UnusableError: a file that cannot be read, or a picture without pixels.
         """
         if isinstance(picture, np.ndarray) and not picture.size:
-            check_shape(*picture.shape[:2], self.ratio)
+            check_shape(picture.shape[0], picture.shape[1], self.ratio)
         return to_rgb(load(open_picture(picture)), self.background)
 
     def normalise(self, pixels: Tensor) -> Tensor:

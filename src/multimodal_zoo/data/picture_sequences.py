@@ -122,6 +122,7 @@ def _tokenised(
     group: Sequence[Words], tokenizer: WordTokenizer, special: bool, behind: bool
 ) -> tuple[list[int], list[bool]]:
     def encode(text: str) -> list[int]:
+        """Its ids, nothing in front or behind."""
         # LLaMA's tokenizer may treat a text behind a special token in another way than one at the beginning
         if behind and isinstance(tokenizer, LlamaTokenizer):
             return tokenizer.encode_behind(text, special)

@@ -195,6 +195,20 @@ def test_training_starts_from_it(file: Path) -> None:
     assert {line.strip().split(".")[0] for line in said[1].splitlines()[1:]} == {"vision_embedding"}
 
 
+def test_it_fills_both_branches_of_decoupled_blocks(file: Path) -> None:
+    node = recognise(file).config
+    blocks = {**node["blocks"], "block": {"type": "decoupled_block", "block": node["blocks"]["block"]}}
+    blocks["block"]["parts"] = ["norm", "attention", "mlp"]
+    model: Any = nn.Module()
+    model.decoder = build_model({**node, "blocks": blocks}, seed=3)
+    load_part(model, "decoder", file)
+    assert_close(logits(model.decoder), logits(theirs()), atol=2e-5, rtol=1e-4)
+    pictures = torch.ones_like(IDS, dtype=torch.bool)
+    with torch.no_grad():
+        found = model.decoder.head(model.decoder(IDS, vision=pictures))
+    assert_close(found, logits(theirs()), atol=2e-5, rtol=1e-4)
+
+
 def test_it_is_converted_to_a_folder_of_hugging_face(file: Path, tmp_path: Path) -> None:
     from multimodal_zoo.checkpoints.convert import write_published
 

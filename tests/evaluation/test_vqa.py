@@ -23,9 +23,10 @@ SMALL = ["model.decoder.width=32", "model.decoder.blocks.depth=1", "model.decode
 SMALL += ["model.decoder.blocks.block.attention.qkv.head_dim=8", "model.vision_tokenizer.encoder.multipliers=[1,1,1]"]
 
 
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    return zoo.create("emu3_tiny", overrides=SMALL).eval()
+@pytest.fixture(scope="module", params=["emu3_tiny", "eve_v2_tiny"])
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    overrides = SMALL if request.param == "emu3_tiny" else ["model.decoder.blocks.depth=1"]
+    return zoo.create(request.param, overrides=overrides).eval()
 
 
 @pytest.fixture

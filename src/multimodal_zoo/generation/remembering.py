@@ -21,21 +21,17 @@ class Remembering:
         decoder: a causal decoder (`CausalDecoder`).
 
     Attributes:
+        max_positions: most tokens of a row.
         read: tokens that the decoder has read so far.
     """
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
+        self.max_positions: int = decoder.max_positions
         self.read = 0
         self._states: Tensor | None = None  # (tokens, width), what was read, embedded
         self._vision: Tensor | None = None
         self._cache: KVCache | None = None
-
-    @property
-    def max_positions(self) -> int:
-        """Most tokens of a row."""
-        count: int = self.decoder.max_positions
-        return count
 
     def cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache, see `CausalDecoder`."""

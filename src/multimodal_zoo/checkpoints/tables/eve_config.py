@@ -20,15 +20,18 @@ VARIANTS = {1: ("eve_7b", "eve_7b_hd"), 2: ("eve_v2_7b_hd",)}
 CLASSES = {1: ("EVELlamaForCausalLM", "llama"), 2: ("EVEQwen2ForCausalLM", "qwen2")}
 #: Words of `moe_part`, what exists twice -> our name.
 PARTS = {"layernorm": "norm", "self_attn": "attention", "mlp": "mlp"}
-#: Keys of a preprocessor's configuration -> our name below `processor.images`, by version.
+#: Keys of a preprocessor's configuration -> our name below `processor.images`, by version. The last ones are no
+#: publisher's: what published pictures leave out, and the weights of others may need.
 IMAGE_KEYS = {
     1: {
         "image_size": "image_size", "image_size_clip": "teacher_size", "patch_stride_clip": "teacher_patch",
         "patch_stride": "patch", "conv_stride": "window", "image_mean": "mean", "image_std": "std",
+        "ratio": "ratio", "background": "background",
     },
     2: {
         "max_size": "max_size", "patch_stride": "patch", "dense_stride": "window", "image_mean": "mean",
-        "image_std": "std",
+        "image_std": "std", "inference_rule": "inference_rule", "min_pixels": "min_pixels", "max_pixels": "max_pixels",
+        "ratio": "ratio", "background": "background",
     },
 }  # fmt: skip
 #: What of a decoder's node does not tell variants apart: it changes no result within the published lengths.

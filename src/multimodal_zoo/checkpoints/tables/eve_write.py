@@ -35,7 +35,8 @@ def v1_training_config(node: Mapping[str, Any]) -> Node:
 
 def v2_config(node: Mapping[str, Any]) -> Node:
     """The `config.json` of version 2; errors as for `v1_config`."""
-    parts = node.get("decoder", {}).get("blocks", {}).get("block", {}).get("parts", ())
+    _require(node, 2)
+    parts = node["decoder"]["blocks"]["block"].get("parts", ())
     if not parts:
         raise UnknownCheckpoint("its blocks have no weights of their own for pictures (decoupled_block)")
     words = "-".join(word for word, ours in PARTS.items() if ours in parts)
@@ -58,12 +59,18 @@ def preprocessor_config(node: Mapping[str, Any]) -> Node | None:
     return {**config, **{key: images[ours] for key, ours in IMAGE_KEYS[version].items() if ours in images}}
 
 
+def _require(node: Mapping[str, Any], version: int) -> None:
+    kind = (node.get("vision_embedding") or {}).get("type", "")
+    if node.get("type") != "eve" or _VERSIONS.get(kind) != version:
+        raise UnknownCheckpoint(
+            f"no EVE of version {version}, whose pictures enter in another way, but {kind or node.get('type')!r}"
+        )
+
+
 def _checked(node: Mapping[str, Any], version: int, facts: Mapping[str, Any]) -> Node:
     """A configuration that means this node again."""
-    embedding = node.get("vision_embedding") or {}
-    if node.get("type") != "eve" or _VERSIONS.get(embedding.get("type", "")) != version:
-        kind = embedding.get("type", node.get("type"))
-        raise UnknownCheckpoint(f"no EVE of version {version}, whose pictures enter in another way, but {kind!r}")
+    _require(node, version)
+    embedding = node["vision_embedding"]
     decoder = {**node["decoder"], "blocks": dict(node["decoder"]["blocks"])}
     if decoder["blocks"]["block"]["type"] == "decoupled_block":
         decoder["blocks"]["block"] = decoder["blocks"]["block"]["block"]

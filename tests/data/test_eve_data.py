@@ -195,6 +195,14 @@ def test_long_documents_are_refused_left_out_or_cut() -> None:
         collate(last, "cut").check(document)
 
 
+def test_special_strings_in_texts_can_be_ordinary_text() -> None:
+    end = OURS.ids.eos
+    for special, count in ((True, 2), (False, 1)):
+        ours = PictureCollate(OURS, ConversationTurns(special), 256, "error", teacher=False)
+        sample = ours.text_row(conversation("What?", "A <|im_end|> sign"), Random(0))
+        assert int((sample.ids == end).sum()) == count
+
+
 def test_choices_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"too_long is 'drop'; it must be one of error, skip, cut, cut_ids"):
         collate(8, "drop")

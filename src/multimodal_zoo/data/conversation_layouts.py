@@ -12,7 +12,13 @@ from multimodal_zoo.registry import DATASETS
 
 
 class ConversationLayout(Protocol):
-    """How a document becomes a conversation."""
+    """How a document becomes a conversation.
+
+    Attributes:
+        special: whether strings of special tokens in its texts become these tokens.
+    """
+
+    special: bool
 
     def __call__(self, document: Document, random: Random) -> Document:
         """A document of questions and answers; `random` is seeded for this sample."""
@@ -21,7 +27,14 @@ class ConversationLayout(Protocol):
 
 @DATASETS.register_module(name="conversation_turns")
 class ConversationTurns:
-    """Conversations as they are."""
+    """Conversations as they are.
+
+    Args:
+        special: whether strings of special tokens in texts become these tokens, as published.
+    """
+
+    def __init__(self, special: bool = True) -> None:
+        self.special = special
 
     def __call__(self, document: Document, random: Random) -> Document:
         """The document itself."""
@@ -37,15 +50,16 @@ class CaptionTurns:
     Args:
         captions: chooses the text.
         questions: one of them is drawn; an empty one asks nothing.
+        special: whether strings of special tokens in texts become these tokens, as published.
 
     Raises:
         ValueError: no question.
     """
 
-    def __init__(self, captions: CaptionSampler, questions: Sequence[str] = ("",)) -> None:
+    def __init__(self, captions: CaptionSampler, questions: Sequence[str] = ("",), special: bool = True) -> None:
         if not questions:
             raise ValueError("data.layout.questions is empty; give at least one, '' for none")
-        self.captions, self.questions = captions, list(questions)
+        self.captions, self.questions, self.special = captions, list(questions), special
 
     def __call__(self, document: Document, random: Random) -> Document:
         """A conversation of one turn."""

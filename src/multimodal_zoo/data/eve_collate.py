@@ -64,7 +64,8 @@ class PictureCollate:
             ValueError: it is too long, where that is an error.
             UnusableError: it is too long otherwise, has no answer within the context, or is no conversation.
         """
-        sample = self._fitting(self.processor.sample(self.layout(document, random), random, self.teacher))
+        told = self.layout(document, random)
+        sample = self._fitting(self.processor.sample(told, random, self.teacher, self.layout.special))
         if not sample.weights.any():
             raise UnusableError(f"no answer within {self.context_length} tokens", document.key)
         return sample

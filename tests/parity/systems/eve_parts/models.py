@@ -9,16 +9,7 @@ import torch
 from harness.cases import Call, Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
-from systems.eve_parts.shared import (
-    DECODER_KEYS,
-    batch_of,
-    decoder,
-    gradients,
-    norms,
-    preprocessor,
-    v1_embedding,
-    v2_embedding,
-)
+from systems.eve_parts.shared import DECODER_KEYS, batch_of, eve, gradients, norms, preprocessor
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.naming import Naming
@@ -79,8 +70,7 @@ def _naming(case: Case) -> Naming:
 def _model(case: Case) -> Eve:
     def make() -> Any:
         config = take_known(case.config, V1_KEYS if _is_v1(case) else V2_KEYS, "config")
-        embedding = v1_embedding(config) if _is_v1(case) else v2_embedding(config)
-        node = {"type": "eve", "decoder": decoder(config), "vision_embedding": embedding}
+        node = eve(config)
         if config.get("requires_cliploss"):
             node["aligner"] = {
                 "type": "patch_aligning", "width": config["hidden_size"], "depth": config["num_hidden_layers"],

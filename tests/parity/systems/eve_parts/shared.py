@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from harness.cases import Call
 from harness.run import Outcome, Pair
 from harness.words import take_known
@@ -14,7 +13,10 @@ from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
+from multimodal_zoo.checkpoints.tables.eve_config import moe_parts, published_node
+from multimodal_zoo.data.picture_batches import picture_rows_batch
 from multimodal_zoo.data.picture_rows import PictureRow
+from multimodal_zoo.data.picture_sequences import PictureSample
 from multimodal_zoo.nn.patch_cells import PatchCells, joined
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.registry import build
@@ -26,8 +28,6 @@ DECODER_KEYS = {
     "num_key_value_heads", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings", "max_position_embeddings",
     "pad_token_id",
 }  # fmt: skip
-#: What decoupled weights are called in a configuration -> names of the part.
-DECOUPLED_WORDS = {"layernorm": "norm", "self_attn": "attention", "mlp": "mlp"}
 PREPROCESSOR_KEYS = {"image_size", "image_size_clip", "patch_stride", "conv_stride", "patch_stride_clip"}
 
 
@@ -58,10 +58,17 @@ def decoder(config: Config) -> dict[str, Any]:
     """The node of the decoder; `add_moe` and `moe_part` decide what exists twice."""
     given = {key: config[key] for key in DECODER_KEYS & config.keys()}
     node = node_from_hf({"model_type": "qwen2" if "add_moe" in config else "llama", **given})
-    if config.get("add_moe"):
-        parts = [ours for word, ours in DECOUPLED_WORDS.items() if word in config["moe_part"]]
+    if parts := moe_parts(config):
         node["blocks"]["block"] = {"type": "decoupled_block", "block": node["blocks"]["block"], "parts": parts}
     return node
+
+
+def eve(config: Config) -> dict[str, Any]:
+    """The node of a whole model without aligning layer, as the library reads a published folder's configuration."""
+    first = "preprocessor" in config
+    words = ["EVELlamaForCausalLM" if first else "EVEQwen2ForCausalLM"]
+    node = published_node({**config, "architectures": words}, preprocessor(config) if first else None)
+    return {key: node[key] for key in ("type", "decoder", "vision_embedding")}
 
 
 def part(node: Mapping[str, Any], naming: Naming, state: Mapping[str, Tensor], prefix: str) -> nn.Module:
@@ -94,20 +101,12 @@ def batch_of(
     rows: Sequence[PictureRow], weights: Sequence[Tensor] | None, pictures: Sequence[PatchCells]
 ) -> PictureTokenBatch:
     """Rows padded on the right; the pictures in their order."""
-    longest = max(len(row.ids) for row in rows)
-
-    def padded(parts: Sequence[Tensor], value: float) -> Tensor:
-        return torch.stack([F.pad(one, (0, longest - len(one)), value=value) for one in parts])
-
-    ids = padded([row.ids for row in rows], 0)
-    counted = torch.zeros(ids.shape) if weights is None else padded(weights, 0.0)
-    counted[:, 0] = 0
-    return PictureTokenBatch(
-        ids,
-        counted,
-        padded([torch.zeros_like(row.ids) for row in rows], -1),
-        padded([torch.arange(len(row.ids)) for row in rows], 0),
-        [str(number) for number in range(len(rows))],
-        padded([row.vision for row in rows], False),
-        joined(pictures) if pictures else None,
-    )
+    samples, start = [], 0
+    for number, row in enumerate(rows):
+        own = pictures[start : start + len(row.kept)]
+        start += len(own)
+        counted = torch.zeros(len(row.ids)) if weights is None else weights[number].clone()
+        counted[0] = 0
+        cells = joined(own) if own else None
+        samples.append(PictureSample(row.ids, counted, row.vision, cells, None, [], str(number)))
+    return picture_rows_batch([[sample] for sample in samples], 0)

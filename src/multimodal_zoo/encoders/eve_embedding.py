@@ -30,13 +30,17 @@ def check_cells(cells: PatchCells, patch: int, window: int) -> None:
 class PooledAttention(nn.Module):
     """One query reads several keys: `query + proj(attention(norm query, norm keys))`.
 
-    The logits are divided by the root of the full width, not of a head's, and the residual is the query itself.
+    The logits are divided by the root of the full width, not of a head's, and the residual is the query itself. A key is
+    read once, so the maps to keys and values act on the query and on the mean that it takes, not on every key: (W k) q is
+    k (W^T q).
 
     Args:
         width: width of queries and keys.
         heads: number of heads.
         eps: of both norms.
     """
+
+    reads_weights_of = ("key_value",)
 
     def __init__(self, width: int, heads: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -56,12 +60,13 @@ class PooledAttention(nn.Module):
             keys: what it reads.
             real: bool (n, keys), False at padding; None where there is none.
         """
-        asked = self.query(self.query_norm(query)).unflatten(-1, (self.heads, 1, -1))  # (n, heads, 1, head_dim)
-        both = self.key_value(self.key_norm(keys)).unflatten(-1, (2, self.heads, -1))
-        key, value = both.permute(2, 0, 3, 1, 4)  # (n, heads, keys, head_dim)
+        keys = self.key_norm(keys)[:, None]  # (n, 1, keys, width)
+        to_key, to_value = self.key_value.weight.unflatten(0, (2, self.heads, -1))  # (heads, head_dim, width)
+        asked = self.query(self.query_norm(query)).unflatten(-1, (self.heads, -1))
+        asked = torch.einsum("nhd,hdw->nhw", asked, to_key)[:, None]
         mask = None if real is None else Padding(real)
-        mixed = attend(asked, key, value, mask=mask, scale=self.width**-0.5)
-        return query + self.proj(mixed.flatten(1))
+        mixed = attend(asked, keys, keys, mask=mask, scale=self.width**-0.5)[:, 0]  # (n, heads, width)
+        return query + self.proj(torch.einsum("nhw,hdw->nhd", mixed, to_value).flatten(1))
 
 
 @ENCODERS.register_module(name="eve_patch_embedding")

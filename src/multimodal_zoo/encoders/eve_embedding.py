@@ -30,9 +30,9 @@ def check_cells(cells: PatchCells, patch: int, window: int) -> None:
 class PooledAttention(nn.Module):
     """One query reads several keys: `query + proj(attention(norm query, norm keys))`.
 
-    The logits are divided by the root of the full width, not of a head's, and the residual is the query itself. A key is
-    read once, so the maps to keys and values act on the query and on the mean that it takes, not on every key: (W k) q is
-    k (W^T q).
+    The logits are divided by the root of the full width, not of a head's, and the residual is the query itself. Since
+    one query alone reads a key, the maps to keys and values act on the query and on the mean that it takes, not on
+    every key: (W k) q is k (W^T q).
 
     Args:
         width: width of queries and keys.

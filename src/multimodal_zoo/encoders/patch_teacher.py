@@ -43,8 +43,8 @@ class PatchTeacher(nn.Module):
             raise ValueError(f"teacher.image_size is {image_size}; give pixels, or null for the student's images")
         self.encoder, self.projection, self.image_size = encoder, projection, image_size
         self.layer = layer
-        bare = projection is None or layer is not None
-        self.width: int = int(encoder.width if bare else projection.embed_dim)
+        last = encoder.width if projection is None or layer is not None else projection.embed_dim
+        self.width: int = int(last)
         self.requires_grad_(False)
         self.eval()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -146,10 +146,11 @@ class AlignedNextToken(nn.Module):
         """
         if not model.training:
             return self.objective(model, batch)
-        taps = self._taps(model, batch)
+        aligner = cast("PatchAligning", model.aligner)  # `check` has seen it
+        taps = _taps(aligner, batch)
         hidden = model(**batch.inputs(), observe=taps)
         found = self.objective.measured(model, hidden, batch)
-        distances = self._distances(model, batch, taps)
+        distances = self._distances(aligner, batch, taps)
         counted = 0 if batch.pictures is None else len(distances)
         total = gather(torch.tensor([counted], device=hidden.device)).sum().clamp_min(1)
         alignment = distances.sum() * world_size() / total
@@ -158,16 +159,16 @@ class AlignedNextToken(nn.Module):
         loss = found["loss"] + self.weight * alignment
         return {**found, "loss": loss, "language_loss": language, "alignment_loss": everywhere}
 
-    def _taps(self, model: Eve, batch: PictureTokenBatch) -> Taps:
-        layers = model.aligner.taps
-        if batch.pictures is None:  # any token, so that the graph is that of a batch with pictures
-            return Taps(layers, torch.zeros(1, 1, dtype=torch.long, device=batch.ids.device))
+    def _distances(self, aligner: PatchAligning, batch: PictureTokenBatch, taps: Taps) -> Tensor:
         if batch.teacher is None:
-            raise ValueError("the batch has no view for the teacher: set data.teacher=true")
-        ratios = cells_per_patch(batch.pictures.grids, batch.boxes)
-        return Taps(layers, patch_places(batch.vision, batch.pictures.grids, ratios))
+            return no_distance(aligner, taps.tapped())
+        return picture_distances(aligner, taps.tapped(), self.teacher(batch.teacher), batch.boxes, self.distance)
 
-    def _distances(self, model: Eve, batch: PictureTokenBatch, taps: Taps) -> Tensor:
-        if batch.teacher is None:
-            return no_distance(model.aligner, taps.tapped())
-        return picture_distances(model.aligner, taps.tapped(), self.teacher(batch.teacher), batch.boxes, self.distance)
+
+def _taps(aligner: PatchAligning, batch: PictureTokenBatch) -> Taps:
+    if batch.pictures is None:  # any token, so that the graph is that of a batch with pictures
+        return Taps(aligner.taps, torch.zeros(1, 1, dtype=torch.long, device=batch.ids.device))
+    if batch.teacher is None:
+        raise ValueError("the batch has no view for the teacher: set data.teacher=true")
+    ratios = cells_per_patch(batch.pictures.grids, batch.boxes)
+    return Taps(aligner.taps, patch_places(batch.vision, batch.pictures.grids, ratios))

@@ -243,7 +243,8 @@ def from_pretrained(
 
     Args:
         path: a training run, a folder of `save_model`, a Lightning checkpoint, a publisher's file or folder,
-            `hf://organisation/repository/file`, or `package:NAME` for the file inside an installed package. Pickles are read with `weights_only=True` only.
+            `hf://organisation/repository/file`, or `package:NAME` for the file inside an installed package. Pickles are
+            read with `weights_only=True` only.
         config: for files that do not say what they hold: a variant's name, a model node, or a publisher's own
             configuration as a mapping or the path of its JSON file.
         part: `image`, `text`, `decoder` or `vision_tokenizer` for that part alone, without its projection; the rest is

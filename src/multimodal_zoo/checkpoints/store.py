@@ -76,8 +76,9 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
 
     Known are: a folder by `save_model`, a training run, a checkpoint of our training, a Hugging Face `CLIPModel`
     folder, an open_clip folder, OpenAI's CLIP files, the Hub's `EvaCLIPModel` folders, EVA-CLIP's published files and
-    other original files with their JSON configuration beside them, files of DeCLIP's repository, folders of Emu3, EVE and
-    decoders like LLaMA, GGUF files of such decoders; and, with `config`, any file in a published naming or ours.
+    other original files with their JSON configuration beside them, files of DeCLIP's repository, folders of Emu3,
+    EVE and decoders like LLaMA, GGUF files of such decoders; and, with `config`, any file in a published naming or
+    ours.
 
     Args:
         path: local, `hf://organisation/repository[/file]`, or `package:NAME[/file]`.

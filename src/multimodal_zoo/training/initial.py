@@ -28,8 +28,8 @@ def initial_model(
 ) -> tuple[nn.Module, StartValues | None]:
     """The recipe's model with its processor, and with the weights that `initial_weights` names.
 
-    That is a place (a path, hf://... or package:...) of a whole model, or a mapping: `model`, a whole model; `image`, `text`,
-    `decoder` and `vision_tokenizer`, a file of any known naming from which that part alone is taken, without a
+    That is a place (a path, hf://... or package:...) of a whole model, or a mapping: `model`, a whole model; `image`,
+    `text`, `decoder` and `vision_tokenizer`, a file of any known naming from which that part alone is taken, without a
     projection; `resize`, whether positions and patch kernels of other sizes are interpolated; `outer_blocks`, whether
     parts take the first and the last blocks of deeper ones; `copy_vision_branch`, whether the weights that a whole
     model's blocks have for pictures begin as a copy of the text's (EVE v2, after its first stage), as they do anyway

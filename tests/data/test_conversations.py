@@ -98,6 +98,7 @@ def test_lines_of_records_are_read_too(folder: Path) -> None:
             told(("human", "<image>"), ("gpt", "a")),
             r"pictures and places differ: .*entry 1 \(0 pictures, 1 x <image>\)",
         ),
+        (told(("human", "a"), ("gpt", "<image> b"), image="one.png"), r"picture in an answer: .*entry 1"),
         (told(("human", "a"), ("gpt", "a"), image="one.png"), r"\(1 pictures, 0 x <image>\)"),
         (told(("human", "<image><image>"), ("gpt", "a"), image="one.png"), r"\(1 pictures, 2 x <image>\)"),
         (

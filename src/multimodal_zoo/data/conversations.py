@@ -47,8 +47,10 @@ def segments_of(turns: list[tuple[str, str]], pictures: list[Image], key: str) -
     """Texts, and pictures in the places of their markers.
 
     Raises:
-        UnusableError: another number of pictures than of places, with both.
+        UnusableError: another number of pictures than of places, with both; or a place in an answer.
     """
+    if any(role == "assistant" and MARKER in words for role, words in turns):
+        raise UnusableError("picture in an answer", f"{key} ({MARKER} belongs into a question)")
     places = sum(words.count(MARKER) for _, words in turns)
     if places != len(pictures):
         raise UnusableError("pictures and places differ", f"{key} ({len(pictures)} pictures, {places} x {MARKER})")

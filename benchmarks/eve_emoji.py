@@ -296,17 +296,6 @@ def plot(plan: Plan, seeds: dict[Way, int]) -> None:
     FIGURE.mkdir(exist_ok=True)
     figure.savefig(FIGURE / f"eve_emoji_{plan.size}.png", dpi=90)
     plt.close(figure)
-    sheet = plan.folder / plan.name(WAYS[0], 0, "captions") / "evaluation" / f"{UNSEEN[0]}_answers.png"
-    if sheet.exists():
-        save_sheet(sheet, FIGURE / f"eve_emoji_{plan.size}_named.png")
-
-
-def save_sheet(source: Path, target: Path) -> None:
-    """A small copy for the docs: 128 colours are enough."""
-    from PIL import Image
-
-    with Image.open(source) as picture:
-        picture.convert("RGB").quantize(128).save(target, optimize=True)
 
 
 def main() -> None:

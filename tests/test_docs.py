@@ -37,12 +37,14 @@ CLIP = ROOT / "docs" / "systems" / "clip.md"
 EVA_CLIP = ROOT / "docs" / "systems" / "eva_clip.md"
 CLIP_BENCHMARK = ROOT / "docs" / "systems" / "clip_benchmark.md"
 EMU3 = ROOT / "docs" / "systems" / "emu3.md"
+EVE = ROOT / "docs" / "systems" / "eve.md"
 #: What the cards of a page's variants call their system, and the ending of those that the page may leave out.
 SYSTEMS = {
     CLIP: ({"CLIP"}, None),
     EVA_CLIP: ({"EVA-CLIP"}, "_tiny"),
     CLIP_BENCHMARK: ({"CLIP-benchmark", "DeCLIP"}, None),
     EMU3: ({"Emu3"}, None),
+    EVE: ({"EVE"}, None),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -43,6 +43,11 @@ class Joined:
         """Where they are, for errors."""
         return Path(" and ".join(str(view.path) for view in self.views))
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names in the files that are not shown; known once `shapes` or `shards` has run."""
+        return tuple(name for view in self.views for name in view.left_out)
+
     def shapes(self) -> State:
         """Names and shapes, on the meta device."""
         return {name: tensor for view in self.views for name, tensor in view.shapes().items()}

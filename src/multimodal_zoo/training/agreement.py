@@ -107,7 +107,7 @@ def check_teacher_grid(objective: nn.Module, model: nn.Module) -> None:
     Raises:
         ValueError: it has another grid.
     """
-    images = getattr(getattr(model, "processor", None), "transform", None)
+    images: Any = getattr(getattr(model, "processor", None), "transform", None)
     teacher, size = getattr(objective, "teacher", None), getattr(images, "teacher_size", None)
     if teacher is None or size is None:
         return

@@ -65,7 +65,7 @@ def initial_model(
     for part in [part for part in PARTS if part in places]:
         dtype = None if start is None else "auto"
         first = bool(places.get("outer_blocks"))
-        options = {"dtype": dtype, "resize": resize, "outer_blocks": first, "sharing": deferring}
+        options: dict[str, Any] = {"dtype": dtype, "resize": resize, "outer_blocks": first, "sharing": deferring}
         result = load_part(model, part, places[part], **options)
         place = place_of(model, part)
         filled.update(f"{place}{name.removeprefix(part)}" for name in result.matched)

@@ -54,21 +54,21 @@ def _v2(config: Mapping[str, Any], parts: str | None) -> nn.Module:
     return build({"type": "eve", "decoder": decoder(known), "vision_embedding": v2_embedding(known)}, path="model")
 
 
-def _v1_rules(stage: Mapping[str, Any]) -> ParameterRules:
+def _v1_rules(stage: Mapping[str, Any], aligned: bool) -> ParameterRules:
     frozen = ["decoder.*"] if stage["tune_vision_tower"] else []
     towers: dict[str, Any] = {}
     if stage["mm_projector_lr"] is not None and stage["vision_tower_lr"] is not None:
         projector = {"patterns": ["vision_embedding.projector.*"], "lr": stage["mm_projector_lr"]}
         names = ["class_token", "split_token", "patches.*", "local_attention.*", "global_attention.*"]
-        tower = [*(f"vision_embedding.{name}" for name in names), "aligner.*"]
+        tower = [*(f"vision_embedding.{name}" for name in names), *(["aligner.*"] if aligned else [])]
         towers = {"projector": projector, "tower": {"patterns": tower, "lr": stage["vision_tower_lr"]}}
     return read_rules({"frozen": frozen, "decay": DECAYING, "towers": towers})
 
 
-def _v2_rules(stage: Mapping[str, Any]) -> ParameterRules:
+def _v2_rules(stage: Mapping[str, Any], tied: bool) -> ParameterRules:
     assert stage["tune_VE"], "every published stage trains the embedding layer"
     text, pictures = "decoder.blocks.layers.*.text.*", "decoder.blocks.layers.*.vision.*"
-    whole = ["decoder.token_embedding.*", "decoder.norm.*", "decoder.output.*"]
+    whole = ["decoder.token_embedding.*", "decoder.norm.*", *([] if tied else ["decoder.output.*"])]
     frozen = [] if stage["tune_LLM"] else [*whole, text]
     if stage["moe_part"] is None:
         frozen = [] if stage["tune_LLM"] else ["decoder.*"]
@@ -153,7 +153,9 @@ def v1_stages(request: Request) -> Outcome:
     found: dict[str, Pair] = {}
     for number, facts in enumerate(request.call.extra["data"]):
         stage = take_known(facts["stage"], V1_STAGE, "stage")
-        trained = _trained(_v1(request.case.config), _v1_rules(stage), EVE_TRAINING, stage)
+        trained = _trained(
+            _v1(request.case.config), _v1_rules(stage, request.case.config["requires_cliploss"]), EVE_TRAINING, stage
+        )
         assert trained.keys() <= request.case.manifest.keys()
         found |= _outcome(number, facts, trained, request.case.manifest, component)
     return found
@@ -172,7 +174,7 @@ def v2_stages(request: Request) -> Outcome:
         stage = take_known(facts["stage"], V2_STAGE, "stage")
         model = _v2(request.case.config, stage["moe_part"])
         naming = EVE_V2_STAGE0 if stage["moe_part"] is None else EVE_V2
-        trained = _trained(model, _v2_rules(stage), naming, stage)
+        trained = _trained(model, _v2_rules(stage, request.case.config["tie_word_embeddings"]), naming, stage)
         names = naming.save({name: parameter.detach() for name, parameter in model.named_parameters()})
         assert names.keys() <= request.case.manifest.keys()
         values = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -150,17 +150,24 @@ def samples(request: Request) -> Outcome:
             ids, labels = (values[cut] for values in _row(row, case, tokenizer))
             place = f"row {number}, {name}"
             made[f"{place}, ids"] = Pair(ids, wanted["input_ids"])
-            if wanted["mismatch"]:  # the published code discards all labels; ours are right, or there is no answer
+            # ours leaves out what has an empty answer or one of spaces, and says so
+            made[f"{place}, usable"] = Pair(_usable(row, case, tokenizer), _answered(row))
+            if wanted["mismatch"]:  # the published code discards all labels; ours are right
                 assert set(wanted["labels"]) == {-100}
-                made[f"{place}, usable"] = Pair(any(label != -100 for label in labels), _usable(row, case, tokenizer))
+                assert any(label != -100 for label in labels) or not _answered(row)
             else:
                 made[f"{place}, labels"] = Pair(labels, _first_unseen(wanted["labels"]))
-                assert _usable(row, case, tokenizer)
     return made
 
 
 def _sample(row: Mapping[str, Any], case: Case, tokenizer: WordTokenizer) -> PictureSample:
     return processor(case, row["version"], tokenizer).sample(document(row), Random(0))
+
+
+def _answered(row: Mapping[str, Any]) -> bool:
+    """Whether every answer of a conversation says something."""
+    turns = turns_of_record({"conversations": row["conversation"]}, "row")
+    return all(words.strip() for role, words in turns if role == "assistant")
 
 
 def _usable(row: Mapping[str, Any], case: Case, tokenizer: WordTokenizer) -> bool:

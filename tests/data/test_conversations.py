@@ -62,6 +62,14 @@ def test_pictures_stand_in_the_places_of_their_markers(folder: Path) -> None:
     assert len(list(ours)) == len(ours) == 3
 
 
+def test_further_markers_of_a_turn_say_nothing_where_each_turn_has_one_picture(folder: Path) -> None:
+    turns = ("human", "This <image> and <image>"), ("gpt", "A."), ("human", "<image> so?"), ("gpt", "B.")
+    first, second = reader(folder, [told(*turns[:2], image="one.png"), told(*turns, image=["one.png", "two.png"])])
+    start = [("user", "This "), (8, 6), ("user", " and "), ("assistant", "A.")]
+    assert said(first) == start
+    assert said(second) == [*start, (12, 6), ("user", " so?"), ("assistant", "B.")]
+
+
 def test_an_answer_at_the_beginning_is_left_out(folder: Path) -> None:
     ours = reader(folder, [told(("gpt", "skipped"), ("human", "Hi"), ("gpt", ""))])
     assert said(ours[0]) == [("user", "Hi"), ("assistant", "")]
@@ -100,7 +108,7 @@ def test_lines_of_records_are_read_too(folder: Path) -> None:
         ),
         (told(("human", "a"), ("gpt", "<image> b"), image="one.png"), r"picture in an answer: .*entry 1"),
         (told(("human", "a"), ("gpt", "a"), image="one.png"), r"\(1 pictures, 0 x <image>\)"),
-        (told(("human", "<image><image>"), ("gpt", "a"), image="one.png"), r"\(1 pictures, 2 x <image>\)"),
+        (told(("human", "<image><image>"), ("gpt", "a"), image=["one.png"] * 3), r"\(3 pictures, 2 x <image>\)"),
         (
             told(("human", "<image>"), ("gpt", "a"), image="none.png"),
             r"missing image file: table.json, entry 1: none.png",

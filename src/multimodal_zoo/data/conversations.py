@@ -46,18 +46,20 @@ def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
 def segments_of(turns: list[tuple[str, str]], pictures: list[Image], key: str) -> list[Segment]:
     """Texts, and pictures in the places of their markers.
 
+    Where there is one picture for each turn with markers, further ones of a turn say nothing (published).
+
     Raises:
         UnusableError: another number of pictures than of places, with both; or a place in an answer.
     """
     if any(role == "assistant" and MARKER in words for role, words in turns):
         raise UnusableError("picture in an answer", f"{key} ({MARKER} belongs into a question)")
-    places = sum(words.count(MARKER) for _, words in turns)
-    if places != len(pictures):
+    places, shown = sum(words.count(MARKER) for _, words in turns), sum(MARKER in words for _, words in turns)
+    if len(pictures) not in (places, shown):
         raise UnusableError("pictures and places differ", f"{key} ({len(pictures)} pictures, {places} x {MARKER})")
     waiting, found = iter(pictures), []
     for role, words in turns:
         for number, part in enumerate(words.split(MARKER)):
-            if number:
+            if number == 1 or (number and len(pictures) == places):
                 found.append(next(waiting))
             if part or MARKER not in words:
                 found.append(Text(part, role))  # type: ignore[arg-type]

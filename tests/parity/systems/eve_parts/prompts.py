@@ -110,9 +110,9 @@ def chunks(request: Request) -> Outcome:
 
 
 def document(row: Mapping[str, Any]) -> Document:
-    """A row's conversation, with a picture at each marker."""
+    """A row's conversation, with a picture in each turn that has markers: published code makes one of several."""
     turns = turns_of_record({"conversations": row["conversation"]}, "row")
-    count = sum(words.count(MARKER) for _, words in turns)
+    count = sum(MARKER in words for _, words in turns)
     assert bool(count) == row["has_image"]
     blank = [Image(np.zeros((4, 4, 3), np.uint8)) for _ in range(count)]
     return Document(segments_of(turns, blank, "row"), {"key": "row"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from eve_samples import VOCAB, WIDTH, Sample, node, packed, padded, sample, tiny
+from eve_documents import VOCAB, WIDTH, Sample, node, packed, padded, sample, tiny
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close

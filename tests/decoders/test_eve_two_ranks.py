@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from eve_samples import Squares, packed, sample, tiny, watched
+from eve_documents import Squares, packed, sample, tiny, watched
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from eve_samples import Sample, Squares, packed, padded, sample, tiny, watched
+from eve_documents import Sample, Squares, packed, padded, sample, tiny, watched
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -9,10 +9,9 @@ import torch
 from harness.cases import Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
-from systems.eve_parts.shared import DECODER_KEYS, decoder, gradients, norms
+from systems.eve_parts.shared import DECODER_KEYS, decoder, gradients, norms, v2_naming
 from torch import Tensor, nn
 
-from multimodal_zoo.checkpoints.tables.eve import EVE_V2
 from multimodal_zoo.nn.decoupled import DecoupledBlock
 from multimodal_zoo.nn.masks import Causal
 from multimodal_zoo.nn.rotary import Rotation
@@ -25,12 +24,12 @@ PREFIX = "decoder.blocks.layers.0."
 KEYS = DECODER_KEYS | {"add_moe", "moe_part"}
 
 
-def _block(case: Case) -> DecoupledBlock:
+def _block(case: Case) -> nn.Module:
     def make() -> nn.Module:
         node = decoder(take_known(case.config, KEYS, "config"))
         assert node["blocks"]["depth"] == 1
         block = build(node["blocks"]["block"], path="block")
-        state = EVE_V2.load(case.state)
+        state = v2_naming(case.config).load(case.state)
         block.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
         return block.eval()
 
@@ -46,9 +45,21 @@ def _flags(mask: Tensor) -> Tensor:
     return mask[..., 0] == 1
 
 
-def _run(case: Case, states: Tensor, vision: Tensor) -> Tensor:
-    given: dict[str, Any] = {"mask": Causal(), "rotation": _rotation(case, states.shape[1])}
-    return _block(case)(states, **given, route=Route.of(vision))
+def _run(case: Case, states: Tensor, vision: Tensor, places: Tensor | None = None) -> Tensor:
+    block = _block(case)
+    given: dict[str, Any] = {"mask": Causal(), "rotation": _rotation(case, states.shape[1]), "places": places}
+    if isinstance(block, DecoupledBlock):
+        given["route"] = Route.of(vision)
+    return block(states, **given)
+
+
+def _parts(block: nn.Module, name: str) -> list[nn.Module]:
+    """The modules of a name, of text and of pictures."""
+    if not isinstance(block, DecoupledBlock):
+        return [block.get_submodule(name)]
+    first, _, rest = name.partition(".")
+    own = [block.vision[first].get_submodule(rest)] if first in block.vision else []
+    return [block.text.get_submodule(name), *own]
 
 
 @torch.no_grad()
@@ -58,20 +69,16 @@ def forward(request: Request) -> Outcome:
     vision, block, seen = _flags(mask), _block(request.case), {}
     hooks = []
     for name in ("norm_1", "attention.out"):
-        first, _, rest = name.partition(".")
-        own = {block.get_submodule(f"text.{name}")}
-        own |= {block.vision[first].get_submodule(rest)} if first in block.vision else set()
         seen[name] = kept = []
-        hooks += [one.register_forward_hook(lambda _part, _given, out, kept=kept: kept.append(out)) for one in own]
+        for one in _parts(block, name):
+            hooks.append(one.register_forward_hook(lambda _part, _given, out, kept=kept: kept.append(out)))
     whole = _run(request.case, states, vision)
     for hook in hooks:
         hook.remove()
-    merged = {name: Route.of(vision).merge(*kept) for name, kept in seen.items()}
+    merged = {name: kept[0] if len(kept) == 1 else Route.of(vision).merge(*kept) for name, kept in seen.items()}
     places = torch.arange(states.shape[1]).expand(len(states), -1)
-    rotation = _rotation(request.case, states.shape[1])
-    chosen = block(states, mask=Causal(), rotation=rotation, route=Route.of(vision), places=places)
     return {
-        "output": (whole, chosen),
+        "output": (whole, _run(request.case, states, vision, places)),
         "normed_input": merged["norm_1"],
         "attention_output": merged["attention.out"],
     }
@@ -84,7 +91,7 @@ def backward(request: Request) -> Outcome:
     block.zero_grad()
     loss = _run(request.case, states.requires_grad_(), _flags(mask)).square().mean()
     loss.backward()
-    found = gradients(block, EVE_V2, PREFIX)
+    found = gradients(block, v2_naming(request.case.config), PREFIX)
     return {"loss": loss[None], "grad_hidden_states": states.grad, **norms(request.call, found)}
 
 

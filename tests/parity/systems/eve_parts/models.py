@@ -9,13 +9,13 @@ import torch
 from harness.cases import Call, Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
-from systems.eve_parts.shared import DECODER_KEYS, batch_of, eve, gradients, norms, preprocessor
+from systems.eve_parts.shared import DECODER_KEYS, batch_of, eve, gradients, norms, preprocessor, v2_naming
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.clip import HF
 from multimodal_zoo.checkpoints.tables.clip_config import sizes_from_hf
-from multimodal_zoo.checkpoints.tables.eve import EVE_TRAINING, EVE_V2
+from multimodal_zoo.checkpoints.tables.eve import EVE_TRAINING
 from multimodal_zoo.data.picture_rows import PictureRow, expanded, shown
 from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.encoders.patch_teacher import PatchTeacher
@@ -64,7 +64,7 @@ def _is_v1(case: Case) -> bool:
 
 
 def _naming(case: Case) -> Naming:
-    return EVE_TRAINING if _is_v1(case) else EVE_V2
+    return EVE_TRAINING if _is_v1(case) else v2_naming(case.config)
 
 
 def _model(case: Case) -> Eve:
@@ -181,7 +181,7 @@ def _rows_alone(model: Eve, batch: PictureTokenBatch, rows: Sequence[PictureRow]
 
 
 def backward(request: Request) -> Outcome:
-    """Gradients of the loss of language alone; no gradient where no token is predicted counts as zero."""
+    """Gradients of the loss of language alone."""
     case, model = request.case, _model(request.case)
     batch = _assembled(case, _taken(request)).batch
     model.zero_grad()

@@ -77,7 +77,8 @@ def _embedded(model: Eve, rows: Sequence[PictureRow], pictures: Sequence[Sequenc
     states = model.embed(batch.ids)
     for number, row in enumerate(rows):
         parts = [model.vision_embedding(one)[:kept] for one, kept in zip(pictures[number], row.kept, strict=True)]
-        states[number, batch.vision[number]] = torch.cat(parts)
+        if parts:
+            states[number, batch.vision[number]] = torch.cat(parts)
     return states * real
 
 

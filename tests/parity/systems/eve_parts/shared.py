@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
+from multimodal_zoo.checkpoints.tables.eve import EVE_V2, EVE_V2_STAGE0
 from multimodal_zoo.checkpoints.tables.eve_config import moe_parts, published_node
 from multimodal_zoo.data.picture_batches import picture_rows_batch
 from multimodal_zoo.data.picture_rows import PictureRow
@@ -86,9 +87,16 @@ def part(node: Mapping[str, Any], naming: Naming, state: Mapping[str, Tensor], p
 
 
 def gradients(model: nn.Module, naming: Naming, prefix: str = "") -> dict[str, Tensor]:
-    """Gradients by published name."""
-    found = {f"{prefix}{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    """Gradients by published name; zero where a weight took no part."""
+    found = {
+        f"{prefix}{name}": torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()
+    }
     return naming.save(found)
+
+
+def v2_naming(config: Config) -> Naming:
+    """The table of version 2, with or without weights of their own for pictures."""
+    return EVE_V2 if moe_parts(config) else EVE_V2_STAGE0
 
 
 def norms(call: Call, found: Mapping[str, Tensor]) -> Outcome:

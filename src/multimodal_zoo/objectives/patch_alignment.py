@@ -160,7 +160,7 @@ class AlignedNextToken(nn.Module):
         return {**found, "loss": loss, "language_loss": language, "alignment_loss": everywhere}
 
     def _distances(self, aligner: PatchAligning, batch: PictureTokenBatch, taps: Taps) -> Tensor:
-        if batch.teacher is None:
+        if batch.pictures is None or batch.teacher is None:
             return no_distance(aligner, taps.tapped())
         return picture_distances(aligner, taps.tapped(), self.teacher(batch.teacher), batch.boxes, self.distance)
 

@@ -22,7 +22,7 @@ from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.masked_canvas import cells_of_canvas, valid_box
-from multimodal_zoo.nn.patch_cells import PatchCells, cut
+from multimodal_zoo.nn.patch_cells import PatchCells, cut, joined
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.patch_alignment import AlignedNextToken
@@ -207,7 +207,8 @@ def training(request: Request) -> Outcome:
     batch, _, _, taken = _assembled(case, given)
     canvases = given["images_clip"][taken]
     boxes = [valid_box(one[3], preprocessor(case.config)["patch_stride_clip"]) for one in canvases]
-    batch.teacher, batch.boxes = canvases[:, :3], [box for box in boxes if box is not None]
+    if taken:
+        batch.teacher, batch.boxes = canvases[:, :3], [box for box in boxes if box is not None]
     objective = AlignedNextToken(NextToken(), _teacher(case))
     objective.check(model)
     model.train().zero_grad()
@@ -223,9 +224,10 @@ def generated(request: Request) -> Outcome:
     case, model = request.case, _model(request.case)
     ids, *images = request.case.take(request.call)
     placeholder = case.config["image_token_index"]
-    name, images = ("images", [images[0][: len(ids)]]) if _is_v1(case) else ("image_0", images)
-    (cells,) = _cells(case, {name: images[0]})
-    row = expanded(ids[0], cells.tokens, placeholder)
+    pictures = _cells(case, {"images": images[0][:1]} if _is_v1(case) else {"image_0": images[0]})
+    (own,) = shown(list(ids), len(pictures), placeholder)
+    cells = joined([pictures[number] for number in own]) if own else None
+    row = expanded(ids[0], [] if cells is None else cells.tokens, placeholder)
     text = torch.arange(len(row.ids) + 3) % model.decoder.vocab_size
     limit = len(case.tensors[request.call.outputs[0]])
     policy = FreeText(limit, None, 0)

@@ -142,7 +142,11 @@ def test_samples_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     records += [
         {"id": "no turns", "image": "0.png"},
         {"id": "no place", "image": "0.png", "conversations": [{"from": "human", "value": "what?"}, answer]},
-        {"id": "two places", "image": "0.png", "conversations": [{"from": "human", "value": "<image><image>"}, answer]},
+        {
+            "id": "two places",
+            "image": ["0.png", "1.png", "2.png"],
+            "conversations": [{"from": "human", "value": "<image><image>"}, answer],
+        },
         {"id": "lost", "image": "gone.png", "conversations": [{"from": "human", "value": "<image>"}, answer]},
         {"id": "no area", "image": "empty.png", "conversations": [{"from": "human", "value": "<image>"}, answer]},
         {

@@ -96,3 +96,16 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "training step" in decoder_plan(small(), name="s", context_length=9, device=Device(10**9, 1.0))._repr_html_()
     assert main(["plan", "emu3_vision_tiny"]) != 0
     assert "neither" in capsys.readouterr().err
+
+
+def test_a_token_meets_its_own_half_of_decoupled_blocks() -> None:
+    """Both halves are weights to hold; what a token costs is what it costs with one."""
+    whole = declaration("eve_v2_tiny")
+    half = declaration("eve_v2_tiny")
+    half["decoder"]["blocks"]["block"] = half["decoder"]["blocks"]["block"]["block"]
+    both, plain = (
+        decoder_plan(build_model(node, device="meta"), name="eve", context_length=24) for node in (whole, half)
+    )
+    assert (both.token_flops, both.step_flops) == (plain.token_flops, plain.step_flops)
+    assert both.parameters == whole["card"]["parameters"]
+    assert str(plain.parameters) == whole["card"]["parameters_active"].split()[0]

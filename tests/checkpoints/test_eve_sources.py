@@ -18,6 +18,7 @@ from multimodal_zoo.checkpoints.convert import write_published
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch, UnknownCheckpoint
 from multimodal_zoo.checkpoints.store import recognise, save_model
 from multimodal_zoo.checkpoints.tables.eve_config import moe_parts, published_node, version_of
+from multimodal_zoo.cli import main
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.documents import Image as Picture
 from multimodal_zoo.nn.patch_cells import PatchCells
@@ -322,3 +323,13 @@ def test_files_of_a_folder_reach_the_tokenizer(folders: dict[str, Path], tmp_pat
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"legacy": False}))
     found = recognise(tmp_path).config["processor"]["tokenizer"]
     assert found == {"type": "llama_tokenizer", "path": str(tmp_path / "tokenizer.model"), "legacy": False}
+
+
+def test_the_command_line_converts(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(folders["eve_v2"]), f"out={tmp_path / 'ours'}", "naming=ours"]) == 0
+    assert main(["convert", str(tmp_path / "ours"), f"out={tmp_path / 'theirs'}", "naming=eve_v2"]) == 0
+    assert "qwen.tiktoken" in capsys.readouterr().out
+    same(from_pretrained(tmp_path / "theirs"), from_pretrained(folders["eve_v2"]))
+    assert (tmp_path / "theirs" / "config.json").read_text() == (folders["eve_v2"] / "config.json").read_text()

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from multimodal_zoo.decoders.eve import Eve
+from multimodal_zoo.decoders.patch_aligning import PatchAligning
+from multimodal_zoo.encoders.masked_student import PatchFeatures
 from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.objectives.next_token import NextToken
@@ -17,6 +19,8 @@ from multimodal_zoo.objectives.patch_alignment import (
     AlignedNextToken,
     boxed,
     cosine_distance,
+    no_distance,
+    picture_distances,
     squared_distance,
 )
 
@@ -145,3 +149,12 @@ def test_what_does_not_fit_is_refused() -> None:
     batch.boxes[0] = (0, 0, 2, 2)
     with pytest.raises(ValueError, match="2 x 3 cells shows 2 x 2 patches"):
         aligned(model(), batch)
+
+
+def test_processes_with_and_without_pictures_exchange_one_type() -> None:
+    """In half precision the features are half, and what processes gather of both must be of one size."""
+    aligner = PatchAligning(16, 8, 2, every=1).bfloat16()
+    tapped = [torch.randn(1, 16, dtype=torch.bfloat16) for _ in aligner.taps]
+    features = PatchFeatures(torch.randn(1, 1, 8, dtype=torch.bfloat16), (1, 1))
+    found = picture_distances(aligner, tapped, features, [(0, 0, 1, 1)], "cosine")
+    assert no_distance(aligner, tapped).dtype == found.dtype == torch.float32

@@ -75,11 +75,14 @@ def picture_distances(
 def no_distance(aligner: PatchAligning, tapped: Sequence[Tensor]) -> Tensor:
     """Zero, `(1,)`, of any states: processes that train together need the same gradients in the same order on each.
 
+    Float32 at least, as a distance is: they exchange both in one message.
+
     Args:
         aligner: predicts the features.
         tapped: states of its layers, each (n, width).
     """
-    return 0 * aligner(tapped).sum()[None]
+    total = aligner(tapped).sum()[None]
+    return 0 * total.to(torch.promote_types(total.dtype, torch.float32))
 
 
 @OBJECTIVES.register_module(name="aligned_next_token")

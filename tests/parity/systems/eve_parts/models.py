@@ -224,7 +224,9 @@ def generated(request: Request) -> Outcome:
     case, model = request.case, _model(request.case)
     ids, *images = request.case.take(request.call)
     placeholder = case.config["image_token_index"]
-    pictures = _cells(case, {"images": images[0][:1]} if _is_v1(case) else {"image_0": images[0]})
+    first = request.match["first"]
+    given = {f"image_{number}": one for number, one in enumerate(images)}
+    pictures = _cells(case, {"images": images[0][: first and int(first)]} if _is_v1(case) else given)
     (own,) = shown(list(ids), len(pictures), placeholder)
     cells = joined([pictures[number] for number in own]) if own else None
     row = expanded(ids[0], [] if cells is None else cells.tokens, placeholder)
@@ -250,4 +252,5 @@ def register(system: System) -> None:
     system.call(r"backward of (loss|the language loss alone)", _has_model)(backward)
     system.call(r"teacher")(teacher)
     system.call(r"forward in training mode \+ backward", _has_model)(training)
-    system.call(r"generate\(prompt_ids, (images\[:1\]|\[image_0\])\), greedy, no eos", _has_model)(generated)
+    pictures = r"(?:images(?:\[:(?P<first>\d+)\])?|\[image_\d+(?:, image_\d+)*\])"
+    system.call(rf"generate\(prompt_ids, {pictures}\), greedy, no eos", _has_model)(generated)

@@ -70,7 +70,7 @@ def run(name: str, chosen: list[int], sharded: bool) -> dict[str, Tensor]:
 def main(number: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=WORLD, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=store, rank=number, world_size=WORLD, timeout=timedelta(seconds=240))
     results = {name: {share: run(name, rows[number], True) for share, rows in SHARES.items()} for name in MODELS}
     torch.save(results, folder / f"{number}.pt")
     dist.destroy_process_group()
@@ -87,9 +87,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
         )
         for number in range(WORLD)
     ]
-    for child in children:
-        output, _ = child.communicate(timeout=120)
-        assert child.returncode == 0, output.decode()
+    try:
+        for child in children:
+            output, _ = child.communicate(timeout=300)
+            assert child.returncode == 0, output.decode()
+    finally:
+        for child in children:
+            child.kill()
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(WORLD)]
 
 

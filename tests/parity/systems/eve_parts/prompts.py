@@ -196,7 +196,8 @@ def collated(request: Request) -> Outcome:
         labels = [-100] * len(ids) if before[number]["tiny"]["mismatch"] else labels
         found.append((ids, labels))
     expected = [_first_unseen(row) for row in asked["labels"]]
-    mask = pad_ids([[1] * len(ids) for ids, _ in found], 0)
+    # published masks also hide a text's own token of padding; our rows show it
+    mask = pad_ids([[int(one != tiny.pad_id) for one in ids] for ids, _ in found], 0)
     return {
         "input_ids": Pair(pad_ids([ids for ids, _ in found], tiny.pad_id).tolist(), asked["input_ids"]),
         "labels": Pair(pad_ids([labels for _, labels in found], -100).tolist(), expected),

@@ -55,6 +55,7 @@ def test_a_recipe_says_what_was_published(name: str) -> None:
     if grouped:
         order = OmegaConf.to_container(data.order, resolve=True)
         assert order["batch_size"] * order["ranks"] * order["accumulation"] == batch
+    assert data.train.get("samples_per_epoch", samples) == samples
     if not name.startswith("v2"):
         assert (recipe.objective.weight, recipe.objective.distance, recipe.teacher.layer) == (1.0, "cosine", -2)
         assert (data.teacher, recipe.model.aligner.depth, recipe.model.aligner.teacher_width) == (True, 32, 1024)
@@ -132,6 +133,18 @@ def test_what_only_training_needs_stays_there(stages: dict[str, Path]) -> None:
     assert model.config["aligner"] is None
     expected = {one for one in saved if not one.startswith("aligner.")}
     assert model.state_dict().keys() == expected
+
+
+def test_any_pairs_serve(tmp_path: Path) -> None:
+    """A list of lines in place of shards."""
+    records = conversations(tmp_path, count=4, text_share=0.0)
+    lines = [json.dumps({"filename": one["image"], "caption": one["conversations"][1]["value"]}) for one in records]
+    (tmp_path / "pairs.json").write_text("\n".join(lines))
+    reader = ["reader@data.train=line_pairs", "~data.train.samples_per_epoch"]
+    reader += [f"data.train.table={tmp_path / 'pairs.json'}", f"data.train.folder={tmp_path / 'pictures'}"]
+    words = [*SMALL, *V1, *TEACHER, *reader, "initial_weights=null", f"run.dir={tmp_path / 'run'}"]
+    assert main(["train", "eve/prealign", *words]) == 0
+    assert "aligner.input_layer.weight" in weights(tmp_path / "run")
 
 
 def test_samples_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from multimodal_zoo import zoo
 from multimodal_zoo.config import compose
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.picture_batches import picture_rows_batch
+from multimodal_zoo.encoders.dual_encoder import normed_patches
+from multimodal_zoo.encoders.eve_embedding import EncoderEmbedding
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.patch_alignment import AlignedNextToken
 from multimodal_zoo.training.agreement import check_agreement
@@ -105,3 +107,17 @@ def test_the_published_teacher_gives_the_last_but_one_layer() -> None:
     assert grid == (24, 24)
     expected = teacher.encoder.blocks.layers[0](tokens, rotation=rotation)  # type: ignore[union-attr,index,operator]
     assert torch.equal(teacher(images).tokens, expected[:, 1:])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_embedding_layer_around_any_encoder_trains_on_texts_alone(name: str) -> None:
+    encoder = zoo.build_model({**teacher_node(name)["model"], "processor": None})
+    side = encoder.image_size
+    with torch.no_grad():
+        _, grid = normed_patches(encoder, torch.zeros(2, 3, side, side))  # type: ignore[arg-type,operator]
+    model = student(64)
+    model.vision_embedding = EncoderEmbedding(32, encoder, patch=side // grid[0])  # type: ignore[operator]
+    ids = torch.arange(6)[None]
+    model.train()(ids).square().mean().backward()
+    gradients = [p.grad for p in model.vision_embedding.projector.parameters()]  # type: ignore[union-attr]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)

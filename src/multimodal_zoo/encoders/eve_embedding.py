@@ -27,6 +27,18 @@ def check_cells(cells: PatchCells, patch: int, window: int) -> None:
         )
 
 
+def blank_cells(like: Tensor, patch: int, window: int, side: int = 1) -> PatchCells:
+    """A picture of nothing, which gives a layer a gradient of zero where a batch has no picture.
+
+    Args:
+        like: of the device and type wanted.
+        patch: side of a patch, in pixels.
+        window: side of a cell, in patches.
+        side: rows and columns of cells.
+    """
+    return PatchCells(like.new_zeros(side**2, window**2, 3 * patch**2), ((side, side),), patch, window)
+
+
 class PooledAttention(nn.Module):
     """One query reads several keys: `query + proj(attention(norm query, norm keys))`.
 
@@ -103,6 +115,10 @@ class EvePatchEmbedding(nn.Module):
         nn.init.normal_(self.class_token)
         nn.init.normal_(self.split_token)
 
+    def blank(self, like: Tensor) -> PatchCells:
+        """See `blank_cells`."""
+        return blank_cells(like, self.patch, self.window)
+
     def pooled(self, cells: PatchCells) -> Tensor:
         """Cells after the local attention, `(cells, hidden)`."""
         check_cells(cells, self.patch, self.window)
@@ -159,6 +175,10 @@ class EveDirectEmbedding(nn.Module):
         nn.init.normal_(self.class_token)
         nn.init.normal_(self.split_token)
 
+    def blank(self, like: Tensor) -> PatchCells:
+        """See `blank_cells`."""
+        return blank_cells(like, self.patch, self.window)
+
     def embedded(self, cells: PatchCells) -> Tensor:
         """Patches before the GELU, `(cells, window^2, hidden)`."""
         check_cells(cells, self.patch, self.window)
@@ -209,6 +229,10 @@ class EncoderEmbedding(nn.Module):
         if self.frozen:
             self.encoder.eval()
         return self
+
+    def blank(self, like: Tensor) -> PatchCells:
+        """See `blank_cells`; of the size that the encoder takes."""
+        return blank_cells(like, self.patch, self.window, int(self.encoder.image_size) // self.patch)
 
     def forward(self, cells: PatchCells) -> Tensor:
         """Tokens of all pictures, one behind the other, `(tokens, width)`.

@@ -126,9 +126,7 @@ def test_weights_survive_saving_and_drawing_anew(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [first, direct])
 def test_pictures_cut_in_another_way_are_refused(make: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"of 2 pixels and cells of 3 .* expects 3 and 2: make model.processor"
-    ):
+    with pytest.raises(ValueError, match=r"of 2 pixels and cells of 3 .* expects 3 and 2: make model.processor"):
         make()(cut(images()[0], 2, 3))
     with pytest.raises(ValueError, match="width 16 is no multiple of its heads, 3"):
         EvePatchEmbedding(width=12, hidden=16, patch=3, window=2, heads=3)

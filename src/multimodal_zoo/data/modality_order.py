@@ -17,8 +17,8 @@ class ModalityLengthOrder:
 
     Samples with pictures and without are shuffled apart and cut into groups of one optimisation step. Within a group
     they are sorted by length and dealt to the processes so that each gets about as much; the groups are shuffled. What
-    is left of both makes the last group. That holds for padded batches of one reader; packed rows and mixtures take samples
-    one by one, in this order, and their processes' shares are not balanced.
+    is left of both makes the last group. That holds for padded batches of one reader; packed rows and mixtures take
+    samples one by one, in this order, and their processes' shares are not balanced.
 
     Args:
         batch_size: samples in a batch, for each process.

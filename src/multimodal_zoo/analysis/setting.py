@@ -68,6 +68,7 @@ OPTIMIZER_STATES = {
     "lamb": (2, 2),
     "eva_lamb": (2, 2),
     "declip_adamw": (2, 2),
+    "eve_adamw": (2, 2),
     "declip_sgd": (1, 1),
 }
 

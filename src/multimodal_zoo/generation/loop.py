@@ -135,7 +135,10 @@ class Reader:
         self.next = prompts.lengths[:, None]
 
     def read(self, ids: Tensor) -> None:
-        """Go on with ids (rows, n); `state` (rows, width) is then that of the last one. None leave it as it is."""
+        """Go on with ids (rows, n), or embeddings (rows, n, width).
+
+        `state` (rows, width) is then that of the last one; none of them leave it as it is.
+        """
         if not ids.shape[1]:
             return
         tokens, mask, positions = ids.shape[1], None, None

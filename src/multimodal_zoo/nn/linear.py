@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.registry import ENCODERS
+
 #: Up to so many rows the product is taken the other way round: of matrices that widen, and of those that narrow.
 FEW_WIDENING, FEW_NARROWING = 8, 3
 
@@ -51,14 +53,23 @@ def _few(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+@ENCODERS.register_module(name="linear_layer")
 class LinearLayer(nn.Linear):
     """A linear layer; in a decoder (`for_decoding`) its product is `linear`.
 
     Elsewhere it is torch's own: the other way rounds by where in memory a matrix begins, and the towers of a model give
     the same bits wherever their weights were loaded from.
+
+    Args:
+        in_features: width of what it reads.
+        out_features: width of what it gives.
+        bias: whether something is added.
     """
 
     decoding = False
+
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        super().__init__(in_features, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """From `(..., in_features)` to `(..., out_features)`."""

@@ -8,6 +8,7 @@ from multimodal_zoo.objectives.image_text import ImageTextContrast as ImageTextC
 from multimodal_zoo.objectives.image_text import MultiViewContrast as MultiViewContrast
 from multimodal_zoo.objectives.image_text import NearestNeighbour as NearestNeighbour
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective as MaskedImageObjective
+from multimodal_zoo.objectives.next_element import NextElement as NextElement
 from multimodal_zoo.objectives.next_token import NextToken as NextToken
 from multimodal_zoo.objectives.patch_alignment import AlignedNextToken as AlignedNextToken
 from multimodal_zoo.objectives.pixel_distances import L2Distance as L2Distance

@@ -12,6 +12,7 @@ from multimodal_zoo.checkpoints.tables import (
     causal_decoder,
     clip,
     declip,
+    emu,
     emu3,
     emu3_vision,
     eva_clip,
@@ -31,6 +32,7 @@ NAMINGS: dict[str, Naming] = {
         *declip.ALL,
         *emu3.ALL,  # before its parts: a published decoder is named as one of LLaMA's family is
         *eve.ALL,
+        *emu.ALL,
         *causal_decoder.ALL,
         gguf.GGUF,
         emu3_vision.EMU3_VISION,

@@ -46,12 +46,29 @@ _ORIGINAL_NAMES = [
 ]
 
 
+def bare_tower(prefix: str, ours: str = "image.") -> list[Rule]:
+    """An original EVA tower up to its last block: no norm behind it, no head.
+
+    Args:
+        prefix: before its names in the file.
+        ours: before its names here.
+    """
+    blocks = _lines(f"{prefix}blocks.{{}}.", f"{ours}blocks.layers.{{}}.", [*_BLOCK_NAMES, *_ORIGINAL_NAMES])
+    return [*_stem(prefix, ours), *blocks]
+
+
+def _stem(prefix: str, ours: str) -> list[Rule]:
+    return [
+        lead(f"{prefix}cls_token", f"{ours}prefix.weight"),
+        lead(f"{prefix}pos_embed", f"{ours}positions.weight"),
+        rename(f"{prefix}patch_embed.proj.*", f"{ours}patches.*"),
+    ]
+
+
 def _tower(prefix: str) -> list[Rule]:
     """What every EVA tower has around its blocks."""
     return [
-        lead(f"{prefix}cls_token", "image.prefix.weight"),
-        lead(f"{prefix}pos_embed", "image.positions.weight"),
-        rename(f"{prefix}patch_embed.proj.*", "image.patches.*"),
+        *_stem(prefix, "image."),
         rename(f"{prefix}norm.*", "image.pool.norm.*"),
         rename(f"{prefix}fc_norm.*", "image.pool.mean_norm.*"),
         rename(f"{prefix}head.*", "image_projection.*"),

@@ -63,9 +63,11 @@ class Shown(NamedTuple):
 
     Attributes:
         number: which one.
+        learnt: whether it is what a model shall say (Emu).
     """
 
     number: int
+    learnt: bool = False
 
 
 Piece = Words | Mark | Shown

@@ -14,6 +14,7 @@ from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
 from multimodal_zoo.data import emu3_features as emu3_features
 from multimodal_zoo.data import emu3_processor as emu3_processor
+from multimodal_zoo.data import emu_processor as emu_processor
 from multimodal_zoo.data import eve_area as eve_area
 from multimodal_zoo.data import eve_canvas as eve_canvas
 from multimodal_zoo.data import eve_data as eve_data
@@ -48,3 +49,5 @@ from multimodal_zoo.data import transforms as transforms
 from multimodal_zoo.data import video_text_data as video_text_data
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs
 from multimodal_zoo.data import webdataset_videos as webdataset_videos
+from multimodal_zoo.data import visual_data as visual_data
+from multimodal_zoo.data import visual_sequences as visual_sequences

@@ -13,6 +13,7 @@ from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown, Words
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.nn.patch_cells import PatchCells
+from multimodal_zoo.tokenizers.added_tokens import AddedTokens
 from multimodal_zoo.tokenizers.llama_tokenizer import LlamaTokenizer
 from multimodal_zoo.tokenizers.words import WordTokenizer
 
@@ -124,7 +125,7 @@ def _tokenised(
     def encode(text: str) -> list[int]:
         """Its ids, nothing in front or behind."""
         # LLaMA's tokenizer may treat a text behind a special token in another way than one at the beginning
-        if behind and isinstance(tokenizer, LlamaTokenizer):
+        if behind and isinstance(tokenizer, (LlamaTokenizer, AddedTokens)):
             return tokenizer.encode_behind(text, special)
         return tokenizer.encode([text], special)[0]
 

@@ -112,6 +112,11 @@ class GgufTokenizer:
         numbered = enumerate(zip(self._fact("tokens"), kinds, strict=False))
         return {word: number for number, (word, kind) in numbered if kind == _CONTROL}
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """String -> id of every special token."""
+        return self._special
+
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""
         return self._special.get(word)

@@ -78,6 +78,11 @@ class JsonTokenizer:
     def _special(self) -> dict[str, int]:
         return {str(token.content): int(i) for i, token in self._tokenizer.get_added_tokens_decoder().items()}
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """String -> id of every special token."""
+        return self._special
+
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""
         return self._special.get(word)

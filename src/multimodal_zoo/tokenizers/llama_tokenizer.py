@@ -76,6 +76,11 @@ class LlamaTokenizer:
         ids = (self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
         return {str(self._pieces.id_to_piece(number)): number for number in ids if number >= 0}
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """String -> id of every special token."""
+        return self._special
+
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""
         return self._special.get(word)

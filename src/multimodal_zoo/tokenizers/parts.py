@@ -1,6 +1,7 @@
 """Modules whose import registers the parts of this room."""
 
 from multimodal_zoo.tokenizers import adapters as adapters
+from multimodal_zoo.tokenizers import added_tokens as added_tokens
 from multimodal_zoo.tokenizers import clip_bpe as clip_bpe
 from multimodal_zoo.tokenizers import emu3_ids as emu3_ids
 from multimodal_zoo.tokenizers import emu3_text as emu3_text

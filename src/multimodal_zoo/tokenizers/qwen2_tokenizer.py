@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ class Qwen2Tokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_pairs"}
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """String -> id of every special token."""
+        return self._special
 
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""

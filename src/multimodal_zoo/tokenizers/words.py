@@ -44,6 +44,11 @@ class WordTokenizer(Protocol):
         """Number of ids."""
         ...
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """String -> id of every special token."""
+        ...
+
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special token's, else None."""
         ...

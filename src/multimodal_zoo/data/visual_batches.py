@@ -1,0 +1,54 @@
+"""Samples of words and visual embeddings to batches: each in a row of its own, or several in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from multimodal_zoo.data.token_batches import rows_batch
+from multimodal_zoo.data.token_loader import SampleKind
+from multimodal_zoo.data.token_sequences import TokenSample
+from multimodal_zoo.data.visual_sequences import VisualSample, restored
+from multimodal_zoo.nn.counted_images import joined_images
+from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
+
+
+def visual_rows_batch(
+    rows: Sequence[Sequence[VisualSample]], pad_id: int, length: int | None = None
+) -> VisualTokenBatch:
+    """A batch of rows, each of some samples one behind the other, filled up on the right.
+
+    Args:
+        rows: the samples of each row.
+        pad_id: stands at padding.
+        length: tokens of every row; None: of the longest.
+
+    Raises:
+        ValueError: no row, or one that is longer than `length`.
+    """
+    plain = [[TokenSample(sample.ids, sample.weights, sample.key) for sample in row] for row in rows]
+    tokens = rows_batch(plain, pad_id, length)
+    vision = torch.zeros(tokens.ids.shape, dtype=torch.bool)
+    regression = torch.zeros(tokens.ids.shape)
+    for place, row in enumerate(rows):
+        start = 0
+        for sample in row:
+            part = slice(start, start + len(sample.ids))
+            vision[place, part], regression[place, part] = sample.vision, sample.regression
+            start = part.stop
+    images = [sample.images for row in rows for sample in row if sample.images is not None]
+    return VisualTokenBatch(
+        tokens.ids,
+        tokens.weights,
+        tokens.documents,
+        tokens.positions,
+        tokens.keys,
+        vision,
+        regression,
+        joined_images(images) if images else None,
+    )
+
+
+#: Samples of words and visual embeddings.
+VISUALS = SampleKind(visual_rows_batch, restored)

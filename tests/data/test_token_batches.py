@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from multimodal_zoo.data.token_batches import fit, padded_batch, rows_batch
-from multimodal_zoo.data.token_loader import PackedRows
+from multimodal_zoo.data.token_loader import CountedRows, PackedRows
 from multimodal_zoo.data.token_sequences import TokenSample
+from multimodal_zoo.registry import build
 
 
 def sample(length: int, first: int, key: str) -> TokenSample:
@@ -81,3 +82,30 @@ def test_samples_that_waited_come_first() -> None:
     assert placed == [[0, 1]] or placed == [[0]]
     assert 0 in placed[0]
     assert 2 in over
+
+
+def test_a_batch_has_as_many_documents_as_asked_in_few_rows() -> None:
+    """Short documents stand behind long ones; who waits is served in turn."""
+    random, assembly = Random(1), CountedRows(12, 100, pad_id=0)
+    waiting: list[TokenSample] = []
+    drawn, rows, real = 0, 0, 0
+    for step in range(20):
+        while not assembly.ready(waiting):
+            waiting.append(sample(random.choice([5, 8, 60, 100]), 1, str(drawn)))
+            drawn += 1
+        batch, waiting = assembly.batch(waiting, 0)
+        assert set(batch.keys) == {str(number) for number in range(12 * step, 12 * step + 12)}
+        assert batch.ids.shape[1] <= 100
+        rows, real = rows + len(batch.ids), real + int((batch.documents >= 0).sum())
+    assert rows < 0.7 * drawn
+    assert real > 0.8 * rows * 100
+
+
+def test_documents_are_packed_by_name() -> None:
+    packed = build({"type": "packed_documents", "context_length": 20, "batches_per_epoch": 3})
+    assembly = packed.assembly(3, 7)
+    batch, over = assembly.batch([sample(n, 1, str(n)) for n in (4, 18, 9, 2)], 0)
+    assert (len(over), batch.ids.shape, packed.batches_per_epoch) == (1, (2, 18), 3)
+    assert sorted(batch.documents.amax(1).tolist()) == [0, 1]
+    with pytest.raises(ValueError, match="batches_per_epoch is 0"):
+        build({"type": "packed_documents", "context_length": 20, "batches_per_epoch": 0})

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from multimodal_zoo.training.schedule import Constant, StartedCosine, WarmupCosine
+from multimodal_zoo.training.schedule import Constant, LogWarmupLinear, StartedCosine, WarmupCosine
 
 
 def test_cosine_with_a_warmup_in_steps() -> None:
@@ -35,6 +35,14 @@ def test_a_warmup_from_a_rate_of_its_own() -> None:
     assert StartedCosine(warmup=9, start=0.5)(8, 9) == 1.0
     with pytest.raises(ValueError, match=r"schedule\.start is -0.1"):
         StartedCosine(start=-0.1)
+
+
+def test_a_warmup_along_a_logarithm() -> None:
+    schedule = LogWarmupLinear(warmup=7, final=0.2)
+    assert [schedule(s, 17) for s in (0, 2, 6)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert [schedule(s, 17) for s in (7, 12, 17, 30)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert LogWarmupLinear(warmup=1)(0, 4) == 1.0
+    assert LogWarmupLinear(warmup=0)(0, 4) == 1.0
 
 
 @pytest.mark.parametrize("warmup", [-1, 1.5])

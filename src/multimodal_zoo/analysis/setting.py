@@ -69,6 +69,8 @@ OPTIMIZER_STATES = {
     "eva_lamb": (2, 2),
     "declip_adamw": (2, 2),
     "eve_adamw": (2, 2),
+    "emu_adamw": (2, 2),
+    "emu2_adamw": (2, 2),
     "declip_sgd": (1, 1),
 }
 

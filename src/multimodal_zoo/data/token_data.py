@@ -9,7 +9,7 @@ from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.token_collate import SampleCollate, TokenCollate
-from multimodal_zoo.data.token_loader import TOKENS, Assembly, PackedRows, PaddedRows, SampleKind
+from multimodal_zoo.data.token_loader import TOKENS, Assembly, CountedRows, PackedRows, PaddedRows, SampleKind
 from multimodal_zoo.data.token_sequences import Layout, TokenWeights
 from multimodal_zoo.registry import DATASETS
 
@@ -62,6 +62,33 @@ class PackedBatches:
         return PackedRows(rows, self.context_length, pad_id, kind)
 
 
+@DATASETS.register_module(name="packed_documents")
+class PackedDocuments:
+    """As many documents in each batch as `data.batch_size` says, several in a row where they fit.
+
+    A step sees a published number of documents, and short ones cost no padding beside long ones. The number of rows
+    differs from batch to batch; a row has at most `context_length` tokens, and each document sees itself only.
+
+    Args:
+        context_length: most tokens of a row, and of a document.
+        batches_per_epoch: batches in what is called an epoch.
+        too_long: what happens to longer documents: `error`, `skip`, and what else the data module knows.
+
+    Raises:
+        ValueError: an epoch below one batch.
+    """
+
+    def __init__(self, context_length: int, batches_per_epoch: int, too_long: str = "skip") -> None:
+        if batches_per_epoch < 1:
+            raise ValueError(f"data.batching.batches_per_epoch is {batches_per_epoch}; it must be at least 1")
+        self.context_length, self.too_long = context_length, too_long
+        self.batches_per_epoch: int | None = batches_per_epoch
+
+    def assembly(self, rows: int, pad_id: int, kind: SampleKind = TOKENS) -> Assembly:
+        """How samples of a kind become a batch of `rows` documents."""
+        return CountedRows(rows, self.context_length, pad_id, kind)
+
+
 def source_layouts(layout: AnyLayout | Mapping[str, AnyLayout], train: Any, validation: Any) -> dict[str, AnyLayout]:
     """The layout of each source of a mixture (or under "train"), and of the validation documents.
 
@@ -91,7 +118,7 @@ def token_data(
     batch_size: int,
     layout: Layout | Mapping[str, Layout],
     weights: TokenWeights,
-    batching: PaddedBatches | PackedBatches,
+    batching: PaddedBatches | PackedBatches | PackedDocuments,
     order: Order,
     validation: Any = None,
     workers: int = 0,
@@ -110,7 +137,7 @@ def token_data(
         layout: how a document becomes a sequence; of a mixture one for all sources, or one for each by name and, where
             there is a validation reader, `validation`.
         weights: how much each kind of token counts.
-        batching: padded or packed rows. Validation is always padded.
+        batching: padded or packed rows, or packed documents. Validation is always padded.
         order: order of the training documents; readers of shards have their own.
         validation: reader of documents seen in order, numbered or streamed.
         workers: processes that read; 0 reads in this one.

@@ -104,6 +104,31 @@ class PackedRows:
         return self.kind.batch(rows, self.pad_id), [waiting[i] for i in over]
 
 
+class CountedRows:
+    """A given number of samples in a batch, in as few rows as they go into, the longest first.
+
+    Args:
+        samples: how many.
+        room: most tokens in a row.
+        pad_id: stands at padding.
+        kind: what the samples are.
+    """
+
+    def __init__(self, samples: int, room: int, pad_id: int, kind: SampleKind = TOKENS) -> None:
+        self.samples, self.room, self.pad_id, self.kind = samples, room, pad_id, kind
+
+    def ready(self, waiting: list[Any]) -> bool:
+        """See `Assembly`."""
+        return len(waiting) >= self.samples
+
+    def batch(self, waiting: list[Any], old: int) -> tuple[TokenBatch, list[Any]]:
+        """See `Assembly`."""
+        chosen = waiting[: self.samples]
+        placed, _ = fit([len(sample.ids) for sample in chosen], 0, self.samples, self.room)
+        rows = [[chosen[i] for i in row] for row in placed if row]
+        return self.kind.batch(rows, self.pad_id), waiting[self.samples :]
+
+
 class MixedSource:
     """Documents of several sources, each drawn from the one that is furthest behind its share.
 

@@ -64,7 +64,8 @@ class NextElement(nn.Module):
     """Cross-entropy of the next word plus mean squared error of the next visual embedding.
 
     Targets of the regression take no gradient; as inputs, visual embeddings do. Where they are learned (Emu) they could
-    all become one: `target_deviation` shows it. Accumulated batches are weighed by their words, the regression too.
+    all become one: `target_deviation` shows it. Accumulated batches are weighed by their words, the regression too; by
+    their visual embeddings where no words are learnt (Emu2-Gen).
 
     Args:
         objective: the cross-entropy.
@@ -94,9 +95,9 @@ class NextElement(nn.Module):
         """Loss of this process's part of the batch.
 
         Returns:
-            what the cross-entropy gives, its "loss" increased by the regression; "language_loss" and "regression_loss",
-            means over all processes; "target_deviation", the deviation of the regression's targets over places,
-            averaged over their elements.
+            what the cross-entropy gives, its "loss" increased by the regression and its "loss_weight" the regression's
+            where no words are learnt; "language_loss" and "regression_loss", means over all processes;
+            "target_deviation", the deviation of the regression's targets over places, averaged over their elements.
         """
         visual = model.seen(batch.ids, batch.images, batch.visual)
         states = model.embed(batch.ids, batch.vision, visual)
@@ -111,6 +112,7 @@ class NextElement(nn.Module):
         return {
             **found,
             "loss": found["loss"] + self.weight * regression,
+            "loss_weight": torch.where(found["loss_weight"] > 0, found["loss_weight"], total),
             "language_loss": everywhere[0],
             "regression_loss": everywhere[1],
             "target_deviation": _deviation(pairs.targets),

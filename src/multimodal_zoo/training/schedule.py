@@ -35,9 +35,13 @@ class WarmupCosine:
         """Factor at `step` of `total`."""
         warmup = warmup_steps(self.warmup, total)
         if step < warmup:
-            return (step + 1) / warmup
+            return self.up(step, warmup)
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
         return self.final + (1 - self.final) * self.down(progress)
+
+    def up(self, step: int, warmup: int) -> float:
+        """The factor at a step of the warm-up, 1 at its last."""
+        return (step + 1) / warmup
 
     def down(self, progress: float) -> float:
         """From 1 to 0 while `progress` goes from 0 to 1."""
@@ -58,6 +62,23 @@ class WarmupLinear(WarmupCosine):
     def down(self, progress: float) -> float:
         """A straight line."""
         return 1 - progress
+
+
+@dataclass(frozen=True)
+class LogWarmupLinear(WarmupLinear):
+    """Warm-up along a logarithm, then a straight line down: Emu2's visual decoder (arXiv:2312.13286, supplement).
+
+    Step s of w warm-up steps has factor log(s + 2) / log(w + 1): most of the rate is there early. The line is that of
+    `WarmupLinear`.
+
+    Attributes:
+        warmup: steps if an int, a fraction of all steps if a float below 1.
+        final: factor that the line ends on.
+    """
+
+    def up(self, step: int, warmup: int) -> float:
+        """A logarithm from the first step on, without one at zero."""
+        return math.log(step + 2) / math.log(warmup + 1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Imports that register this room's parts."""
 
 from multimodal_zoo.evaluation import captioning as captioning
+from multimodal_zoo.evaluation import challenge_scores as challenge_scores
 from multimodal_zoo.evaluation import class_vectors as class_vectors
 from multimodal_zoo.evaluation import drawn_pictures as drawn_pictures
 from multimodal_zoo.evaluation import drawn_suite as drawn_suite

@@ -24,6 +24,8 @@ ARTICLES = ("a", "an", "the")
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 #: Periods that stand before no digit go; the published program stops after so many.
 PERIOD, PERIODS = re.compile(r"\.(?!\d)"), 32
+#: Thousands in groups, `1,000`.
+GROUPED = re.compile(r"\d,\d")
 #: Best-known way of asking for letters, and the only sentence beside a bare letter that ScienceQA's programs read.
 LETTER_SENTENCE = re.compile(r"The answer is ([A-Z])\.")
 #: How many of the other people must agree for full marks.
@@ -53,13 +55,41 @@ def normalized(text: str) -> str:
         text: the answer.
     """
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    return worded(unpunctuated(_one_line(text)))
+
+
+def unpunctuated(text: str, figures: bool = False) -> str:
+    """A text without punctuation: a mark goes where any of its kind has a space beside it, else it becomes a space.
+
+    Args:
+        text: any.
+        figures: whether all marks go where the text has a comma between two digits.
+    """
+    grouped = figures and GROUPED.search(text) is not None
     bare = text
     for mark in PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
-        bare = bare.replace(mark, "" if beside_space else " ")
-    words = (WORDS.get(word, word) for word in PERIOD.sub("", bare, PERIODS).split())
+        bare = bare.replace(mark, "" if beside_space or grouped else " ")
+    return PERIOD.sub("", bare, PERIODS)
+
+
+def worded(text: str) -> str:
+    """A text in lower case with digits for number words and whole contractions, without articles."""
+    words = (WORDS.get(word, word) for word in text.lower().split())
     return " ".join(REPAIRS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def challenge_answer(text: str) -> str:
+    """An answer as the VQA challenge's own program has it (arXiv 1505.00468), which differs a little from the servers'.
+
+    Args:
+        text: the answer.
+    """
+    return worded(unpunctuated(_one_line(text), figures=True))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def soft_accuracy(said: str, answers: Sequence[str]) -> float:
@@ -74,13 +104,20 @@ def soft_accuracy(said: str, answers: Sequence[str]) -> float:
     Raises:
         ValueError: fewer than two answers of people.
     """
+    return left_out_accuracy(normalized(said), [normalized(one) for one in answers])
+
+
+def left_out_accuracy(said: str, answers: Sequence[str]) -> float:
+    """`soft_accuracy` of texts that are compared as they are.
+
+    Raises:
+        ValueError: fewer than two answers of people.
+    """
     if len(answers) < 2:
         raise ValueError(f"soft accuracy leaves one person out: {len(answers)} answers given, expected 2 or more")
-    known = [normalized(one) for one in answers]
-    given = normalized(said)
-    same = known.count(given)
-    marks = (min(1.0, (same - (one == given)) / AGREE) for one in known)
-    return sum(marks) / len(known) if same else 0.0
+    same = list(answers).count(said)
+    marks = (min(1.0, (same - (one == said)) / AGREE) for one in answers)
+    return sum(marks) / len(answers) if same else 0.0
 
 
 def pope_answer(text: str) -> str:

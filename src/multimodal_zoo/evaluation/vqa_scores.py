@@ -63,13 +63,19 @@ def mean(values: Iterable[float]) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _truth(known: Mapping[K, V], key: K, question: Question, file: object) -> V:
+def truth(known: Mapping[K, V], key: K, question: Question, file: object) -> V:
+    """The true answer to a question, or what a file says of it.
+
+    Raises:
+        ValueError: the file does not have it.
+    """
     if key not in known:
         raise ValueError(f"{file}: no answer to question {question.key!r} ({question.bare[:60]!r})")
     return known[key]
 
 
-def _by_group(rights: Mapping[str, Sequence[float]], title: str, head: str) -> Table:
+def by_group(rights: Mapping[str, Sequence[float]], title: str, head: str) -> Table:
+    """How many questions there are of each kind, and the mean of each."""
     rows = [(name, len(found), mean(found)) for name, found in rights.items()]
     return Table(title, (head, "questions", "accuracy"), rows)
 
@@ -94,7 +100,7 @@ class TextVqaScore:
         rows = json_at(path)["data"]
         known = {(str(row["image_id"]), row["question"].strip().lower()): row["answers"] for row in rows}
         found = [
-            soft_accuracy(said, _truth(known, (str(one.key), one.bare.lower()), one, path)) for one, said in answered
+            soft_accuracy(said, truth(known, (str(one.key), one.bare.lower()), one, path)) for one, said in answered
         ]
         return Scored({"accuracy": mean(found)}, [], ("accuracy",))
 
@@ -148,7 +154,7 @@ class PopeScore:
             if split not in labels:
                 rows = json_lines(file, ("image", "text", "label"))
                 labels[split] = {(row["image"], row["text"].strip()): row["label"] for row in rows}
-            label = _truth(labels[split], (str(one.image), one.bare), one, file)
+            label = truth(labels[split], (str(one.image), one.bare), one, file)
             pairs[split].append((pope_answer(said), "no" if label == "no" else "yes"))
         each = {split: binary_figures(found) for split, found in pairs.items()}
         shown = ("accuracy", "precision", "recall", "f1", "yes_ratio")
@@ -179,11 +185,11 @@ class GqaScore:
         known: dict[str, Any] = json_at(path)
         rights: dict[str, list[float]] = defaultdict(list)
         for one, said in answered:
-            row = _truth(known, str(one.key), one, path)
+            row = truth(known, str(one.key), one, path)
             kind = str((row.get("types") or {}).get("structural", "all"))
             rights[kind].append(float(gqa_answer(said) == row["answer"]))
         accuracy = mean(right for found in rights.values() for right in found)
-        return Scored({"accuracy": accuracy}, [_by_group(rights, "kinds of questions", "kind")], ("accuracy",))
+        return Scored({"accuracy": accuracy}, [by_group(rights, "kinds of questions", "kind")], ("accuracy",))
 
 
 @EVALUATORS.register_module(name="scienceqa_score")
@@ -207,14 +213,14 @@ class ScienceQaScore:
         rights: dict[str, list[float]] = {"with a picture": [], "without": []}
         unread = 0
         for one, said in answered:
-            row = _truth(known, str(one.key), one, path)
+            row = truth(known, str(one.key), one, path)
             letter = option_letter(said, LETTERS[: len(row["choices"])])
             unread += letter is None
             kind = "without" if one.image is None else "with a picture"
             rights[kind].append(float(letter == LETTERS[row["answer"]]))
         metrics = {"image_accuracy": mean(rights["with a picture"])}
         metrics |= {"accuracy": mean([*rights["with a picture"], *rights["without"]]), "no_letter": float(unread)}
-        return Scored(metrics, [_by_group(rights, "questions", "kind")], ("image_accuracy", "accuracy"))
+        return Scored(metrics, [by_group(rights, "questions", "kind")], ("image_accuracy", "accuracy"))
 
 
 @EVALUATORS.register_module(name="seed_score")
@@ -237,11 +243,11 @@ class SeedScore:
         known = {str(row["question_id"]): row for row in json_at(path)["questions"]}
         rights: dict[str, list[float]] = defaultdict(list)
         for one, said in answered:
-            row = _truth(known, str(one.key), one, path)
+            row = truth(known, str(one.key), one, path)
             rights[str(row.get("data_type", "image"))].append(float(said == row["answer"]))
         metrics = {"accuracy": mean(right for found in rights.values() for right in found)}
         metrics |= {f"{kind}_accuracy": mean(found) for kind, found in rights.items()}
-        return Scored(metrics, [_by_group(rights, "questions", "kind")], tuple(metrics))
+        return Scored(metrics, [by_group(rights, "questions", "kind")], tuple(metrics))
 
 
 @EVALUATORS.register_module(name="mme_score")
@@ -268,7 +274,7 @@ class MmeScore:
             lines = (line.rstrip().rpartition("\t") for line in file.read_text(encoding="utf-8").splitlines())
             known = {question.strip(): answer.strip().lower() for question, _, answer in lines}
             asked = one.bare if one.bare in known else f"{one.bare} Please answer yes or no."
-            rights[task][picture].append(float(mme_answer(said) == _truth(known, asked, one, file)))
+            rights[task][picture].append(float(mme_answer(said) == truth(known, asked, one, file)))
         points = {}
         for task, pictures in rights.items():
             both = mean(float(all(found)) for found in pictures.values())

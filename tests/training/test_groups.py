@@ -52,6 +52,16 @@ def test_freezing_stops_gradients_and_shows_in_the_table() -> None:
     assert "0.001" in shown
 
 
+def test_only_some_parameters_train() -> None:
+    names = ("a.weight", "a.adapter.down", "b.adapter.down", "b.bias")
+    parameters = {name: nn.Parameter(torch.zeros(2)) for name in names}
+    rules = read_rules({"only": ["*.adapter.*"], "frozen": ["b.*"]})
+    assert rules.freeze(parameters) == ["a.weight", "b.adapter.down", "b.bias"]
+    assert [name for name, one in parameters.items() if one.requires_grad] == ["a.adapter.down"]
+    with pytest.raises(ValueError, match=r"optim.groups.only: pattern 'c\.\*' matches no parameter"):
+        read_rules({"only": ["c.*"]}).freeze(parameters)
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [

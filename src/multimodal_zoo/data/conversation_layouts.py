@@ -68,3 +68,23 @@ class CaptionTurns:
         pictures = [segment for segment in document.segments if isinstance(segment, Image)]
         segments: list[Segment] = [*pictures, *asked, Text(answer, "assistant")]
         return Document(segments, document.meta)
+
+
+@DATASETS.register_module(name="told_by")
+class ToldBy:
+    """Conversations behind a system message of their own, in place of the template's: a kind of task among others.
+
+    Args:
+        system: the message; an empty one takes the template's away.
+        layout: which conversation a document is.
+    """
+
+    def __init__(self, system: str, layout: ConversationLayout) -> None:
+        self.system, self.layout, self.special = system, layout, layout.special
+
+    def __call__(self, document: Document, random: Random) -> Document:
+        """The conversation with the message in front of it; one that has a message keeps that."""
+        told = self.layout(document, random)
+        if any(isinstance(segment, Text) and segment.role == "system" for segment in told.segments):
+            return told
+        return Document([Text(self.system, "system"), *told.segments], told.meta)

@@ -94,6 +94,7 @@ class ParameterRules:
             scales and the temperature, -1 nothing.
         decay: patterns of parameters that keep their weight decay whatever `no_decay_rank` says.
         towers: named sets with rates of their own; what no tower holds takes the optimiser's.
+        only: patterns of the parameters that train, where all others do not (adapters); empty for all.
     """
 
     frozen: Sequence[str] = ()
@@ -101,6 +102,7 @@ class ParameterRules:
     no_decay_rank: int = 1
     decay: Sequence[str] = ()
     towers: Mapping[str, Tower] = field(default_factory=dict)
+    only: Sequence[str] = ()
 
     def freeze(self, parameters: Named) -> list[str]:
         """Stop the gradient of every frozen parameter and return their names.
@@ -108,7 +110,10 @@ class ParameterRules:
         Raises:
             ValueError: a pattern matches nothing, or nothing is left to train.
         """
-        frozen = sorted(matching(self.frozen, parameters, "optim.groups.frozen"))
+        stopped = matching(self.frozen, parameters, "optim.groups.frozen")
+        if self.only:
+            stopped |= set(parameters) - matching(self.only, parameters, "optim.groups.only")
+        frozen = sorted(stopped)
         for name in frozen:
             parameters[name].requires_grad_(False)
         if not any(p.requires_grad for p in parameters.values()):

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.data.conversation_templates import MARKER
-from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.documents import Document, Image, Segment, Text, Video
 from multimodal_zoo.data.line_pairs import LineFile
+from multimodal_zoo.data.media import Media
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.registry import DATASETS
 
+#: What stands for a clip in records that have one.
+CLIP_MARKER = "<video>"
 #: Words for who speaks -> the role.
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -43,8 +46,8 @@ def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
     return found
 
 
-def segments_of(turns: list[tuple[str, str]], pictures: list[Image], key: str) -> list[Segment]:
-    """Texts, and pictures in the places of their markers.
+def segments_of(turns: list[tuple[str, str]], pictures: Sequence[Image | Video], key: str) -> list[Segment]:
+    """Texts, and pictures or clips in the places of their markers.
 
     Where there is one picture for each turn with markers, further ones of a turn say nothing (published).
 
@@ -112,7 +115,8 @@ class ConversationList:
     """Records `{"conversations": [{"from", "value"}, ...], "image": path or list of paths}` of a JSON file.
 
     The file is a list of records, or a list of strings each of which names the file of a record in a second folder, or
-    lines of either (`.jsonl`, of which only the places are held). `<image>` in a turn is the place of a picture.
+    lines of either (`.jsonl`, of which only the places are held). `<image>` in a turn is the place of a picture. Records
+    with `video` in place of `image` tell of clips (VideoChat, Video-ChatGPT), whose places are `<video>` or `<image>`.
 
     Args:
         table: the file.
@@ -121,6 +125,7 @@ class ConversationList:
         suffix: what is put behind each name: `.json` for lists of EVE v1, nothing for those of v2.
         lengths: a JSON list with the words of each record, negative without a picture, for `modality_length_order`;
             None counts them when they are asked for.
+        media: how clips are read (`video_frames`); None for lists without.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -128,9 +133,15 @@ class ConversationList:
     """
 
     def __init__(
-        self, table: str, folder: str, records: str | None = None, suffix: str = "", lengths: str | None = None
+        self,
+        table: str,
+        folder: str,
+        records: str | None = None,
+        suffix: str = "",
+        lengths: str | None = None,
+        media: Media | None = None,
     ) -> None:
-        self.folder = _folder(folder, "folder")
+        self.folder, self.media = _folder(folder, "folder"), media
         self.records = None if records is None else _folder(records, "records")
         self.suffix, self.table = suffix, Path(table).expanduser()
         self.rows = _rows(self.table, "table")
@@ -176,18 +187,29 @@ class ConversationList:
         except (OSError, ValueError) as error:
             raise UnusableError("broken record", f"{self.key(index)}: {path.name}") from error
 
-    def _pictures(self, record: dict[str, Any], key: str) -> list[Image]:
-        given = record.get("image")
+    def _files(self, record: dict[str, Any], kind: str, key: str) -> list[tuple[Path, str]]:
+        """The files of a record's pictures or clips, each with its name for messages."""
+        given = record.get(kind)
         names = [] if given is None else given if isinstance(given, list) else [given]
         found = []
         for name in names:
             if not isinstance(name, str) or not name.strip("/"):
-                raise UnusableError("broken record", f"{key} (image is {name!r})")
+                raise UnusableError("broken record", f"{key} ({kind} is {name!r})")
             path = (self.folder / name.lstrip("/")).resolve()
             if not path.is_relative_to(self.folder):
                 raise UnusableError("path outside the folder", f"{key}: {name}")
-            found.append(Image(open_picture(path, key=f"{key}: {name}")))
+            found.append((path, f"{key}: {name}"))
         return found
+
+    def _shown(self, record: dict[str, Any], key: str) -> list[Image] | list[Video]:
+        clips = self._files(record, "video", key)
+        if not clips:
+            return [Image(open_picture(path, key=name)) for path, name in self._files(record, "image", key)]
+        if self.media is None:
+            raise UnusableError("clip without a reader", f"{key} (set data.train.media to video_frames)")
+        if missing := [name for path, name in clips if not path.is_file()]:
+            raise UnusableError("missing video", missing[0])
+        return [self.media.read(path, name) for path, name in clips]  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Document:
         """One conversation; pictures are read as far as their headers.
@@ -202,7 +224,10 @@ class ConversationList:
         index %= len(self)
         record, key = self.record(index), self.key(index)
         turns = turns_of_record(record, key)
-        return Document(segments_of(turns, self._pictures(record, key), key), {"key": key})
+        shown = self._shown(record, key)
+        if record.get("video"):
+            turns = [(role, words.replace(CLIP_MARKER, MARKER)) for role, words in turns]
+        return Document(segments_of(turns, shown, key), {"key": key})
 
     def __iter__(self) -> Iterator[Document]:
         return usable(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,20 +51,58 @@ def frame_numbers(total: int, count: int) -> list[int]:
     return [(2 * place + 1) * total // (2 * count) for place in range(count)]
 
 
+def emu_frames(total: int, count: int) -> list[int]:
+    """Emu's choice of frames: steps of (total - 1) / count behind half a step, each rounded half to even (published).
+
+    Raises:
+        ValueError: no frame in the video, or none asked for.
+    """
+    if total < 1 or count < 1:
+        raise ValueError(f"frames: need at least one of at least one, got {count} of {total}")
+    step = (total - 1) / count
+    return [int(step / 2) + round(step * place) for place in range(count)]
+
+
+def emu2_demo_frames(total: int, count: int) -> list[int]:
+    """The choice of Emu2's demonstration: whole steps, which often give more frames than asked (published).
+
+    Raises:
+        ValueError: fewer frames in the video than asked for, or none asked for.
+    """
+    if count < 1 or total < count:
+        raise ValueError(f"frames: emu2_demo needs at least as many frames as it takes, got {count} of {total}")
+    step = total // count
+    return list(range(step // 2, total, step))
+
+
+#: Name -> which frames of a video are taken, of how many there are and how many are asked for.
+FRAME_CHOICES: dict[str, Callable[[int, int], list[int]]] = {
+    "middle": frame_numbers,
+    "emu": emu_frames,
+    "emu2_demo": emu2_demo_frames,
+}
+
+
 @DATASETS.register_module(name="video_frames")
 class VideoFrames:
-    """A few frames of each video file, evenly spread over its length (`frame_numbers`), decoded with PyAV.
+    """A few frames of each video file, evenly spread over its length, decoded with PyAV.
 
     Args:
         count: frames per video.
+        choice: a name of `FRAME_CHOICES`; `middle` gives as many frames as asked, always.
+
+    Raises:
+        ValueError: no frame, or an unknown choice.
     """
 
     suffixes = ("mp4", "avi", "webm", "mkv", "mov")
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, choice: str = "middle") -> None:
         if count < 1:
             raise ValueError(f"media.count: a video needs at least one frame, got {count}")
-        self.count = count
+        if choice not in FRAME_CHOICES:
+            raise ValueError(f"media.choice is {choice!r}; it must be one of {', '.join(FRAME_CHOICES)}")
+        self.count, self.choice = count, choice
 
     def read(self, source: bytes | Path, key: str) -> Video:
         """The frames of one video; raises `UnusableError` for a broken one and `ImportError` without PyAV."""
@@ -84,7 +123,7 @@ class VideoFrames:
 
     def numbers(self, total: int, rate: float) -> list[int]:
         """Which of `total` frames are taken, in order; `rate` is the video's frames per second, 0 if unknown."""
-        return frame_numbers(total, self.count)
+        return FRAME_CHOICES[self.choice](total, self.count)
 
     @staticmethod
     def _open(av: Any, source: bytes | Path) -> Any:

@@ -10,6 +10,7 @@ from multimodal_zoo.data import code_shards as code_shards
 from multimodal_zoo.data import conversation_layouts as conversation_layouts
 from multimodal_zoo.data import conversations as conversations
 from multimodal_zoo.data import deduplicated as deduplicated
+from multimodal_zoo.data import edit_folders as edit_folders
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
 from multimodal_zoo.data import emu3_features as emu3_features
@@ -22,6 +23,7 @@ from multimodal_zoo.data import eve_processor as eve_processor
 from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import folder_pictures as folder_pictures
+from multimodal_zoo.data import grounding as grounding
 from multimodal_zoo.data import image_text_data as image_text_data
 from multimodal_zoo.data import line_pairs as line_pairs
 from multimodal_zoo.data import masked_images as masked_images
@@ -31,6 +33,7 @@ from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import modality_order as modality_order
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
+from multimodal_zoo.data import pages as pages
 from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import picture_hash as picture_hash
 from multimodal_zoo.data import pixel_clips as pixel_clips
@@ -38,8 +41,10 @@ from multimodal_zoo.data import pixel_data as pixel_data
 from multimodal_zoo.data import preference_pairs as preference_pairs
 from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import size_rule as size_rule
+from multimodal_zoo.data import storyboards as storyboards
 from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import text_augment as text_augment
+from multimodal_zoo.data import text_list as text_list
 from multimodal_zoo.data import text_views as text_views
 from multimodal_zoo.data import token_data as token_data
 from multimodal_zoo.data import token_layouts as token_layouts
@@ -47,7 +52,8 @@ from multimodal_zoo.data import token_sequences as token_sequences
 from multimodal_zoo.data import tokenized_pairs as tokenized_pairs
 from multimodal_zoo.data import transforms as transforms
 from multimodal_zoo.data import video_text_data as video_text_data
+from multimodal_zoo.data import visual_data as visual_data
+from multimodal_zoo.data import visual_layouts as visual_layouts
+from multimodal_zoo.data import visual_sequences as visual_sequences
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs
 from multimodal_zoo.data import webdataset_videos as webdataset_videos
-from multimodal_zoo.data import visual_data as visual_data
-from multimodal_zoo.data import visual_sequences as visual_sequences

@@ -9,9 +9,8 @@ from multimodal_zoo.registry import build
 
 
 def test_a_message_stands_in_front_unless_there_is_one() -> None:
-    layout = build(
-        {"type": "told_by", "system": "Be brief.", "layout": {"type": "conversation_turns", "special": False}}
-    )
+    turns = {"type": "conversation_turns", "special": False}
+    layout = build({"type": "told_by", "system": "Be brief.", "layout": turns})
     assert layout.special is False
     asked, answer = Text("what?", "user"), Text("a cat", "assistant")
     told = layout(Document([asked, answer], {"key": "one"}), Random(0))

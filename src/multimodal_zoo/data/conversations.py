@@ -115,8 +115,10 @@ class ConversationList:
     """Records `{"conversations": [{"from", "value"}, ...], "image": path or list of paths}` of a JSON file.
 
     The file is a list of records, or a list of strings each of which names the file of a record in a second folder, or
-    lines of either (`.jsonl`, of which only the places are held). `<image>` in a turn is the place of a picture. Records
-    with `video` in place of `image` tell of clips (VideoChat, Video-ChatGPT), whose places are `<video>` or `<image>`.
+    lines of either (`.jsonl`, of which only the places are held). `<image>` in a turn is the place of a picture.
+
+    Records with `video` in place of `image` tell of clips (VideoChat, Video-ChatGPT): their places are `<video>` or
+    `<image>`.
 
     Args:
         table: the file.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
-from multimodal_zoo.encoders.image_tokens import image_tokens
+from multimodal_zoo.encoders.image_tokens import image_tokens, unpooled
 from multimodal_zoo.generation.loop import Generated, Progress, generate
 from multimodal_zoo.generation.policies import Policy
 from multimodal_zoo.generation.prompts import PromptBatch, left_padded
@@ -31,7 +31,7 @@ class Emu(nn.Module):
 
     Args:
         decoder: the causal decoder.
-        image_encoder: any image encoder.
+        image_encoder: any image encoder; what pools its tokens is left out.
         connector: from the encoder's tokens to visual embeddings (`causal_former`, `pooled_tokens`).
         input_projection: from visual embeddings to the decoder's width (`linear_layer`); None where they have it.
         visual_decoder: from visual embeddings to pictures (`latent_diffusion`); None for a model that only gives
@@ -69,7 +69,7 @@ class Emu(nn.Module):
                 f"model.visual_decoder.condition_width is {visual_decoder.condition_width}, visual embeddings are "
                 f"{self.visual_width} wide (model.connector.width): the decoder was made for another model"
             )
-        self.decoder, self.image_encoder, self.connector = decoder, image_encoder, connector
+        self.decoder, self.image_encoder, self.connector = decoder, unpooled(image_encoder), connector
         self.input_projection, self.visual_decoder = input_projection, visual_decoder
         self.regression_head = nn.Linear(decoder.width, self.visual_width, bias=False)
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.pooling import ClassTokenPool
+from multimodal_zoo.nn.norms import Identity
+
 
 class ImageTokens(NamedTuple):
     """What an image encoder gives a connector.
@@ -36,3 +39,13 @@ def image_tokens(encoder: nn.Module, images: Tensor) -> ImageTokens:
         return ImageTokens(encoder.blocks(tokens, rotation=rotation), grid, encoder.prefix_length)
     features = encoder(images)
     return ImageTokens(features.tokens, features.grid, 0)
+
+
+def unpooled(encoder: nn.Module) -> nn.Module:
+    """An image encoder whose tokens alone are read: the norm in front of its pooled vector goes, its weights too.
+
+    Weights that no gradient reaches would stop processes that train together. Encoders of other libraries stay whole.
+    """
+    if hasattr(encoder, "pool") and hasattr(encoder, "prefix_length"):
+        encoder.pool = ClassTokenPool(Identity())
+    return encoder

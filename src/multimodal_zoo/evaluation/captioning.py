@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter as Counted
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from multimodal_zoo.evaluation.likelihood import continuation_scores
 from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ranks, recall_at
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
+from multimodal_zoo.evaluation.shots import Shots, in_context
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.writers import writer_of
@@ -57,6 +59,7 @@ class Captioning:
         max_new_tokens: most tokens of an answer.
         examples: pictures on the sheet; 0 draws none.
         choices: numbers of texts to choose among, beside all of them.
+        shots: examples in front of each picture (`random_shots`, `rices_shots`); None for none.
     """
 
     def __init__(
@@ -67,13 +70,27 @@ class Captioning:
         max_new_tokens: int = 32,
         examples: int = 12,
         choices: Sequence[int] = (),
+        shots: Shots | None = None,
     ) -> None:
         self.dataset = dataset
+        self.shots = shots
         self.question = question
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.examples = examples
         self.choices = tuple(choices)
+
+    def with_shots(self, count: int) -> Captioning:
+        """The same with another number of examples.
+
+        Raises:
+            ValueError: without `shots`, or more than there are.
+        """
+        if self.shots is None:
+            raise ValueError("captioning.shots is null: say where examples come from (random_shots, rices_shots)")
+        other = copy.copy(self)
+        other.shots = self.shots.taking(count)
+        return other
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model that writes about pictures (`Emu3`, `Eve`).
@@ -89,6 +106,8 @@ class Captioning:
         check_choices(len(choices), self.choices)
         answers: list[str] = []
         likely, gain = [], []
+        if self.shots is not None:
+            self.shots.ready(model, device)
         with evaluating(model), Counter("pictures", size_of(self.dataset)) as counter:
             ends = [writer.continuation(self.question, choice, end=True) for choice in choices]
 
@@ -98,7 +117,7 @@ class Captioning:
 
             plain = scores(writer.blank(self.question, device))
             for batch in batched(documents, self.batch_size):
-                seen = writer.seen([self._asked(document) for document in batch], device)
+                seen = writer.seen(self._asked(batch), device)
                 answers += answer(model, seen, max_new_tokens=self.max_new_tokens)
                 for document in seen:
                     likely.append(scores(writer.prompts([document], False, device)))
@@ -110,10 +129,14 @@ class Captioning:
         found["gain"] = ranks(given(torch.stack(gain)), wanted, known)
         return self._result(documents, names, answers, found, {"choices": len(choices), "name_nats": nats})
 
-    def _asked(self, document: Document) -> Document:
-        """A document's picture with the question."""
-        question = [Text(self.question)] if self.question else []
-        return Document([Image(document.image), *question], document.meta)
+    def _asked(self, documents: Sequence[Document]) -> list[Document]:
+        """The documents' pictures with the question, behind their examples."""
+        question = [Text(self.question, role="user" if self.shots else None)] if self.question else []
+        asked = [Document([Image(one.image), *question], one.meta) for one in documents]
+        if self.shots is None or not self.shots.count:
+            return asked
+        examples = self.shots.chosen(asked)
+        return [in_context(some, one, self.shots.pictures) for some, one in zip(examples, asked, strict=True)]
 
     def _result(
         self,
@@ -151,6 +174,7 @@ class Captioning:
                 "choices": choices,
                 "intervals": {f"{kind}_of_{n}": [s.low, s.high] for kind, each in few.items() for n, s in each.items()},
                 "question": self.question,
+                "shots": None if self.shots is None else f"{self.shots.count}, {self.shots.name}",
                 "skipped": skipped(self.dataset),
                 "attribution": attribution_of(self.dataset),
             },

@@ -139,3 +139,18 @@ def talk(name: str, folder: Path) -> list[str]:
     share = {"texts": 1.0}.get(name, 0.0)
     records = conversations(place, 4, share, "video" if name == "clips" else "image")
     return table(place, records, f"data.train.sources.{name}")
+
+
+def _thin(queries: int) -> list[str]:
+    attention = "model.decoder.blocks.block.attention.qkv"
+    return [
+        *("model.decoder.width=32", "model.decoder.blocks.depth=2", "model.decoder.blocks.block.mlp.hidden=48"),
+        *(f"{attention}.heads=2", f"{attention}.head_dim=16", f"{attention}.kv_heads=2"),
+        *("model.image_encoder.blocks.depth=2", "model.image_encoder.image_size=48"),
+        *("model.processor.images.size=48", f"model.processor.image_tokens={queries}"),
+    ]
+
+
+#: Models that train in a moment.
+EMU = ["model=emu_tiny", *_thin(8), "model.connector.width=32"]
+EMU2 = ["model=emu2_tiny", *_thin(9)]

@@ -9,7 +9,17 @@ Line = tuple[list[float], list[float]]
 
 #: Charts on a report; the columns named first come first.
 PANELS = 9
-FIRST = ("loss", "R@1", "accuracy", "top1", "learning_rate", "lr", "logit_scale", "samples_per_second")
+FIRST = (
+    "loss",
+    "target_deviation",
+    "R@1",
+    "accuracy",
+    "top1",
+    "learning_rate",
+    "lr",
+    "logit_scale",
+    "samples_per_second",
+)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

@@ -95,8 +95,8 @@ class NextElement(nn.Module):
         """Loss of this process's part of the batch.
 
         Returns:
-            what the cross-entropy gives, its "loss" increased by the regression and its "loss_weight" the regression's
-            where no words are learnt; "language_loss" and "regression_loss", means over all processes;
+            what the cross-entropy gives of words, its "loss" increased by the regression and its "loss_weight" the
+            regression's where no words are learnt; "language_loss" and "regression_loss", means over all processes;
             "target_deviation", the deviation of the regression's targets over places, averaged over their elements.
         """
         visual = model.seen(batch.ids, batch.images, batch.visual)
@@ -109,8 +109,9 @@ class NextElement(nn.Module):
         total = over_processes(pairs.weights.sum()[None])[0].clamp_min(1e-8)
         regression = (pairs.weights * errors).sum() * world_size() / total
         everywhere = gather(torch.stack([found["loss"], regression]).detach()[None]).mean(0)
+        words = {name: value for name, value in found.items() if not name.startswith("vision_")}  # no visual tokens
         return {
-            **found,
+            **words,
             "loss": found["loss"] + self.weight * regression,
             "loss_weight": torch.where(found["loss_weight"] > 0, found["loss_weight"], total),
             "language_loss": everywhere[0],

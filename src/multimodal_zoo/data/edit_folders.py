@@ -61,7 +61,10 @@ class EditFolders:
             told = str(json.loads((place / "prompt.json").read_text(encoding="utf-8"))["edit"]).strip()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnusableError("broken record", key) from error
-        before, after = (Image(open_picture(place / f"{seed}_{one}.jpg", f"{key}_{one}")) for one in (0, 1))
+        files = [place / f"{seed}_{one}.jpg" for one in (0, 1)]
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise UnusableError("missing image file", f"{key}: {missing[0]}")
+        before, after = (Image(open_picture(file, f"{key}: {file.name}")) for file in files)
         return Document([before, Text(told), after], {"key": key})
 
     def __iter__(self) -> Iterator[Document]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 import pytest
 import torch
-from emu_samples import EMU, EMU2, FRAME_TOKENS, TOKENS, clip, document, picture, processor, tokenizer
+from emu_samples import EMU, EMU2, FILE, FRAME_TOKENS, TOKENS, clip, document, picture, processor, tokenizer
+from safetensors.torch import load_file
 
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.emu_placeholders import placed
@@ -14,6 +16,7 @@ from multimodal_zoo.data.emu_templates import EMU2_LONG, EMU2_SHORT, EMU_IMAGE, 
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.visual_sequences import LearntElements, VisualSample, restored, shortened
 
+GOLDENS = FILE.parents[1]
 IMAGE = "[IMG]" + "<image>" * TOKENS + "[/IMG]"
 FRAME = "[IMG]" + "[gIMG]" * FRAME_TOKENS + "[/IMG]"
 
@@ -49,6 +52,24 @@ def test_plain_documents_are_learnt_but_for_brackets(version: int) -> None:
     assert sample.images is not None
     assert sample.images.counts == (TOKENS, TOKENS)
     assert torch.equal(sample.images.pixels, processor().images([picture(1), picture(2)]))
+
+
+def test_lessons_are_those_of_the_published_training_forward() -> None:
+    """The golden case's rows: ids, targets of words by its rule, and the places at which its regression is read."""
+    folder = GOLDENS / "emu1_loss"
+    case, tensors = json.loads((folder / "case.json").read_text()), load_file(folder / "io.safetensors")
+    special = case["config"]["special_ids"]
+    count = case["config"]["vladapter_cfg"]["n_causal"]
+    found = []
+    for number, row in enumerate(case["texts"]):
+        told = document(*(1 if part == "IMG" else part for part in row))
+        sample = processor(image_tokens=count).sample(told, Random(0))
+        expected = tensors["text_input"][number][tensors["input_mask"][number] > 0]
+        assert torch.equal(sample.ids, expected)
+        ignored = torch.tensor([special[word] for word in ("[PAD]", "<image>", "[IMG]", "[/IMG]")])
+        assert torch.equal(sample.weights[1:] > 0, ~torch.isin(expected[1:], ignored))
+        found += [[number, place - 1] for place in sample.regression.nonzero().flatten().tolist()]
+    assert found == tensors["regress_positions"].tolist()
 
 
 def test_frames_are_pictures_in_emu_and_have_their_own_places_in_emu2() -> None:

@@ -202,6 +202,14 @@ class Clips:
         return Video([picture(1), picture(2)], 1.0)
 
 
+def test_instructions_are_conversations_of_one_turn(tmp_path: Path) -> None:
+    records = [{"instruction": "Add.", "input": "1 and 2", "output": "3"}, {"instruction": "Go.", "output": "No."}]
+    (tmp_path / "alpaca.json").write_text(json.dumps(records))
+    reader = ConversationList(str(tmp_path / "alpaca.json"), str(tmp_path))
+    assert reader[0].segments == [Text("Add.\n1 and 2", "user"), Text("3", "assistant")]
+    assert reader[1].segments == [Text("Go.", "user"), Text("No.", "assistant")]
+
+
 def test_conversations_tell_of_clips(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"any")
     turns = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A dog."}]

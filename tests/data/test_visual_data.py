@@ -23,6 +23,7 @@ from multimodal_zoo.data.visual_sequences import ALL, LearntElements
 from multimodal_zoo.nn.counted_images import joined_images
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
 from multimodal_zoo.registry import build
+from multimodal_zoo.zoo import create
 
 PADDED = {"type": "padded_batches", "context_length": 64}
 PACKED = {"type": "packed_batches", "context_length": 60, "batches_per_epoch": 4}
@@ -167,3 +168,28 @@ def test_processes_that_read_change_nothing() -> None:
     alone = list(data(Pages(12)).train_dataloader())
     helped = list(data(Pages(12), workers=2).train_dataloader())
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_packed_rows_are_learnt_as_if_each_document_were_alone() -> None:
+    """Loss, regression and gradients of one packed row against those of padded rows."""
+    model = create("emu_tiny", overrides=["model.decoder.blocks.depth=1"], seed=3).train()
+    told = [
+        document(1, "a red heart", key="a"),
+        document("two cats", 2, "and", 3, key="b"),
+        document("no picture", key="c"),
+    ]
+    samples = [model.processor.sample(one, Random(0)) for one in told]
+    objective = build({"type": "next_element", "objective": {"type": "next_token"}})
+    found = []
+    for rows in ([[one] for one in samples], [samples]):
+        model.zero_grad()
+        batch = visual_rows_batch(rows, model.processor.ids.pad)
+        losses = objective(model, batch)
+        losses["loss"].backward()
+        gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        found.append((losses["language_loss"], losses["regression_loss"], gradients))
+    (words, pictures, gradients), (words_2, pictures_2, gradients_2) = found
+    torch.testing.assert_close(words, words_2)
+    torch.testing.assert_close(pictures, pictures_2)
+    for one, two in zip(gradients, gradients_2, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)

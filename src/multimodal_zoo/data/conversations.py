@@ -27,10 +27,15 @@ SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "a
 def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
     """Role and words of each turn of a record; an answer at the beginning, which nothing asked for, is left out.
 
+    Alpaca's records are read too: `instruction`, an `input` that may be empty, `output`.
+
     Raises:
         UnusableError: no conversation, or a speaker that is none.
     """
     turns = record.get("conversations")
+    if turns is None and isinstance(record.get("instruction"), str) and isinstance(record.get("output"), str):
+        question = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": record["output"]}]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise UnusableError("broken record", f"{key} (conversations must be a list of turns)")
     found = []
@@ -203,7 +208,7 @@ class ConversationList:
             found.append((path, f"{key}: {name}"))
         return found
 
-    def _shown(self, record: dict[str, Any], key: str) -> list[Image] | list[Video]:
+    def _shown(self, record: dict[str, Any], key: str) -> list[Image | Video]:
         clips = self._files(record, "video", key)
         if not clips:
             return [Image(open_picture(path, key=name)) for path, name in self._files(record, "image", key)]

@@ -233,11 +233,11 @@ class EmuProcessor:
         unlearnt = {ids.pad, ids.image, ids.frame, ids.image_end, *([] if learn.openings else [ids.image_begin])}
         shown = [piece.number for piece in pieces if isinstance(piece, Shown) and piece.learnt]
         chosen = learn.regressed(shown)
-        tensors = list(tensors_of(row, unlearnt, chosen, self.closing))
+        places, weights, vision, regression = tensors_of(row, unlearnt, chosen, self.closing)
         if not learn.words:
-            tensors[1] = tensors[1] * (tensors[0] == ids.image_begin)
+            weights = weights * (places == ids.image_begin)
         images = CountedImages(self.images(told.pictures), counts) if counts else None
-        return VisualSample(*tensors, images, key)  # type: ignore[arg-type]
+        return VisualSample(places, weights, vision, regression, images, key)
 
     def _row(self, told: Conversation, pieces: Sequence[Piece], special: bool, key: str) -> tuple[Row, tuple[int, ...]]:
         """The sequence with ids at places of embeddings too, and how many embeddings each picture has."""

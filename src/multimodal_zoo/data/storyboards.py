@@ -28,7 +28,7 @@ class Sheet(NamedTuple):
         height: of a thumbnail, pixels.
         columns: thumbnails side by side.
         rows: thumbnails below each other.
-        count: how many of them are frames.
+        filled: how many of them are frames.
     """
 
     pixels: np.ndarray
@@ -36,7 +36,7 @@ class Sheet(NamedTuple):
     height: int
     columns: int
     rows: int
-    count: int
+    filled: int
 
 
 class Subtitle(NamedTuple):
@@ -88,9 +88,9 @@ def storyboard(sheets: Sequence[Sheet], duration: float, subtitles: Sequence[Sub
     Raises:
         ValueError: no frame.
     """
-    frames = [frame for sheet in sheets for frame in cut_sheet(sheet)][: sum(sheet.count for sheet in sheets)]
+    frames = [frame for sheet in sheets for frame in cut_sheet(sheet)][: sum(sheet.filled for sheet in sheets)]
     if not frames:
-        raise ValueError("a storyboard needs at least one frame; sheets.count is 0")
+        raise ValueError("a storyboard needs at least one frame; sheets.filled is 0")
     step = round(duration / len(frames))
     texts = dict.fromkeys(range(len(frames)), "")
     for subtitle in sorted(subtitles, key=lambda one: one.start):

@@ -54,6 +54,13 @@ class Emu(nn.Module):
         visual_decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        tokens = getattr(image_encoder, "token_width", image_encoder.width)
+        if connector.context_width != tokens:
+            raise ValueError(
+                f"model.connector reads tokens of width {connector.context_width}, model.image_encoder gives {tokens}; "
+                "set context_norm.width and block.cross_attention.context_width of a causal_former, width of "
+                "pooled_tokens"
+            )
         self.visual_width: int = int(connector.width)
         read = self.visual_width if input_projection is None else input_projection.out_features
         if read != decoder.width:
@@ -124,7 +131,8 @@ class Emu(nn.Module):
     def seen(self, ids: Tensor, images: CountedImages | None, visual: Tensor | None = None) -> Tensor | None:
         """Visual embeddings of a batch: of its pictures, or those that are known already.
 
-        Processes that train together run the same layers, so that a batch without pictures reads a blank one.
+        Processes that train together run the same layers, so that a batch without pictures reads a blank one, unless
+        nothing between pixels and embeddings trains.
 
         Args:
             ids: of the batch; its device.
@@ -135,8 +143,13 @@ class Emu(nn.Module):
             raise ValueError("give pictures or their visual embeddings, not both")
         if images is not None:
             return self.encode(images)
-        if visual is None and (self.training or any(isinstance(p, DTensor) for p in self.image_encoder.parameters())):
+        path = [*self.image_encoder.parameters(), *self.connector.parameters()]
+        learning = self.training and any(p.requires_grad for p in path)
+        if visual is None and (learning or any(isinstance(p, DTensor) for p in path)):
             return self._blank(ids.device)[:0]  # no embeddings, but all layers in the graph
+        if visual is None and self.training:
+            weight = self.regression_head.weight
+            return torch.zeros(0, self.visual_width, device=ids.device, dtype=weight.dtype)
         return visual
 
     def _blank(self, device: torch.device) -> Tensor:

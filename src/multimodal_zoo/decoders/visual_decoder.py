@@ -1,0 +1,222 @@
+"""From visual embeddings to pictures by latent diffusion (Emu, arXiv 2307.05222; Emu2, arXiv 2312.13286)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_zoo.decoders.conditions import Conditioning, Framing, rows_of
+from multimodal_zoo.generation.guidance import guide
+from multimodal_zoo.registry import DECODERS
+
+#: Pixels of a picture are between -1 and 1 where no autoencoder says otherwise.
+CHANNELS = 3
+
+
+@DECODERS.register_module(name="latent_diffusion")
+class LatentDiffusion(nn.Module):
+    """A diffusion network that draws what visual embeddings say, and the autoencoder between its latents and pixels.
+
+    Args:
+        unet: predicts the noise (`diffusion_unet`).
+        scheduler: adds noise and takes it away (`diffusion_scheduler`).
+        conditioning: what the network is told beside the embeddings.
+        vae: the autoencoder (`diffusion_vae`); None: the network works on pixels.
+        safety_checker: finds pictures that should not be shown; None for no such check.
+        size: side of the pictures, in pixels.
+        steps: of denoising.
+        guidance: scale of classifier-free guidance.
+
+    Attributes:
+        condition_width: width of the visual embeddings.
+
+    Raises:
+        ValueError: parts that do not fit each other, with the key to change.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        scheduler: Any,
+        conditioning: Conditioning,
+        vae: nn.Module | None,
+        safety_checker: nn.Module | None,
+        size: int,
+        steps: int,
+        guidance: float,
+    ) -> None:
+        super().__init__()
+        conditioning.check(unet)
+        channels = CHANNELS if vae is None else int(vae.config.latent_channels)
+        if unet.config.in_channels != channels:
+            where = "pixels (visual_decoder.vae is null) have" if vae is None else "visual_decoder.vae's latents have"
+            raise ValueError(
+                f"visual_decoder.unet.config.in_channels is {unet.config.in_channels}; {where} {channels} channels"
+            )
+        if steps < 1:
+            raise ValueError(f"visual_decoder.steps is {steps}; expected 1 or more")
+        self.unet, self.vae, self.safety_checker = unet, vae, safety_checker
+        self.scheduler, self.conditioning = scheduler, conditioning
+        self.size, self.steps, self.guidance = size, steps, guidance
+        self.condition_width = int(unet.config.cross_attention_dim)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a side of a latent."""
+        return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def factor(self) -> float:
+        """What latents are multiplied by."""
+        return 1.0 if self.vae is None else float(self.vae.config.scaling_factor)
+
+    def fresh_scheduler(self) -> Any:
+        """A scheduler of the same settings without memory of earlier steps."""
+        return type(self.scheduler).from_config(self.scheduler.config)
+
+    def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """The noise that pictures begin with, `(rows, channels, height, width)` of latents.
+
+        Each row depends on its seed alone; it is drawn on the CPU, so that a seed means the same on every device.
+
+        Args:
+            seeds: one for each picture.
+            size: height and width in pixels.
+
+        Raises:
+            ValueError: a size that the latents do not tile.
+        """
+        step = self.stride * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if any(side < step or side % step for side in size):
+            raise ValueError(f"size is {size[0]} x {size[1]} pixels; both sides must be multiples of {step}")
+        shape = (int(self.unet.config.in_channels), size[0] // self.stride, size[1] // self.stride)
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        weight = next(self.unet.parameters())
+        return torch.stack(rows).to(weight.device, weight.dtype)
+
+    def predict(self, latents: Tensor, step: Tensor, condition: Tensor, framings: Tensor) -> Tensor:
+        """The network's output for noisy latents `(rows, channels, height, width)`, of the same shape.
+
+        Args:
+            latents: scaled as the scheduler says.
+            step: of the noise schedule, one number or (rows,).
+            condition: visual embeddings `(rows, tokens, condition_width)`.
+            framings: (rows, 6), see `Framing`.
+
+        Raises:
+            ValueError: embeddings of another width.
+        """
+        if condition.shape[-1] != self.condition_width:
+            raise ValueError(
+                f"visual embeddings of width {condition.shape[-1]}; visual_decoder.unet.config.cross_attention_dim is "
+                f"{self.condition_width}: the decoder was made for another model"
+            )
+        added = self.conditioning.added(condition, framings)
+        output: Tensor = self.unet(latents, step, encoder_hidden_states=condition, added_cond_kwargs=added).sample
+        return output
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        noise: Tensor,
+        condition: Tensor,
+        unconditional: Tensor | None,
+        framing: Framing,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Latents of pictures, `(rows, channels, height, width)`.
+
+        Both branches of guidance are rows of one batch, the conditional ones first.
+
+        Args:
+            noise: from `noise`.
+            condition: visual embeddings `(rows, tokens, condition_width)`.
+            unconditional: those that guidance leads away from, of the same shape; None for no guidance.
+            framing: what of which picture is drawn.
+            steps: of denoising; None takes the decoder's.
+            guidance: 1 for none; None takes the decoder's.
+            on_step: called with the number of network calls so far, of all of them, and the latents.
+        """
+        scale = self.guidance if guidance is None else guidance
+        guided = unconditional is not None and scale != 1
+        both = torch.cat([condition, unconditional]) if guided and unconditional is not None else condition
+        scheduler = self.fresh_scheduler()
+        scheduler.set_timesteps(self.steps if steps is None else steps, device=noise.device)
+        framings = rows_of(framing, len(both), noise.device)
+        latents = noise * scheduler.init_noise_sigma
+        for number, step in enumerate(scheduler.timesteps, start=1):
+            seen = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, step)
+            output = self.predict(seen, step, both, framings)
+            if guided:
+                output = guide(*output.chunk(2), scale)
+            latents = scheduler.step(output, step, latents).prev_sample
+            if on_step is not None:
+                on_step(number, len(scheduler.timesteps), latents)
+        return latents
+
+    @torch.no_grad()
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Pictures `(rows, 3, height, width)` between 0 and 1, float32, of latents."""
+        if self.vae is not None:
+            if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+                self.vae.float()  # SDXL's overflows in half precision
+            latents = self.vae.decode((latents / self.factor).to(self.vae.dtype)).sample
+        return (latents.float() / 2 + 0.5).clamp(0, 1)
+
+    def latents(self, pixels: Tensor, seed_numbers: torch.Generator | None = None) -> Tensor:
+        """Latents of pictures `(rows, 3, height, width)` between -1 and 1, drawn from the autoencoder's distribution.
+
+        Args:
+            pixels: the pictures.
+            seed_numbers: what the draw depends on; None for torch's own.
+        """
+        if self.vae is None:
+            return pixels
+        with torch.no_grad():
+            drawn: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.sample(seed_numbers)
+        return drawn * self.factor
+
+    def decode(
+        self,
+        condition: Tensor,
+        unconditional: Tensor | None = None,
+        *,
+        size: int | tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seeds: Sequence[int] | None = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Pictures of visual embeddings, `(rows, 3, height, width)` between 0 and 1.
+
+        Args:
+            condition: visual embeddings `(rows, tokens, condition_width)`.
+            unconditional: as in `denoise`; one row serves all.
+            size: side, or height and width, in pixels; None takes the decoder's.
+            steps: as in `denoise`.
+            guidance: as in `denoise`.
+            seeds: one for each picture; None for 0, 1, 2, ...
+            on_step: as in `denoise`.
+
+        Raises:
+            ValueError: a size that does not fit, seeds for another number of pictures, or embeddings of another width.
+        """
+        sides = size if isinstance(size, tuple) else (self.size, self.size) if size is None else (size, size)
+        dice = list(range(len(condition))) if seeds is None else list(seeds)
+        if len(dice) != len(condition):
+            raise ValueError(f"{len(dice)} seeds for {len(condition)} pictures; give one for each")
+        noise = self.noise(dice, sides)
+        condition = condition.to(noise)
+        if unconditional is not None:
+            unconditional = unconditional.to(noise).expand_as(condition)
+        framing = Framing(sides, (0, 0), sides)
+        latents = self.denoise(
+            noise, condition, unconditional, framing, steps=steps, guidance=guidance, on_step=on_step
+        )
+        return self.pixels(latents)

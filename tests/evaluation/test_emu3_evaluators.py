@@ -97,7 +97,7 @@ def test_choice_among_a_few(model) -> None:
 
 
 def test_a_question_stands_in_the_prompt(model) -> None:
-    one, other = (Captioning(squares(3), question=q, examples=0)._asked(squares(1)[0]) for q in ("", "what?"))
+    one, other = (Captioning(squares(3), question=q, examples=0)._asked([squares(1)[0]])[0] for q in ("", "what?"))
     assert [type(segment) for segment in one.segments] == [Image]
     assert [type(segment) for segment in other.segments] == [Image, Text]
 

@@ -68,5 +68,5 @@ def clean_up(name: str) -> Callable[[str], str]:
         ValueError: no such way.
     """
     if name not in CLEAN_UPS:
-        raise ValueError(f"clean_up is {name!r}; expected one of {', '.join(CLEAN_UPS)}")
+        raise ValueError(f"asking.clean_up is {name!r}; expected one of {', '.join(CLEAN_UPS)}")
     return CLEAN_UPS[name]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.media import Media
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.evaluation.task_prompts import ENDINGS, mmbench_text, present
 from multimodal_zoo.registry import EVALUATORS
@@ -32,6 +33,7 @@ class Question:
         image: the picture's name; None for none.
         source: the picture's path or encoded bytes; None for none.
         facts: the file's further columns.
+        media: how `source` is read; None for a still picture.
     """
 
     key: Any
@@ -39,6 +41,7 @@ class Question:
     image: str | None = None
     source: Path | bytes | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    media: Media | None = None
 
     @property
     def bare(self) -> str:
@@ -47,16 +50,21 @@ class Question:
         return "\n".join(line for line in lines if not line.startswith("Reference OCR token:")).strip()
 
     def document(self, ending: str = "") -> Document:
-        """The picture and the question, with one more line behind it.
+        """The picture or clip and the question, with one more line behind it; the first alone where nothing is asked.
 
         Raises:
-            UnusableError: the picture is missing or broken.
+            UnusableError: it is missing or broken.
         """
         segments: list[Segment] = []
         if self.source is not None:
             name = str(self.source) if isinstance(self.source, Path) else f"picture of question {self.key}"
-            segments.append(Image(load(open_picture(self.source, name), name)))
-        return Document([*segments, Text(self.asked(ending), role="user")], {"key": str(self.key)})
+            if self.media is None:
+                segments.append(Image(load(open_picture(self.source, name), name)))
+            else:
+                segments.append(self.media.read(self.source, name))
+        words = self.asked(ending)
+        meta = {"key": str(self.key), **({} if self.image is None else {"image": self.image})}
+        return Document([*segments, *([Text(words, role="user")] if words else [])], meta)
 
     def asked(self, ending: str = "") -> str:
         """The text with one more line behind it, unless it ends so already."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from multimodal_zoo.evaluation.question_records import records_at
 from multimodal_zoo.evaluation.vqa_answers import normalized, option_letter
 from multimodal_zoo.evaluation.vqa_questions import Answered, below, json_lines
 from multimodal_zoo.evaluation.vqa_scores import Scored, mean
@@ -30,8 +31,8 @@ class Vqav2Upload:
 
     Args:
         root: the benchmarks' folder.
-        file: JSON lines with the `question_id` of all questions inside; those not asked have an empty answer. None:
-            the asked ones are all.
+        file: all questions inside, JSON lines or the challenge's own file, with `question_id`; those not asked have an
+            empty answer. None: the asked ones are all.
     """
 
     name = "vqav2"
@@ -44,7 +45,9 @@ class Vqav2Upload:
         said = {one.key: normalized(text) for one, text in answered}
         keys = list(said)
         if self.file is not None:
-            rows = json_lines(below(self.root, self.file, "vqav2_upload.file"), ("question_id",))
+            path = below(self.root, self.file, "vqav2_upload.file")
+            lines = path.suffix == ".jsonl"
+            rows = json_lines(path, ("question_id",)) if lines else records_at(path, "questions")
             keys = [row["question_id"] for row in rows]
         rows_ = [{"question_id": key, "answer": said.get(key, "")} for key in keys]
         return _written(folder, "vqav2.json", rows_, sum(key in said for key in keys))

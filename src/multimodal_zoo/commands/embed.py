@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from multimodal_zoo.data.documents import Document
+    from multimodal_zoo.data.skips import Skips
     from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
 
 
@@ -39,6 +42,8 @@ def run(config: DictConfig) -> float | None:
     device = torch.device(config.device)
     order = in_order(build(described, path="data"), folder.rank, folder.ranks)
     model = load_model(config, "embed").to(device)
+    if hasattr(model, "regression_head"):
+        return store_visual(config, model, (found.document for found in order.after(None)), order.skips)
     require_vectors(model, "embed")
     settings = settle(settings, order)
     same = {
@@ -52,6 +57,27 @@ def run(config: DictConfig) -> float | None:
     folder.claim(same, about_model(config, model))
     report(embed(model, order, folder, settings, device), folder)
     return None
+
+
+def store_visual(config: DictConfig, model: Any, documents: Iterable[Document], skips: Skips) -> None:
+    """Write the visual embeddings of all pictures, for training of Emu or Emu2 behind a frozen encoder.
+
+    Args:
+        config: `out`, `dtype`, `batch_size`, `shard_size`.
+        model: an `Emu`.
+        documents: whose pictures are encoded.
+        skips: counts those that cannot be read.
+    """
+    from multimodal_zoo.data.visual_store import VisualStoreWriter
+    from multimodal_zoo.evaluation.environment import fingerprint
+    from multimodal_zoo.inference.visual_features import seeing_parts, store_pictures
+
+    facts = {"width": model.visual_width, "weights": fingerprint(seeing_parts(model))}
+    writer = VisualStoreWriter(config.out, facts, config.dtype, config.shard_size)
+    encoded = store_pictures(model, documents, writer, config.batch_size, skips)
+    print(f"{encoded:,} pictures in {config.out}: model.processor.store={{type: visual_store, folder: {config.out}}}")
+    if len(skips):
+        print(skips)
 
 
 def open_folder(config: DictConfig) -> EmbeddingFolder:

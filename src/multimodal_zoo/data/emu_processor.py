@@ -29,6 +29,7 @@ from multimodal_zoo.data.pictures import PathLike
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.data.visual_sequences import ALL, LearntElements, VisualSample, opened, stripped, tensors_of
+from multimodal_zoo.data.visual_store import VisualStore, stored_sample
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.registry import DATASETS
 from multimodal_zoo.tokenizers.words import WordTokenizer
@@ -79,6 +80,8 @@ class EmuProcessor:
         closing: whether the embedding of `[/IMG]` is the last target of a picture's regression (Emu; Emu2's visual
             embeddings have another width than words).
         context_length: most tokens of a prompt, and of the picture that it asks for; None for no limit.
+        store: visual embeddings computed before (`visual_store`), in place of the pictures of documents to learn from;
+            None encodes these anew.
 
     Attributes:
         transform: from pictures to pixels.
@@ -97,6 +100,7 @@ class EmuProcessor:
         template: str = "plain",
         closing: bool = False,
         context_length: int | None = None,
+        store: VisualStore | None = None,
     ) -> None:
         if context_length is not None and context_length < 2:
             raise ValueError(f"processor.context_length is {context_length}; expected at least 2 tokens, or null")
@@ -107,6 +111,7 @@ class EmuProcessor:
         self.transform, self.tokenizer, self.context_length = images, tokenizer, context_length
         self.image_tokens, self.frame_tokens, self.closing = image_tokens, frame_tokens, closing
         self.template: EmuTemplate = emu_template(template)
+        self.store = store
 
     def written_as(self, template: str) -> EmuProcessor:
         """The same processor with another template.
@@ -214,7 +219,20 @@ class EmuProcessor:
             raise UnusableError(error.reason, f"{document.key} ({error.key})") from error
         if not sample.weights.any() and not sample.regression.any():
             raise UnusableError("nothing to learn", document.key)
-        return sample
+        return sample if self.store is None else stored_sample(sample, self.store)
+
+    def counted(self, document: Document) -> CountedImages | None:
+        """The pictures and frames of a document as the model reads them; None where there is none.
+
+        Raises:
+            UnusableError: a picture that cannot be read.
+        """
+        told = self._told(document, False)
+        return CountedImages(self.images(told.pictures), self._sizes(told)) if told.pictures else None
+
+    def _sizes(self, told: Conversation) -> tuple[int, ...]:
+        frame = self.image_tokens if self.frame_tokens is None else self.frame_tokens
+        return tuple(frame if of_clip else self.image_tokens for of_clip in told.frames)
 
     def _told(self, document: Document, lesson: bool) -> Conversation:
         return conversation_of(document, lesson, self.frame_tokens is not None)
@@ -244,14 +262,14 @@ class EmuProcessor:
         ids, clips = self.ids, self.frame_tokens is not None
         for word in {piece.word for piece in pieces if isinstance(piece, Mark)}:
             self._token(word)
-        sizes = [(self.frame_tokens or 0) if clips and frame else self.image_tokens for frame in told.frames]
+        sizes = self._sizes(told)
         around = opened(pieces, IMAGE_BEGIN, IMAGE_END)
         tidy = stripped(around) if getattr(self.tokenizer, "strip", False) else around
         row = row_of(tidy, self.tokenizer, sizes, special)
         self._no_placeholders(row, key)
         places = [ids.frame if clips and told.frames[number] else ids.image for number in range(len(sizes))]
         full = [places[number] if number >= 0 else one for one, number in zip(row.ids, row.picture, strict=True)]
-        return row._replace(ids=full), tuple(sizes)
+        return row._replace(ids=full), sizes
 
     def _no_placeholders(self, row: Row, key: str) -> None:
         known = (self.ids.image, self.ids.frame)

@@ -55,5 +55,6 @@ from multimodal_zoo.data import video_text_data as video_text_data
 from multimodal_zoo.data import visual_data as visual_data
 from multimodal_zoo.data import visual_layouts as visual_layouts
 from multimodal_zoo.data import visual_sequences as visual_sequences
+from multimodal_zoo.data import visual_store as visual_store
 from multimodal_zoo.data import webdataset_pairs as webdataset_pairs
 from multimodal_zoo.data import webdataset_videos as webdataset_videos

@@ -37,7 +37,9 @@ def visual_rows_batch(
             part = slice(start, start + len(sample.ids))
             vision[place, part], regression[place, part] = sample.vision, sample.regression
             start = part.stop
-    images = [sample.images for row in rows for sample in row if sample.images is not None]
+    samples = [sample for row in rows for sample in row]
+    images = [sample.images for sample in samples if sample.images is not None]
+    visual = [sample.visual for sample in samples if sample.visual is not None]
     return VisualTokenBatch(
         tokens.ids,
         tokens.weights,
@@ -47,6 +49,7 @@ def visual_rows_batch(
         vision,
         regression,
         joined_images(images) if images else None,
+        torch.cat(visual) if visual else None,
     )
 
 

@@ -28,6 +28,8 @@ class VisualSample(NamedTuple):
         regression: float32 (tokens,): how much the prediction of the embedding at each place counts.
         images: the pictures, in order; None where there is none.
         key: the document's name.
+        visual: float32 (places, width), the embeddings where they were computed before; `images` is None then.
+        counts: how many of them each picture has.
     """
 
     ids: Tensor
@@ -36,6 +38,13 @@ class VisualSample(NamedTuple):
     regression: Tensor
     images: CountedImages | None
     key: str
+    visual: Tensor | None = None
+    counts: tuple[int, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Embeddings of each picture."""
+        return self.counts if self.images is None else self.images.counts
 
     def stored(self) -> dict[str, Any]:
         """The sample as plain values, for a checkpoint; `restored` is the inverse."""
@@ -48,7 +57,7 @@ def restored(stored: dict[str, Any]) -> VisualSample:
     images = stored["images"]
     if images is not None:
         images = CountedImages(images["pixels"], tuple(images["counts"]))
-    return VisualSample(**{**stored, "images": images})
+    return VisualSample(**{**stored, "images": images, "counts": tuple(stored["counts"])})
 
 
 @DATASETS.register_module(name="learnt_elements")
@@ -125,11 +134,19 @@ def shortened(sample: VisualSample, limit: int, begin: int) -> VisualSample:
     if len(sample.ids) <= limit:
         return sample
     kept, whole = _kept(sample, limit, begin)
-    images = sample.images
+    images, counts = sample.images, sample.sizes[:whole]
     if images is not None:
-        images = CountedImages(images.pixels[:whole].clone(), images.counts[:whole]) if whole else None
+        images = CountedImages(images.pixels[:whole].clone(), counts) if whole else None
+    visual = sample.visual[: sum(counts)].clone() if sample.visual is not None and whole else None
     short = VisualSample(
-        sample.ids[:kept], sample.weights[:kept], sample.vision[:kept], sample.regression[:kept], images, sample.key
+        sample.ids[:kept],
+        sample.weights[:kept],
+        sample.vision[:kept],
+        sample.regression[:kept],
+        images,
+        sample.key,
+        visual,
+        () if visual is None else counts,
     )
     if not short.weights.any() and not short.regression.any():
         raise UnusableError(f"nothing to learn within {limit} tokens", f"{sample.key} ({len(sample.ids)} tokens)")
@@ -140,13 +157,13 @@ def _kept(sample: VisualSample, limit: int, begin: int) -> tuple[int, int]:
     """How many tokens and how many pictures are left."""
     places = sample.vision.nonzero().flatten().tolist()
     start = 0
-    for number, count in enumerate(() if sample.images is None else sample.images.counts):
+    for number, count in enumerate(sample.sizes):
         first, last = places[start], places[start + count - 1]
         if last + 2 > limit:  # what closes it would be beyond
             opens = first > 0 and int(sample.ids[first - 1]) == begin
             return min(limit, first - int(opens)), number
         start += count
-    return limit, 0 if sample.images is None else len(sample.images)
+    return limit, len(sample.sizes)
 
 
 def tensors_of(row: Row, unlearnt: set[int], chosen: set[int], close: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -62,7 +62,10 @@ def boards(request: Request) -> Outcome:
     take_known(told, ("sheets", "duration", "subtitles", "expected_texts", "expected_frames"), "storyboard")
     known = ("width", "height", "columns", "rows", "count")
     facts = [take_known(one, known, "sheet") for one in told["sheets"].values()]
-    sheets = [Sheet(seen.numpy(), *(one[name] for name in known)) for seen, one in zip(case.take(request.call), facts, strict=True)]
+    sheets = [
+        Sheet(seen.numpy(), *(one[name] for name in known))
+        for seen, one in zip(case.take(request.call), facts, strict=True)
+    ]
     said = [take_known(one, ("text", "start", "duration"), "subtitle") for one in told["subtitles"]]
     found = storyboard(sheets, told["duration"], [Subtitle(one["text"], one["start"]) for one in said])
     return {

@@ -17,15 +17,17 @@ from multimodal_zoo.checkpoints.source import OURS, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings, rank_namings
 from multimodal_zoo.checkpoints.tables.emu3_config import with_vision
 from multimodal_zoo.checkpoints.training_only import absent_parts
-from multimodal_zoo.checkpoints.views import Change, Seen, View
+from multimodal_zoo.checkpoints.views import Change, Seen, View, Without
 
 #: Puts something around a view: of the first blocks of deeper stacks, or of plain blocks twice.
 Wrap = Callable[[Seen], Seen]
 
 #: Parts of a model that can be loaded alone.
 PARTS = ("image", "text", "decoder", "vision_tokenizer")
-#: Where a model may hold a part otherwise than under its name: the image encoder of an `encoder_embedding`.
-INSIDE = {"image": "vision_embedding.encoder"}
+#: Where a model may hold a part otherwise than under its name: EVE's `encoder_embedding`, Emu.
+INSIDE = {"image": ("vision_embedding.encoder", "image_encoder")}
+#: What an image encoder has for its pooled vector, and lacks where its tokens alone are read (`unpooled`).
+POOLED = "image.pool."
 
 
 class Joined:
@@ -136,7 +138,7 @@ def with_part(source: Source, part: str, other: Source) -> Source:
 def place_of(model: nn.Module, part: str) -> str | None:
     """The name under which a model holds a part; None where it has none."""
     modules = dict(model.named_modules())
-    return next((place for place in (part, INSIDE.get(part)) if place in modules), None)
+    return next((place for place in (part, *INSIDE.get(part, ())) if place in modules), None)
 
 
 def receiver(model: nn.Module, names: Sequence[str]) -> nn.ModuleDict:
@@ -172,9 +174,12 @@ def part_view(
         wrap: put around what is shown.
     """
 
+    bare = "image" in parts and not any(name.startswith(POOLED) for name in parts.state_dict())
+
     def seen(naming: Naming | None) -> Seen:
         """What a naming shows."""
-        view = View(source, naming, names, change)
+        view: Seen = View(source, naming, names, change)
+        view = Without(view, POOLED) if bare else view
         return view if wrap is None else wrap(view)
 
     view = seen(source.naming)

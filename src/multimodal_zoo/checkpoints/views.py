@@ -124,6 +124,38 @@ class View:
         return dict(state) if change is None else {name: change(name, tensor) for name, tensor in state.items()}
 
 
+class Without:
+    """A checkpoint in our names without those below a prefix, for a model that has no use for them.
+
+    Args:
+        view: the checkpoint.
+        prefix: of names in ours.
+    """
+
+    def __init__(self, view: Seen, prefix: str) -> None:
+        self.view, self.prefix = view, prefix
+        self.left_out: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint is, for errors."""
+        return self.view.path
+
+    def shapes(self) -> State:
+        """Names and shapes, on the meta device; sets `left_out`: names in the file, and in ours those below."""
+        found = self.view.shapes()
+        self.left_out = (*self.view.left_out, *(name for name in found if name.startswith(self.prefix)))
+        return self._kept(found)
+
+    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
+        """The tensors, one file at a time."""
+        for shard in self.view.shards(passing):
+            yield self._kept(shard)
+
+    def _kept(self, state: State) -> State:
+        return {name: tensor for name, tensor in state.items() if not name.startswith(self.prefix)}
+
+
 class OuterBlocks:
     """A checkpoint in our names, for a model whose stacks of blocks are less deep: their first and last blocks.
 

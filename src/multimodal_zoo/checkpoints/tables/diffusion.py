@@ -1,4 +1,4 @@
-"""The names of a visual decoder's tensors: diffusers' own, and older ones of its autoencoder (Emu's published folder)."""
+"""The names of a visual decoder's tensors: diffusers' own, and older ones of its autoencoder (Emu's folder)."""
 
 from __future__ import annotations
 

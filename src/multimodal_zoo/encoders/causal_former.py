@@ -18,7 +18,8 @@ class CausalFormer(nn.Module):
     """Learned queries that see the queries before them and all tokens of the picture.
 
     A decoder of T5's kind (arXiv 1910.10683): attention without scale, a relative bias that all blocks share, a norm
-    and a projection behind the last block.
+    and a projection behind the last block. Without scale, logits grow with the width: in float16 T5's activations are
+    known to overflow, bfloat16 has the range.
 
     Args:
         width: width of the decoder's tokens, which a language model reads as they are.
@@ -30,6 +31,9 @@ class CausalFormer(nn.Module):
         context_norm: norm of the picture's tokens (Emu's `ln_visual`), or None.
         dropout: probability of zeroing an element of the queries, and of what the last norm gives, while training.
         std: deviation of the first queries.
+
+    Attributes:
+        context_width: width of the picture's tokens.
 
     Raises:
         ValueError: parts of different widths, no queries or no blocks.
@@ -52,6 +56,12 @@ class CausalFormer(nn.Module):
             raise ValueError(f"connector.queries is {queries}, connector.depth is {depth}; each must be 1 or more")
         if norm.width != block.width:
             raise ValueError(f"connector.norm has width {norm.width}, connector.block has width {block.width}")
+        self.context_width = int(block.cross_attention.context_width)
+        if context_norm is not None and context_norm.width != self.context_width:
+            raise ValueError(
+                f"connector.context_norm has width {context_norm.width}, connector.block.cross_attention.context_width "
+                f"is {self.context_width}"
+            )
         self.width, self.queries, self.std = width, queries, std
         self.context_norm = Identity() if context_norm is None else context_norm
         self.tokens = nn.Parameter(torch.empty(queries, int(block.width)))

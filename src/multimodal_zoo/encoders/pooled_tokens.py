@@ -17,11 +17,14 @@ class PooledTokens(nn.Module):
 
     Args:
         width: width of the image encoder's tokens.
+
+    Attributes:
+        context_width: the same.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
+        self.width = self.context_width = width
 
     def forward(self, seen: ImageTokens, count: int) -> Tensor:
         """Embeddings of pictures, `(images, count, width)`.
@@ -34,10 +37,6 @@ class PooledTokens(nn.Module):
             ValueError: a grid that squares of one size do not cover in so many.
         """
         side = check_pooling(seen.grid, count)
-        if seen.tokens.shape[-1] != self.width:
-            raise ValueError(
-                f"tokens of width {seen.tokens.shape[-1]}; connector.width is {self.width}: set it to the encoder's"
-            )
         return F.avg_pool2d(seen.patches, seen.grid[0] // side).flatten(2).transpose(1, 2)
 
 

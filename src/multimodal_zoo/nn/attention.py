@@ -143,7 +143,7 @@ class CrossAttention(nn.Module):
         kernel: str = "sdpa",
     ) -> None:
         super().__init__()
-        self.width, self.heads, self.head_dim = width, heads, head_dim
+        self.width, self.context_width, self.heads, self.head_dim = width, context_width, heads, head_dim
         self.scale, self.dropout = scale, dropout
         self.kernel = check_kernel_name(kernel)
         self.query = LinearLayer(width, heads * head_dim, bias)

@@ -14,9 +14,11 @@ def test_a_tower_fills_an_encoder_whose_tokens_alone_are_read(tmp_path):
     result = load_part(model, "image", tmp_path / "clip")
     expected = tower.image.state_dict()
     found = model.image_encoder.state_dict()
-    assert len(found) == len(result.matched) and all(torch.equal(found[name], expected[name]) for name in found)
+    assert len(found) == len(result.matched)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
     assert {name for name in expected if name not in found} == {"pool.norm.weight", "pool.norm.bias"}
-    assert "image.pool.norm.weight" in result.left_out and "text.norm.weight" in result.left_out
+    assert "image.pool.norm.weight" in result.left_out
+    assert "text.norm.weight" in result.left_out
 
 
 def test_a_published_tower_fills_it_too(tmp_path):

@@ -93,6 +93,9 @@ def test_other_layouts(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"id": 5, "img": "7.jpg", "text": "hi", "label": 0}\n')
     (meme,) = QuestionRecords(str(tmp_path), "m.jsonl", ".", "{img}", "It says: {text}.", "{id}").read()
     assert (meme.key, meme.text) == (5, "It says: hi.")
+    memes = QuestionRecords(str(tmp_path), "m.jsonl", ".", "{img}", key="{id}", text="{text}")
+    answered = AnsweredQuestions(memes, answers="label", words={0: "no", 1: "yes"})
+    assert answered[0].segments[-1] == Text("no", "assistant")
     as_json(tmp_path / "c.json", [{"image": "7.jpg", "caption": ["a", "b"]}])
     (shown,) = QuestionRecords(str(tmp_path), "c.json", ".", "{image}", "", "{image}").read()
     assert [type(part) for part in shown.document().segments] == [Image]

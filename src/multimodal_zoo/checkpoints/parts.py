@@ -173,7 +173,6 @@ def part_view(
         change: as in `View`.
         wrap: put around what is shown.
     """
-
     bare = "image" in parts and not any(name.startswith(POOLED) for name in parts.state_dict())
 
     def seen(naming: Naming | None) -> Seen:

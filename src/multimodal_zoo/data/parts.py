@@ -33,6 +33,7 @@ from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import modality_order as modality_order
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
+from multimodal_zoo.data import pair_pages as pair_pages
 from multimodal_zoo.data import pages as pages
 from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import picture_hash as picture_hash

@@ -100,6 +100,9 @@ class AnsweredQuestions:
         records: dotted key of the list in the file.
         key: what names a record's question.
         answers: the field of the answer, or of a list of answers, or of a list of objects with `answer`.
+        words: what answers become that are numbers of something, by number (`{0: "no", 1: "yes"}`); None for none.
+        form: words around an answer, `{answer}` where it goes: a blank in front of it and a full stop behind, say, where
+            documents are written down as they are.
     """
 
     def __init__(
@@ -110,9 +113,12 @@ class AnsweredQuestions:
         records: str | None = "annotations",
         key: str = "{question_id}",
         answers: str = "answers",
+        words: Mapping[Any, str] | None = None,
+        form: str = "{answer}",
     ) -> None:
         self.questions, self.root, self.file = questions, root, file
-        self.records, self.key, self.answers = records, key, answers
+        self.words = {str(number): word for number, word in (words or {}).items()}
+        self.records, self.key, self.answers, self.form = records, key, answers, form
         self.title = f"answered questions of {file or 'the question file'}"
         self._rows: list[tuple[Question, str]] | None = None
 
@@ -125,7 +131,8 @@ class AnsweredQuestions:
                 path = below(self.root, self.file, "answered_questions.file")
                 rows = enumerate(records_at(path, self.records))
                 known = {_filled(self.key, row, path, number, "key"): row for number, row in rows}
-            self._rows = [(one, usual(known[str(one.key)].get(self.answers))) for one in asked if str(one.key) in known]
+            said = [(one, known[str(one.key)].get(self.answers)) for one in asked if str(one.key) in known]
+            self._rows = [(one, self.words.get(answer := usual(given), answer)) for one, given in said]
             if not self._rows:
                 raise ValueError(f"answered_questions.file: {self.file} answers none of the questions")
         return self._rows
@@ -141,7 +148,7 @@ class AnsweredQuestions:
     def __getitem__(self, number: int) -> Document:
         question, answer = self._all()[number]
         asked = question.document()
-        return Document([*asked.segments, Text(answer, role="assistant")], asked.meta)
+        return Document([*asked.segments, Text(self.form.replace("{answer}", answer), role="assistant")], asked.meta)
 
 
 def usual(given: Any) -> str:

@@ -10,6 +10,7 @@ from multimodal_zoo.data import code_shards as code_shards
 from multimodal_zoo.data import conversation_layouts as conversation_layouts
 from multimodal_zoo.data import conversations as conversations
 from multimodal_zoo.data import deduplicated as deduplicated
+from multimodal_zoo.data import drawing_data as drawing_data
 from multimodal_zoo.data import edit_folders as edit_folders
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
@@ -33,8 +34,8 @@ from multimodal_zoo.data import mixture as mixture
 from multimodal_zoo.data import modality_order as modality_order
 from multimodal_zoo.data import multi_view as multi_view
 from multimodal_zoo.data import order as order
-from multimodal_zoo.data import pair_pages as pair_pages
 from multimodal_zoo.data import pages as pages
+from multimodal_zoo.data import pair_pages as pair_pages
 from multimodal_zoo.data import picture_chain as picture_chain
 from multimodal_zoo.data import picture_hash as picture_hash
 from multimodal_zoo.data import pixel_clips as pixel_clips

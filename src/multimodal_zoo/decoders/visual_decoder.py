@@ -169,18 +169,19 @@ class LatentDiffusion(nn.Module):
             latents = self.vae.decode((latents / self.factor).to(self.vae.dtype)).sample
         return (latents.float() / 2 + 0.5).clamp(0, 1)
 
-    def latents(self, pixels: Tensor, seed_numbers: torch.Generator | None = None) -> Tensor:
+    def latents(self, pixels: Tensor, dice: Sequence[torch.Generator]) -> Tensor:
         """Latents of pictures `(rows, 3, height, width)` between -1 and 1, drawn from the autoencoder's distribution.
 
         Args:
             pixels: the pictures.
-            seed_numbers: what the draw depends on; None for torch's own.
+            dice: what the draw of each row depends on.
         """
         if self.vae is None:
             return pixels
         with torch.no_grad():
-            drawn: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.sample(seed_numbers)
-        return drawn * self.factor
+            found = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        noise = torch.stack([torch.randn(found.mean.shape[1:], generator=one) for one in dice])
+        return (found.mean + found.std * noise.to(found.mean)) * self.factor
 
     def decode(
         self,

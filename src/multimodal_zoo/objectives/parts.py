@@ -2,7 +2,10 @@
 
 from multimodal_zoo.objectives.adversarial import Adversarial as Adversarial
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective as ContrastiveObjective
+from multimodal_zoo.objectives.denoising import Denoising as Denoising
 from multimodal_zoo.objectives.discriminators import PatchDiscriminator as PatchDiscriminator
+from multimodal_zoo.objectives.drawn_from import EncodedPictures as EncodedPictures
+from multimodal_zoo.objectives.drawn_from import ImaginedPictures as ImaginedPictures
 from multimodal_zoo.objectives.frames import VideoTextObjective as VideoTextObjective
 from multimodal_zoo.objectives.image_text import ImageTextContrast as ImageTextContrast
 from multimodal_zoo.objectives.image_text import MultiViewContrast as MultiViewContrast

@@ -71,6 +71,7 @@ OPTIMIZER_STATES = {
     "eve_adamw": (2, 2),
     "emu_adamw": (2, 2),
     "emu2_adamw": (2, 2),
+    "drawing_adamw": (2, 2),
     "declip_sgd": (1, 1),
 }
 

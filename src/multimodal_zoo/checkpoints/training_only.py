@@ -1,6 +1,7 @@
 """Parts of a model that training alone needs: loading for inference leaves them out and reads nothing of them.
 
-A model says which they are: its class has `training_parts`, names of slots that may be empty.
+A model says which they are: its class has `training_parts`, names of slots that may be empty. `later_parts` are slots
+that are trained after the rest (Emu's visual decoder): a file without them begins their training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from multimodal_zoo.registry import find
 
 def training_parts(node: Mapping[str, Any]) -> list[str]:
     """Names of the parts of a model node that only training needs, of those that it has."""
-    known = getattr(find(node["type"], "model"), "training_parts", ()) if isinstance(node.get("type"), str) else ()
+    return _named(node, "training_parts")
+
+
+def _named(node: Mapping[str, Any], kind: str) -> list[str]:
+    known = getattr(find(node["type"], "model"), kind, ()) if isinstance(node.get("type"), str) else ()
     return [name for name in known if node.get(name) is not None]
 
 
@@ -34,19 +39,37 @@ def absent_parts(model: nn.Module) -> list[str]:
 
 
 def lacking(source: Source, node: Mapping[str, Any]) -> list[str]:
-    """Such parts of a node of which a checkpoint holds no tensor: they begin anew.
+    """Such parts of a node, and later ones, of which a checkpoint holds no tensor: they begin anew.
 
     Args:
         source: a recognised checkpoint.
         node: the model that it will fill.
     """
-    wanted = training_parts(node)
+    wanted = [*training_parts(node), *_named(node, "later_parts")]
     if not wanted:
         return []
     shapes = source.shapes()
     namings = [None] if source.naming is None else [source.naming, *best_namings(shapes, NAMINGS.values())]
     shown = {name.split(".", 1)[0] for naming in namings for name in View(source, naming).shapes()}
     return [name for name in wanted if name not in shown]
+
+
+def lacks_adapters(source: Source, node: Mapping[str, Any]) -> bool:
+    """Whether a model has adapters (`low_rank`) and a checkpoint for it has none.
+
+    Args:
+        source: a recognised checkpoint.
+        node: the model that it will fill.
+    """
+    if not _names_adapters(node):
+        return False
+    return not any(".adapter." in name or ".lora_" in name for name in source.shapes())
+
+
+def _names_adapters(node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return node.get("adapter") is not None or any(_names_adapters(child) for child in node.values())
+    return isinstance(node, (list, tuple)) and any(_names_adapters(child) for child in node)
 
 
 @contextmanager

@@ -45,6 +45,9 @@ class Emu(nn.Module):
         ValueError: parts of different widths, with the key to change.
     """
 
+    #: trained after the rest, see `checkpoints.training_only`
+    later_parts = ("visual_decoder",)
+
     def __init__(
         self,
         decoder: CausalDecoder,

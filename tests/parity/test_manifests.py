@@ -50,17 +50,27 @@ CHECKPOINTS = {
     "Emu3-Chat-hf": ("emu3_chat", "hf_emu3"),
     "Emu3-Gen-hf": ("emu3_gen", "hf_emu3"),
     "Emu3-transformers": ("emu3_gen", "transformers_emu3"),
+    "emu1_pretrain_multimodal_encoder": ("emu_14b", "emu"),
+    "emu1_instruct": ("emu_instruct", "emu_instruct"),
+    "emu2": ("emu2", "emu2"),
+    "emu2_chat": ("emu2_chat", "emu2"),
     "EVE-7B-Pretrain-v1.0": ("eve_7b_pretrain", "eve"),
     "EVE-7B-v1.0": ("eve_7b", "eve"),
     "EVE-7B-HD-v1.0": ("eve_7b_hd", "eve"),
     "EVE-7B-HD-v2.0": ("eve_v2_7b_hd", "eve_v2"),
 }
+#: What nothing reads of a file, and saving leaves out: the norm and the head behind the image encoder, T5's own words.
+UNREAD = {
+    name: {"visual.norm.weight", "visual.norm.bias", "visual.head.weight", "visual.head.bias",
+           "cformer.cformer.embed_tokens.weight"}
+    for name in ("emu1_pretrain_multimodal_encoder", "emu1_instruct")
+}  # fmt: skip
 #: What training adds to a checkpoint, and lies in no model of its own: the aligning layer, and a frozen teacher.
 TRAINING_EXTRA = "EVE-7B-v1-training-extra"
 FOUND = sorted({path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz")} - {TRAINING_EXTRA})
 
 
-def read(name: str) -> dict[str, torch.Size]:
+def read_manifest(name: str) -> dict[str, torch.Size]:
     with gzip.open(FOLDER / f"{name}.json.gz") as file:
         return {key: torch.Size(shape) for key, shape in json.load(file).items()}
 
@@ -77,7 +87,7 @@ def test_there_are_manifests() -> None:
 def test_every_tensor_has_its_place_both_ways(name: str) -> None:
     assert name in CHECKPOINTS, f"{name}: say in CHECKPOINTS which variant and naming it is"
     variant, wanted = CHECKPOINTS[name]
-    manifest = read(name)
+    manifest = read_manifest(name)
     state = unwrap(on_meta(manifest))
     naming = next(one for one in best_namings(state, NAMINGS.values()) if one.name == wanted)
     variant, _, without = variant.partition("!")
@@ -86,7 +96,9 @@ def test_every_tensor_has_its_place_both_ways(name: str) -> None:
         setattr(model, without, None)
     account(model, state, naming).require(name)
     prefix = "module." if all(key.startswith("module.") for key in manifest) else ""
-    assert {prefix + key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == manifest
+    read = {key: shape for key, shape in manifest.items() if key not in UNREAD.get(name, ())}
+    assert len(manifest) - len(read) == len(UNREAD.get(name, ()))
+    assert {prefix + key: tensor.shape for key, tensor in naming.save(model.state_dict()).items()} == read
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +108,7 @@ def eve() -> torch.nn.Module:
 
 def test_what_training_adds_to_eve_has_its_place(eve: torch.nn.Module) -> None:
     """The aligning layer by EVE's own lines, the teacher by those of a Hugging Face CLIP."""
-    manifest, base = read(TRAINING_EXTRA), read("EVE-7B-v1.0")
+    manifest, base = read_manifest(TRAINING_EXTRA), read_manifest("EVE-7B-v1.0")
     extra = on_meta(manifest)
     aligner = build({"type": "patch_aligning", "width": 4096, "teacher_width": 1024, "depth": 32})
     teacher = torch.nn.ModuleDict({"image": variant_on_meta("clip_vit_l14_336").image})
@@ -116,7 +128,7 @@ def test_what_training_adds_to_eve_has_its_place(eve: torch.nn.Module) -> None:
 
 
 def test_a_checkpoint_of_training_fills_eve_for_inference_and_nothing_else_is_tolerated(eve: torch.nn.Module) -> None:
-    base, extra = on_meta(read("EVE-7B-v1.0")), on_meta(read(TRAINING_EXTRA))
+    base, extra = on_meta(read_manifest("EVE-7B-v1.0")), on_meta(read_manifest(TRAINING_EXTRA))
     teacher = "model.vision_clip.backbone."
     twice = {
         f"model.vision_tower_compressor.clip_layer.backbone.{key.removeprefix(teacher)}": tensor
@@ -128,6 +140,6 @@ def test_a_checkpoint_of_training_fills_eve_for_inference_and_nothing_else_is_to
         account(eve, {**base, **more}, EVE).require("a checkpoint of training")
     strange = account(eve, {**base, "model.vision_tower.extra": torch.empty(1, device="meta")}, EVE)
     assert strange.unexpected == ("model.vision_tower.extra",)
-    second = on_meta(read("EVE-7B-HD-v2.0"))
+    second = on_meta(read_manifest("EVE-7B-HD-v2.0"))
     buffers = dict(list(buffers.items())[:28])
     account(variant_on_meta("eve_v2_7b_hd"), {**second, **buffers}, EVE_V2).require("EVE v2 with buffers")

@@ -17,6 +17,7 @@ from multimodal_zoo.checkpoints.branches import Branched, branches_of, require_p
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
+from multimodal_zoo.checkpoints.growing import chained, growing
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
 from multimodal_zoo.checkpoints.locate import resolve, verify
 from multimodal_zoo.checkpoints.parts import part_view, readable, receiver
@@ -24,7 +25,7 @@ from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming
-from multimodal_zoo.checkpoints.views import OuterBlocks, Seen, depths_of
+from multimodal_zoo.checkpoints.views import Change, OuterBlocks, Seen, depths_of
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
 from multimodal_zoo.registry import rewritten
 
@@ -118,6 +119,7 @@ def load_weights(
     sha256: str | None = None,
     resize: bool = False,
     copy_vision_branch: bool = False,
+    new_tokens: str | None = None,
     sharing: bool = False,
 ) -> Accounting:
     """Load a recognised checkpoint, or one of any known naming, into a model; untouched unless everything fits.
@@ -133,6 +135,8 @@ def load_weights(
         resize: whether positions and patch kernels of other sizes are interpolated to the model's.
         copy_vision_branch: whether the weights that pictures have for themselves (`decoupled_block`) are a copy of the
             text's, which are all that the file holds.
+        new_tokens: how rows of a larger vocabulary than the file's begin, a name of `growing.NEW_TOKENS`; None refuses
+            such a file.
         sharing: whether such a copy may share memory with the text's where a model on `meta` is filled: for one that is
             split over processes next.
 
@@ -147,7 +151,7 @@ def load_weights(
             raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
         verify(source.files[0], sha256)
     assign, dtype = any(parameter.is_meta for parameter in model.parameters()), find_dtype(dtype, source)
-    change, branches = fit(model) if resize else None, branches_of(model)
+    change, branches = _changes(model, resize, new_tokens), branches_of(model)
     if not copy_vision_branch:
         state, naming = readable(model, source, change)
         return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
@@ -156,6 +160,12 @@ def load_weights(
     require_plain(readable(model, source, None, lambda view: view)[0].shapes(), str(source.path))
     state, naming = readable(model, source, change, lambda view: Branched(view, branches, own=assign and not sharing))
     return load_into(model, state, naming, assign=assign, dtype=dtype, device=device)
+
+
+def _changes(model: nn.Module, resize: bool, new_tokens: str | None) -> Change | None:
+    """What fits a file's tensors to a model of other sizes."""
+    grown = None if new_tokens is None else growing(model, new_tokens)
+    return chained(fit(model) if resize else None, grown)
 
 
 def find_dtype(dtype: str | torch.dtype | None, source: Source | None = None) -> torch.dtype | None:
@@ -192,6 +202,7 @@ def load_part(
     dtype: str | torch.dtype | None = None,
     resize: bool = False,
     outer_blocks: bool = False,
+    new_tokens: str | None = None,
     sharing: bool = False,
 ) -> Accounting:
     """Fill one part of a model from any recognised file: of a whole model, or of such a part alone.
@@ -209,6 +220,7 @@ def load_part(
         dtype: as in `load_weights`, for what is filled.
         resize: as in `load_weights`.
         outer_blocks: whether a stack of blocks takes the first and the last half of its own number from a deeper one.
+        new_tokens: as in `load_weights`.
         sharing: as in `load_weights`.
 
     Raises:
@@ -227,6 +239,6 @@ def load_part(
         seen: Seen = OuterBlocks(view, depths) if outer_blocks else view
         return Branched(seen, branches, own=assign and not sharing) if branches else seen
 
-    view = part_view(filled, source, wanted, fit(filled) if resize else None, wrap)
+    view = part_view(filled, source, wanted, _changes(filled, resize, new_tokens), wrap)
     result = load_into(filled, view, assign=assign, dtype=find_dtype(dtype, source), device=device)
     return replace(result, left_out=view.left_out)

@@ -5,6 +5,7 @@ from multimodal_zoo.nn import cross_block as cross_block
 from multimodal_zoo.nn import decoupled as decoupled
 from multimodal_zoo.nn import init as init
 from multimodal_zoo.nn import linear as linear
+from multimodal_zoo.nn import low_rank as low_rank
 from multimodal_zoo.nn import mlp as mlp
 from multimodal_zoo.nn import norms as norms
 from multimodal_zoo.nn import patches as patches

@@ -116,6 +116,7 @@ class Transformer(nn.Module):
         drop_path: rate of the last block; the rates rise linearly from 0 at the first.
         checkpoint: a name of `CHECKPOINT_POLICIES`.
         init: draws the weights of the whole stack (`clip_init`, `scaled_init`); None leaves each part its own rule.
+        adapter: puts further weights beside some of its layers (`low_rank`), or None.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Transformer(nn.Module):
         drop_path: float = 0.0,
         checkpoint: str = "none",
         init: Callable[[Transformer], None] | None = None,
+        adapter: Callable[[Transformer], None] | None = None,
     ) -> None:
         super().__init__()
         if checkpoint not in CHECKPOINT_POLICIES:
@@ -140,6 +142,8 @@ class Transformer(nn.Module):
         reset(self.layers)
         if init is not None:
             init(self)
+        if adapter is not None:
+            adapter(self)
 
     def forward(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -13,14 +14,15 @@ from multimodal_zoo.checkpoints.listing import listed
 from multimodal_zoo.checkpoints.load import Accounting
 from multimodal_zoo.checkpoints.parts import PARTS, place_of
 from multimodal_zoo.checkpoints.store import load_part, load_weights, recognise
-from multimodal_zoo.checkpoints.training_only import lacking, without
+from multimodal_zoo.checkpoints.training_only import lacking, lacks_adapters, without
+from multimodal_zoo.nn.low_rank import without_adapters
 from multimodal_zoo.training.deferred import StartValues, deferred_model
 from multimodal_zoo.zoo import build_model, from_pretrained
 
 log = logging.getLogger(__name__)
 
 #: What `initial_weights` may name beside a single place.
-KEYS = ("model", *PARTS, "resize", "outer_blocks", "copy_vision_branch")
+KEYS = ("model", *PARTS, "resize", "outer_blocks", "copy_vision_branch", "new_tokens")
 
 
 def initial_model(
@@ -33,7 +35,8 @@ def initial_model(
     projection; `resize`, whether positions and patch kernels of other sizes are interpolated; `outer_blocks`, whether
     parts take the first and the last blocks of deeper ones; `copy_vision_branch`, whether the weights that a whole
     model's blocks have for pictures begin as a copy of the text's (EVE v2, after its first stage), as they do anyway
-    where `decoder` names a plain one. What training alone needs (`training_only`) and the file lacks begins anew.
+    where `decoder` names a plain one; `new_tokens`, how rows of a larger vocabulary than the file's begin (`mean`,
+    `scattered`). Adapters, and what training alone needs (`training_only`), begin anew where the file lacks them.
 
     Under a strategy that shards parameters the model's matrices are on the meta device, or memory-mapped from the
     files in their own type; `sharding.shard` and `sharding.settle` give each rank its part. The values are the same as
@@ -66,7 +69,8 @@ def initial_model(
         dtype = None if start is None else "auto"
         first = bool(places.get("outer_blocks"))
         options: dict[str, Any] = {"dtype": dtype, "resize": resize, "outer_blocks": first, "sharing": deferring}
-        result = load_part(model, part, places[part], **options)
+        with without_adapters(model):
+            result = load_part(model, part, places[part], new_tokens=places.get("new_tokens"), **options)
         place = place_of(model, part)
         filled.update(f"{place}{name.removeprefix(part)}" for name in result.matched)
         say(_account(part, places[part], result))
@@ -114,18 +118,22 @@ def _from_file(
     """A whole model from a file; what only training needs and the file lacks keeps its first values."""
     place, resize, copied = places["model"], bool(places.get("resize")), bool(places.get("copy_vision_branch"))
     source = recognise(place, config)
-    fresh = lacking(source, config)
-    if not (deferring or fresh or copied):
+    fresh, new_tokens = lacking(source, config), places.get("new_tokens")
+    adapters = "adapter" if lacks_adapters(source, config) else None
+    if not (deferring or fresh or copied or new_tokens or adapters):
         return from_pretrained(place, config=config, resize=resize).train(), None
     if deferring:
-        model, start = _deferred(config, seed, draw=bool(fresh))
+        model, start = _deferred(config, seed, draw=bool(fresh or adapters))
     else:
         model, start = build_model(config, seed=seed), None
-    with without(model, fresh):
+    with without(model, fresh), without_adapters(model) if adapters else nullcontext():
         dtype = None if start is None else "auto"
-        load_weights(model, source, dtype=dtype, resize=resize, copy_vision_branch=copied, sharing=deferring)
+        options = {"resize": resize, "copy_vision_branch": copied, "new_tokens": new_tokens, "sharing": deferring}
+        load_weights(model, source, dtype=dtype, **options)
+    if adapters:
+        say(f"initial_weights.model: {place} has no adapters; they begin anew (seed {seed})")
     for name in fresh:
-        say(f"initial_weights.model: {place} has no {name}, which training alone needs; it begins anew (seed {seed})")
+        say(f"initial_weights.model: {place} has no {name}; it begins anew (seed {seed})")
     if copied:
         say("initial_weights.copy_vision_branch: the weights for pictures are a copy of the text's")
     model.weights = place  # type: ignore[assignment]

@@ -23,19 +23,25 @@ _BLOCK = [
 _EMBEDDING = "token_embedding.weight"
 
 
-def decoder_rules(body: str = "model.", head: str = "lm_head.", *, tied: bool = False) -> list[Rule]:
+def decoder_rules(
+    body: str = "model.", head: str = "lm_head.", *, tied: bool = False, biased: bool = True
+) -> list[Rule]:
     """The lines of a decoder whose tensors stand below two prefixes.
 
     Args:
         body: before everything but the output layer.
         head: before the output layer's weight.
         tied: whether the file writes the token embeddings a second time as the output layer.
+        biased: whether layers may have more than a weight; adapters beside them are named by other rules.
     """
+    block = (
+        _BLOCK if biased else [(theirs.replace("*", "weight"), ours.replace("*", "weight")) for theirs, ours in _BLOCK]
+    )
     pair = (f"{body}embed_tokens.weight", f"{head}weight")
     matrices = [_same(*pair)] if tied else [rename(pair[0], _EMBEDDING), rename(pair[1], "output.weight")]
     return [
         *matrices,
-        *(rename(f"{body}layers.{{}}.{theirs}", f"blocks.layers.{{}}.{ours}") for theirs, ours in _BLOCK),
+        *(rename(f"{body}layers.{{}}.{theirs}", f"blocks.layers.{{}}.{ours}") for theirs, ours in block),
         rename(f"{body}norm.weight", "norm.weight"),
         drop(f"{body}layers.{{}}.self_attn.rotary_emb.inv_freq"),  # files written before transformers 4.32
     ]

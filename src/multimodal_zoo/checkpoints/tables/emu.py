@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, lead, rename
 from multimodal_zoo.checkpoints.tables.causal_decoder import decoder_rules
@@ -38,18 +41,70 @@ def _decoder(body: str, head: str) -> list[Rule]:
     return [rule.under("", "decoder.") for rule in decoder_rules(body, head)]
 
 
+_ENCODER = [*bare_tower("visual.", "image_encoder."), drop("visual.norm.*"), drop("visual.head.*")]
+
+
 #: Emu, pretrained. The norm and the head behind the tower are in the file and unused.
 EMU = Naming(
     "emu",
     [
-        *bare_tower("visual.", "image_encoder."),
-        drop("visual.norm.*"),
-        drop("visual.head.*"),
+        *_ENCODER,
         *_CAUSAL_FORMER,
         *_decoder("decoder.lm.model.", "decoder.lm.lm_head."),
         rename("decoder.lm.stu_regress_head.weight", "regression_head.weight"),
     ],
 )
+
+
+_WRAPPED = "decoder.lm.base_model.model."
+#: Layers with adapters, and our names of these.
+_ADAPTED = {"q": "qkv.query", "k": "qkv.key", "v": "qkv.value", "o": "out"}
+
+
+def _merge(tensors: list[Tensor]) -> list[Tensor]:
+    """A matrix with its adapter, whose scale is 1 (alpha and rank are 16)."""
+    weight, down, up = tensors
+    return [(weight.float() + up.float() @ down.float()).to(weight.dtype)]
+
+
+def _split(tensors: list[Tensor]) -> list[Tensor]:
+    raise CheckpointError("a merged matrix cannot be written as a matrix and its adapter: save under another naming")
+
+
+def _instruct(name: str, base: str, merged: bool) -> Naming:
+    """Emu-I, whose language model peft wrapped.
+
+    Args:
+        name: of the table.
+        base: what newer versions of peft put before the weight of an adapted layer.
+        merged: whether adapters go into the matrices.
+    """
+    plain = decoder_rules(f"{_WRAPPED}model.", f"{_WRAPPED}lm_head.", biased=False)
+    rules = [
+        rule.under("", "decoder.")
+        for rule in plain
+        if not any(
+            "self_attn.q" in n or "self_attn.k" in n or "self_attn.v" in n or "self_attn.o" in n for n in rule.theirs
+        )
+    ]
+    for their, own in _ADAPTED.items():
+        place = f"{_WRAPPED}model.layers.{{}}.self_attn.{their}_proj."
+        layer = f"decoder.blocks.layers.{{}}.attention.{own}."
+        names = (f"{place}{base}weight", f"{place}lora_A.default.weight", f"{place}lora_B.default.weight")
+        if merged:
+            rules.append(Rule(names, (f"{layer}weight",), _merge, _split, copies=True))
+        else:
+            ours = (f"{layer}weight", f"{layer}adapter.down", f"{layer}adapter.up")
+            rules += [rename(theirs, mine) for theirs, mine in zip(names, ours, strict=True)]
+    head = rename(f"{_WRAPPED}stu_regress_head.weight", "regression_head.weight")
+    return Naming(name, [*_ENCODER, *_CAUSAL_FORMER, *rules, head])
+
+
+#: Emu-I with its adapters, as the peft of 2023 and as newer ones name it; and with these merged into the matrices.
+EMU_INSTRUCT = _instruct("emu_instruct", "", merged=False)
+EMU_INSTRUCT_NEW = _instruct("emu_instruct_new", "base_layer.", merged=False)
+EMU_INSTRUCT_MERGED = _instruct("emu_instruct_merged", "", merged=True)
+EMU_INSTRUCT_NEW_MERGED = _instruct("emu_instruct_new_merged", "base_layer.", merged=True)
 
 
 def _second(name: str, prefix: str) -> Naming:
@@ -68,4 +123,12 @@ def _second(name: str, prefix: str) -> Naming:
 EMU2 = _second("emu2", "model.")
 #: The same in single files.
 EMU2_NATIVE = _second("emu2_native", "")
-ALL = (EMU, EMU2, EMU2_NATIVE)
+ALL = (
+    EMU,
+    EMU_INSTRUCT,
+    EMU_INSTRUCT_NEW,
+    EMU_INSTRUCT_MERGED,
+    EMU_INSTRUCT_NEW_MERGED,
+    EMU2,
+    EMU2_NATIVE,
+)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
-from multimodal_zoo.checkpoints.tables.emu import EMU, EMU2, EMU2_NATIVE
+from multimodal_zoo.checkpoints.tables.emu import EMU, EMU2, EMU2_NATIVE, EMU_INSTRUCT, EMU_INSTRUCT_NEW
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.emu_placeholders import FRAME, PICTURE, placed
 from multimodal_zoo.data.emu_processor import EmuProcessor
@@ -159,8 +159,23 @@ def linear(read: int, given: int) -> dict[str, Any]:
 def naming(case: Case) -> Naming:
     """The table of a case's names: Emu, Emu2 of the Hub, Emu2 of single files."""
     if is_first(case.config):
-        return EMU
+        if not has_adapters(case):
+            return EMU
+        return EMU_INSTRUCT_NEW if any(".base_layer." in name for name in case.manifest) else EMU_INSTRUCT
     return EMU2 if any(name.startswith("model.") for name in case.manifest) else EMU2_NATIVE
+
+
+def has_adapters(case: Case) -> bool:
+    """Whether peft has wrapped the language model."""
+    return any(".lora_A." in name for name in case.manifest)
+
+
+def adapter(case: Case) -> dict[str, Any]:
+    """The node of its adapters, whose rank and scale are the published code's."""
+    ranks = {shape[0] for name, shape in case.manifest.items() if ".lora_A." in name}
+    assert ranks == {16}
+    layers = ["attention.qkv.query", "attention.qkv.key", "attention.qkv.value", "attention.out"]
+    return {"type": "low_rank", "rank": 16, "alpha": 16, "dropout": 0.05, "layers": layers}
 
 
 def check_unread(case: Case) -> None:
@@ -177,7 +192,10 @@ def model_of(case: Case) -> Emu:
 
     def make() -> Any:
         check_unread(case)
-        model = build(node(case.config), path="model")
+        described = node(case.config)
+        if has_adapters(case):
+            described["decoder"]["blocks"]["adapter"] = adapter(case)
+        model = build(described, path="model")
         model.load_state_dict(naming(case).load(case.state))
         if case.config["vision_cfg"].get("freeze", False):
             model.image_encoder.requires_grad_(False)

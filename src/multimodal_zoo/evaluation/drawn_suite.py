@@ -109,7 +109,7 @@ class DrawnSuite:
     def _draw(self, folder: Path, model: nn.Module, prompts: Sequence[Prompt], places: Sequence[int]) -> None:
         drawings = draw(
             model,
-            [prompts[place].text for place in places],
+            [prompts[place].document() for place in places],
             guidance=self.guidance,
             sampling=self.sampling,
             ratio=self.ratio,

@@ -13,14 +13,17 @@ from multimodal_zoo.evaluation import few_shot as few_shot
 from multimodal_zoo.evaluation import imagined_retrieval as imagined_retrieval
 from multimodal_zoo.evaluation import linear_probe as linear_probe
 from multimodal_zoo.evaluation import picture_features as picture_features
+from multimodal_zoo.evaluation import picture_scores as picture_scores
 from multimodal_zoo.evaluation import prompt_suites as prompt_suites
 from multimodal_zoo.evaluation import published as published
 from multimodal_zoo.evaluation import question_records as question_records
 from multimodal_zoo.evaluation import reconstruction as reconstruction
+from multimodal_zoo.evaluation import reference_suites as reference_suites
 from multimodal_zoo.evaluation import retrieval as retrieval
 from multimodal_zoo.evaluation import robustness as robustness
 from multimodal_zoo.evaluation import samples as samples
 from multimodal_zoo.evaluation import shots as shots
+from multimodal_zoo.evaluation import visual_drawings as visual_drawings
 from multimodal_zoo.evaluation import vqa as vqa
 from multimodal_zoo.evaluation import vqa_questions as vqa_questions
 from multimodal_zoo.evaluation import vqa_scores as vqa_scores

@@ -16,6 +16,9 @@ from PIL import Image
 from PIL.Image import Image as PilImage
 
 from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
+from multimodal_zoo.data.documents import Document, Segment, Text
+from multimodal_zoo.data.documents import Image as DocumentImage
+from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.files import atomic_file, write_text
 from multimodal_zoo.registry import EVALUATORS
 
@@ -31,11 +34,26 @@ class Prompt:
         text: what is drawn.
         key: what the suite calls it: its line, or its file.
         facts: the suite's own line about it, as it was; empty where it has none.
+        shown: pictures that the model sees in front of the text.
+        references: true pictures of it.
     """
 
     text: str
     key: str
     facts: str = ""
+    shown: tuple[Path, ...] = ()
+    references: tuple[Path, ...] = ()
+
+    def document(self) -> str | Document:
+        """What is drawn from: the text, behind the pictures that are shown.
+
+        Raises:
+            UnusableError: a picture that is missing or broken.
+        """
+        if not self.shown:
+            return self.text
+        segments: list[Segment] = [DocumentImage(load(open_picture(path, str(path)), str(path))) for path in self.shown]
+        return Document([*segments, *([Text(self.text)] if self.text else [])], {"key": self.key})
 
 
 class PromptSuite(Protocol):
@@ -77,7 +95,8 @@ def _place(place: str | None, key: str) -> Path:
     return Path(place).expanduser()
 
 
-def _save(image: PilImage, path: Path) -> None:
+def save_png(image: PilImage, path: Path) -> None:
+    """Write a picture, whole or not at all."""
     with atomic_file(path) as temporary:
         image.save(temporary, "PNG")
 
@@ -143,9 +162,9 @@ class GenEvalPrompts:
         write_text(folder / f"{place:05d}" / "metadata.jsonl", prompt.facts)
         names = self.files(place, prompt, len(images))
         for image, name in zip(images, names, strict=False):
-            _save(image, folder / name)
+            save_png(image, folder / name)
         if self.grid:
-            _save(tiled(images, columns=min(4, len(images))), folder / names[-1])
+            save_png(tiled(images, columns=min(4, len(images))), folder / names[-1])
 
 
 @EVALUATORS.register_module(name="dpg_prompts")
@@ -183,7 +202,7 @@ class DpgPrompts:
 
     def write(self, folder: Path, place: int, prompt: Prompt, images: Sequence[PilImage]) -> None:
         """All pictures in one."""
-        _save(tiled(images, columns=1 if len(images) == 1 else 2), folder / f"{prompt.key}.png")
+        save_png(tiled(images, columns=1 if len(images) == 1 else 2), folder / f"{prompt.key}.png")
 
 
 @EVALUATORS.register_module(name="t2i_compbench_prompts")
@@ -228,4 +247,4 @@ class T2ICompBenchPrompts:
     def write(self, folder: Path, place: int, prompt: Prompt, images: Sequence[PilImage]) -> None:
         """The prompt's pictures among those of all others."""
         for image, name in zip(images, self.files(place, prompt, len(images)), strict=True):
-            _save(image, folder / name)
+            save_png(image, folder / name)

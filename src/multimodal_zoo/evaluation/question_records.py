@@ -101,7 +101,7 @@ class AnsweredQuestions:
         key: what names a record's question.
         answers: the field of the answer, or of a list of answers, or of a list of objects with `answer`.
         words: what answers become that are numbers of something, by number (`{0: "no", 1: "yes"}`); None for none.
-        form: words around an answer, `{answer}` where it goes: a blank in front of it and a full stop behind, say, where
+        form: words around an answer, `{answer}` where it goes: a blank in front and a full stop behind, say, where
             documents are written down as they are.
     """
 

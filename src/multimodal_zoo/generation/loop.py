@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.generation.guidance import guide, guide_log_probabilities
+from multimodal_zoo.generation.penalties import Penalties
 from multimodal_zoo.generation.policies import FREE, Policy, allow
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling, Schedule, at_step, check_schedule, row_numbers
@@ -82,11 +83,13 @@ class Scoring:
         exact: compute the scores of the whole vocabulary at every step, guided as log-probabilities, as the published
             script does. The ids are drawn with the same probabilities, several times slower.
         keep: steps whose scores are returned; needs `exact`.
+        penalties: what the ids of a row change; None for nothing.
     """
 
     guidance: Schedule | None = None
     exact: bool = False
     keep: Collection[int] = ()
+    penalties: Penalties | None = None
 
     def __post_init__(self) -> None:
         if self.guidance is not None:
@@ -133,6 +136,22 @@ class Reader:
         self.cache = first.taken(which, tokens + more)
         self.real = torch.nn.functional.pad(prompts.real, (0, more), value=True) if padded else None
         self.next = prompts.lengths[:, None]
+
+    def multiply(self, count: int) -> None:
+        """Each row `count` times, one behind the other, as beams that go on from it."""
+        rows = torch.arange(len(self.state), device=self.state.device).repeat_interleave(count)
+        self.cache = self.cache.taken(rows, self.cache.block.shape[-2])
+        self.state, self.next = self.state[rows], self.next[rows]
+        self.real = None if self.real is None else self.real[rows]
+
+    def shuffle(self, rows: Tensor, start: int) -> None:
+        """Put rows of equal prompts in another order.
+
+        Args:
+            rows: long (rows,), the row that each becomes; it has the same prompt.
+            start: tokens of the prompts.
+        """
+        self.cache.shuffle(rows, start)
 
     def read(self, ids: Tensor) -> None:
         """Go on with ids (rows, n), or embeddings (rows, n, width).
@@ -193,7 +212,7 @@ def generate(
         if draws or scoring.exact:
             reader.read(ids[:, unread:step].repeat(len(branches) // rows, 1))
             unread = step
-            scores, first = _scores(reader, policy, scoring, rows, step)
+            scores, first = _scores(reader, policy, scoring, ids, step)
             if step in scoring.keep:
                 kept[step] = scores
             chosen = first + sampling.choose(scores, None if numbers is None else numbers[:, step], step)
@@ -221,8 +240,9 @@ def _check(rows: int, seeds: int, negative: PromptBatch | None, scoring: Scoring
         raise ValueError(f"{len(negative)} negative prompts for {rows} prompts; give one for each")
 
 
-def _scores(reader: Reader, policy: Policy, scoring: Scoring, rows: int, step: int) -> tuple[Tensor, int]:
+def _scores(reader: Reader, policy: Policy, scoring: Scoring, ids: Tensor, step: int) -> tuple[Tensor, int]:
     """Scores (rows, n) of the ids that can be drawn, or of all with -inf at the others, and the first of these ids."""
+    rows = len(ids)
     wanted, forced = None if scoring.exact else policy.rows, policy.at(step).forced
     logits = reader.decoder.head(reader.state, rows=wanted)
     if scoring.guidance is not None and (scoring.guided or scoring.exact):
@@ -234,7 +254,10 @@ def _scores(reader: Reader, policy: Policy, scoring: Scoring, rows: int, step: i
             logits = guide(conditional, unconditional, scale)
     if scoring.exact:
         logits = allow(logits, policy.rows, forced)
-    return logits, 0 if wanted is None else wanted.start
+    first = 0 if wanted is None else wanted.start
+    if scoring.penalties is not None:
+        logits = scoring.penalties(logits.float(), ids[:, :step], policy.end, first)
+    return logits, first
 
 
 def _lengths(ids: Tensor, policy: Policy) -> Tensor:

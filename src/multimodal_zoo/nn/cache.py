@@ -76,6 +76,16 @@ class KVCache:
         for layer in self.layers:
             layer.length = 0
 
+    def shuffle(self, rows: Tensor, start: int) -> None:
+        """Put rows in another order, from a token on; what is before it stays where it is.
+
+        Args:
+            rows: long (batch,), the row that each becomes; rows may come twice.
+            start: number of the first token that moves along.
+        """
+        part = slice(start, len(self))
+        self.block[..., part, :] = self.block[:, :, rows, :, part]
+
     def taken(self, rows: Tensor, capacity: int) -> KVCache:
         """A cache of some rows, with what they hold, and of another capacity.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.run import System
-from systems.emu_parts import evaluation, imagining, models, pictures, prompts, sequences, visual_decoder
+from systems.emu_parts import evaluation, imagining, models, pictures, prompts, sequences, text, visual_decoder
 
-PARTS = (evaluation, imagining, models, pictures, prompts, sequences, visual_decoder)
+PARTS = (evaluation, imagining, models, pictures, prompts, sequences, text, visual_decoder)
 SYSTEM = System(
     "emu",
     fields={name: check for part in PARTS for name, check in part.FIELDS.items()},

@@ -60,6 +60,7 @@ class Captioning:
         examples: pictures on the sheet; 0 draws none.
         choices: numbers of texts to choose among, beside all of them.
         shots: examples in front of each picture (`random_shots`, `rices_shots`); None for none.
+        ending: put behind each text that is chosen from, as in training.
     """
 
     def __init__(
@@ -71,8 +72,9 @@ class Captioning:
         examples: int = 12,
         choices: Sequence[int] = (),
         shots: Shots | None = None,
+        ending: str = "",
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.ending = dataset, ending
         self.shots = shots
         self.question = question
         self.batch_size = batch_size
@@ -109,7 +111,7 @@ class Captioning:
         if self.shots is not None:
             self.shots.ready(model, device)
         with evaluating(model), Counter("pictures", size_of(self.dataset)) as counter:
-            ends = [writer.continuation(self.question, choice, end=True) for choice in choices]
+            ends = [writer.continuation(self.question, choice + self.ending, end=True) for choice in choices]
 
             def scores(prompt: PromptBatch) -> Tensor:
                 """How likely each choice is behind a prompt, (choices,)."""

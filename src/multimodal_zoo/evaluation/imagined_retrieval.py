@@ -60,15 +60,16 @@ class ImaginedRetrieval:
             right for each other.
         batch_size: texts or pictures at a time.
         shots: examples in front of each text, shown as text, then picture; None for none.
+        ending: put behind each text, as in training.
 
     Raises:
         ValueError: a batch size below 1.
     """
 
-    def __init__(self, dataset: Any, batch_size: int = 32, shots: Shots | None = None) -> None:
+    def __init__(self, dataset: Any, batch_size: int = 32, shots: Shots | None = None, ending: str = "") -> None:
         if batch_size < 1:
             raise ValueError(f"imagined_retrieval.batch_size is {batch_size}; expected 1 or more")
-        self.dataset, self.batch_size, self.shots = dataset, batch_size, shots
+        self.dataset, self.batch_size, self.shots, self.ending = dataset, batch_size, shots, ending
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model that generates visual embeddings.
@@ -96,7 +97,7 @@ class ImaginedRetrieval:
         return self._result([one.text for one in documents], generated, finite(torch.cat(true).flatten(1), "image"))
 
     def _asked(self, documents: Sequence[Document]) -> list[Document]:
-        asked = [Document([Text(one.text)], one.meta) for one in documents]
+        asked = [Document([Text(one.text + self.ending)], one.meta) for one in documents]
         if self.shots is None or not self.shots.count:
             return asked
         found = []

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from multimodal_zoo.evaluation.task_prompts import EVE, LETTER, LETTER_CHINESE, SHORT, prompt_of, way_of
+from multimodal_zoo.data.documents import Document, Text
+from multimodal_zoo.data.emu_templates import TEMPLATES
+from multimodal_zoo.evaluation.asking import Asking
+from multimodal_zoo.evaluation.task_prompts import (
+    EVE,
+    LETTER,
+    LETTER_CHINESE,
+    PUBLISHED,
+    SHORT,
+    emu_caption_text,
+    prompt_of,
+    way_of,
+)
+from multimodal_zoo.generation.beams import Beams
 
 MMVET = "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
 
@@ -51,3 +64,29 @@ def test_other_tasks_stay_as_they_are() -> None:
     assert way_of(None) == {}
     with pytest.raises(ValueError, match="prompts is 'other'"):
         way_of("other")
+
+
+def test_every_published_way_can_be_asked() -> None:
+    for name, tasks in PUBLISHED.items():
+        for task, prompt in tasks.items():
+            asking = Asking(**prompt.asking)
+            assert bool(prompt.asking) == (name != "eve"), (name, task)
+            Beams(**(asking.beams or {}))
+            assert asking.template is None or asking.template in TEMPLATES
+
+
+def test_emu_is_asked_with_words_around_the_question() -> None:
+    prompt = prompt_of(way_of("emu_instruct"), "ok_vqa_val2014")
+    assert prompt is not None
+    question = prompt.asked(f"What is it?\n{SHORT}", {})
+    document = Asking(**prompt.asking).document(Document([Text(question)]))
+    texts = [(one.text, one.role) for one in document.segments if isinstance(one, Text)]
+    assert texts[0][0].endswith("one word or phrase. What is it?")
+    assert texts[1] == ("the answer is:", "assistant")
+    caption = prompt_of(way_of("emu_instruct"), "coco2014_cap_val")
+    assert caption is not None
+    assert caption.asked("Describe it.", {}) == emu_caption_text({})
+    assert Asking(**caption.asking).clean_up == "caption"
+    chat = prompt_of(way_of("emu2_chat"), "mmvet")
+    assert chat is not None
+    assert (chat.max_new_tokens, chat.asking["template"]) == (1024, "emu2_chat")

@@ -4,6 +4,8 @@ r"""Models of this library as models of lmms-eval (https://github.com/EvolvingLM
         --model_args pretrained=models/Emu3-Chat,vision_tokenizer=models/Emu3-VisionTokenizer,device=cuda
     python -m lmms_eval --model multimodal_zoo --tasks gqa,pope,textvqa_val --batch_size 4 \
         --model_args pretrained=models/EVE-7B-HD-v2.0,prompts=eve,device=cuda,dtype=bfloat16
+    python -m lmms_eval --model multimodal_zoo --tasks vqav2_val,ok_vqa_val2014 --batch_size 4 \
+        --model_args pretrained=models/Emu2-Chat,prompts=emu2_chat,device=cuda,dtype=bfloat16
 
 lmms-eval finds `MANIFEST` by this package's entry point `lmms_eval.models`. Only this module imports lmms-eval.
 """
@@ -20,11 +22,12 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from PIL.Image import Image as PilImage
 
 from multimodal_zoo.data.documents import Document, Image, Text
+from multimodal_zoo.evaluation.asking import Asking
 from multimodal_zoo.evaluation.features import Counter
 from multimodal_zoo.evaluation.likelihood import likelihoods
 from multimodal_zoo.evaluation.task_prompts import prompt_of, way_of
 from multimodal_zoo.generation.sampling import Sampling
-from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.chat import MAX_NEW_TOKENS, answer
 from multimodal_zoo.inference.speaking import evaluating, text_of
 from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.zoo import from_pretrained
@@ -44,8 +47,9 @@ class ChatModel(lmms):
         vision_tokenizer: as there.
         device: where the model runs.
         dtype: of the weights; `auto` for the file's own.
-        prompts: whose published way of asking replaces the tasks' own: `eve`; None leaves these as they are. It also
-            says how long answers may be, and takes the likeliest token throughout.
+        prompts: whose published way of asking replaces the tasks' own: `eve`, `emu_instruct`, `emu2` or
+            `emu2_chat`; None leaves these as they are. It also says how long answers may be, how tokens are chosen,
+            and what of an answer counts.
         batch_size: answers written at a time.
         max_batch_size: not used; lmms-eval gives it to every model.
     """
@@ -144,12 +148,16 @@ class ChatModel(lmms):
         prompt = prompt_of(self.way, task)
         if prompt is None:
             return wanted
-        return {**wanted, "max_new_tokens": prompt.max_new_tokens, "temperature": 0, "do_sample": False}
+        settled = {"max_new_tokens": prompt.max_new_tokens, "temperature": 0, "do_sample": False}
+        return {**wanted, **settled, **({"asking": dict(prompt.asking)} if prompt.asking else {})}
 
     def _answers(self, documents: Sequence[Document], wanted: dict[str, Any]) -> list[str]:
         until = wanted.get("until") or []
         stops = [until] if isinstance(until, str) else list(until)
         sampling, most = _sampling(wanted), wanted.get("max_new_tokens")
+        if "asking" in wanted:
+            texts = Asking(**wanted["asking"]).answers(self.model, documents, int(most or MAX_NEW_TOKENS))
+            return [_cut(text, stops) for text in texts]
         texts = answer(self.model, documents, sampling=sampling, max_new_tokens=most, special=False)
         return [_cut(text, stops) for text in texts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
@@ -46,12 +46,15 @@ class TaskPrompt:
         max_new_tokens: most tokens of an answer.
         words: whether the words that a text reader found in the picture stand behind the question (TextVQA).
         layout: the question from the task's row, where the task's own text is another; None takes the task's text.
+        asking: arguments of `asking`: words around the question, beginning of the answer, beams, what of it counts;
+            empty where the likeliest token is taken at every step and the whole answer counts.
     """
 
     ending: str
     max_new_tokens: int
     words: bool = False
     layout: Callable[[Mapping[str, Any]], str] | None = None
+    asking: Mapping[str, Any] = field(default_factory=dict)
 
     def asked(self, context: str, sample: Mapping[str, Any]) -> str:
         """A task's text with this way's ending in place of its own.
@@ -85,8 +88,61 @@ EVE = {
     "mmbench*": TaskPrompt(LETTER, 1024, layout=mmbench_text),
     "mmvet*": TaskPrompt("", 1024),
 }
+
+
+def emu_caption_text(row: Mapping[str, Any]) -> str:
+    """How Emu-I is asked for a description."""
+    del row
+    return "please provide an accurate and concise description of the given image."
+
+
+def _beams(length_penalty: float, min_length: int = 1) -> dict[str, Any]:
+    """Beams as in Emu's published code."""
+    return {"count": 5, "length_penalty": length_penalty, "min_length": min_length, "counts_start": True}
+
+
+_EMU_SHORT = {
+    "form": "based on the content of the image and common sense, please provide an accurate answer consisting of only "
+    "one word or phrase. {question}",
+    "opening": "the answer is:",
+    "clean_up": "short_answer",
+    "beams": _beams(-1.0),
+}
+_EMU_CAPTION = {
+    "opening": "the image depicts a photo of",
+    "clean_up": "caption",
+    "beams": _beams(-1.0, min_length=8),
+}
+#: Tasks of descriptions.
+CAPTIONS = ("coco*cap*", "nocaps*", "flickr30k*")
+#: Emu-I (baaivision/Emu, Emu1/mm_eval). VizWiz is asked without its question whether the answer is known.
+EMU_INSTRUCT = {
+    **{task: TaskPrompt("", 20, layout=emu_caption_text, asking=_EMU_CAPTION) for task in CAPTIONS},
+    **{task: TaskPrompt("", 20, asking=_EMU_SHORT) for task in ("vqav2*", "ok_vqa*", "okvqa*", "vizwiz*", "gqa*")},
+    "mmvet*": TaskPrompt("", 128, asking={"beams": _beams(1.0)}),
+}
+_EMU2_SHORT = {"template": "emu2_chat_short", "clean_up": "short_answer", "beams": _beams(-1.0)}
+#: Emu2-Chat (arXiv 2312.13286): the system message for short answers where these are wanted, the other one elsewhere.
+EMU2_CHAT = {
+    **{
+        task: TaskPrompt("", 10, asking=_EMU2_SHORT)
+        for task in ("vqav2*", "ok_vqa*", "okvqa*", "vizwiz*", "gqa*", "textvqa*", "pope*")
+    },
+    "seedbench*": TaskPrompt(LETTER, 10, asking={"template": "emu2_chat_short"}),
+    "mmvet*": TaskPrompt("", 1024, asking={"template": "emu2_chat", "beams": _beams(2.0)}),
+}
+#: Base Emu2: the paper's words around a question without examples.
+EMU2 = {
+    task: TaskPrompt("", 10, asking={**_EMU2_SHORT, "template": "emu2_few_shot"})
+    for task in ("vqav2*", "ok_vqa*", "okvqa*", "vizwiz*", "textvqa*")
+}
 #: Name of a published way -> its tasks.
-PUBLISHED: dict[str, Mapping[str, TaskPrompt]] = {"eve": EVE}
+PUBLISHED: dict[str, Mapping[str, TaskPrompt]] = {
+    "eve": EVE,
+    "emu_instruct": EMU_INSTRUCT,
+    "emu2": EMU2,
+    "emu2_chat": EMU2_CHAT,
+}
 
 
 def way_of(prompts: str | None) -> Mapping[str, TaskPrompt]:

@@ -66,7 +66,18 @@ class Codes:
     rate: float | None = None
 
 
-Segment: TypeAlias = Text | Image | Video | Codes
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A picture that a model has read already (Emu); in a clip it stands in place of a frame.
+
+    Attributes:
+        visual: float (embeddings, width), its visual embeddings.
+    """
+
+    visual: Any
+
+
+Segment: TypeAlias = Text | Image | Video | Codes | Seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown, Words
 from multimodal_zoo.data.conversation_turns import UnfitDocumentError
-from multimodal_zoo.data.documents import Codes, Document, Picture, Segment, Text, Video
+from multimodal_zoo.data.documents import Codes, Document, Picture, Seen, Segment, Text, Video
 
 #: Who may speak; a text of the role `token` is one special token, by its string.
 ROLES = ("system", "user", "assistant")
@@ -33,12 +33,12 @@ class Conversation(NamedTuple):
 
     Attributes:
         messages: in order.
-        pictures: all pictures, frames of clips among them; `Shown` numbers them.
+        pictures: all pictures, frames of clips among them, or what a model saw of them; `Shown` numbers them.
         frames: whether each is a frame of a clip.
     """
 
     messages: list[Message]
-    pictures: list[Picture]
+    pictures: list[Picture | Seen]
     frames: list[bool]
 
 
@@ -71,13 +71,18 @@ def conversation_of(document: Document, lesson: bool = False, video_token: bool 
 def _pieces(segment: Segment, found: Conversation, video_token: bool) -> tuple[Piece, ...]:
     if isinstance(segment, Text):
         return (Mark(segment.text) if segment.role == TOKEN else Words(segment.text),)
-    clip = isinstance(segment, Video)
-    pictures = segment.frames if isinstance(segment, Video) else [segment.image]  # type: ignore[union-attr]
+    clip, pictures = isinstance(segment, Video), _shown(segment)
     first = len(found.pictures)
     found.pictures.extend(pictures)
     found.frames.extend([clip] * len(pictures))
     shown = tuple(Shown(first + place) for place in range(len(pictures)))
     return (Mark(VIDEO), *shown) if clip and video_token else shown
+
+
+def _shown(segment: Segment) -> list[Picture | Seen]:
+    if isinstance(segment, Video):
+        return list(segment.frames)
+    return [segment if isinstance(segment, Seen) else segment.image]  # type: ignore[union-attr]
 
 
 def _speakers(document: Document, lesson: bool) -> list[str]:

@@ -8,11 +8,12 @@ from functools import cached_property
 from random import Random
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown
 from multimodal_zoo.data.conversation_turns import UnfitDocumentError
-from multimodal_zoo.data.documents import Document, Picture
+from multimodal_zoo.data.documents import Document, Picture, Seen
 from multimodal_zoo.data.emu_messages import VIDEO, Conversation, conversation_of, with_answer
 from multimodal_zoo.data.emu_templates import (
     ASSISTANT,
@@ -228,7 +229,8 @@ class EmuProcessor:
             UnusableError: a picture that cannot be read.
         """
         told = self._told(document, False)
-        return CountedImages(self.images(told.pictures), self._sizes(told)) if told.pictures else None
+        found = self._images(told.pictures, self._sizes(told), document.key)
+        return None if isinstance(found, Tensor) else found
 
     def _sizes(self, told: Conversation) -> tuple[int, ...]:
         frame = self.image_tokens if self.frame_tokens is None else self.frame_tokens
@@ -254,8 +256,27 @@ class EmuProcessor:
         places, weights, vision, regression = tensors_of(row, unlearnt, chosen, self.closing)
         if not learn.words:
             weights = weights * (places == ids.image_begin)
-        images = CountedImages(self.images(told.pictures), counts) if counts else None
-        return VisualSample(places, weights, vision, regression, images, key)
+        images = self._images(told.pictures, counts, key)
+        seen = images if isinstance(images, Tensor) else None
+        shown = images if isinstance(images, CountedImages) else None
+        return VisualSample(places, weights, vision, regression, shown, key, seen, () if seen is None else counts)
+
+    def _images(
+        self, pictures: Sequence[Picture | Seen], counts: Sequence[int], key: str
+    ) -> CountedImages | Tensor | None:
+        """Pixels of all pictures, or visual embeddings of all."""
+        seen = [one for one in pictures if isinstance(one, Seen)]
+        if not seen:
+            plain = [one for one in pictures if not isinstance(one, Seen)]
+            return CountedImages(self.images(plain), tuple(counts)) if plain else None
+        if len(seen) < len(pictures):
+            raise ValueError(f"document {key!r}: a model saw {len(seen)} of its {len(pictures)} pictures; all or none")
+        if (found := [len(one.visual) for one in seen]) != list(counts):
+            raise ValueError(
+                f"document {key!r}: its pictures have {found} embeddings, processor.image_tokens and frame_tokens ask "
+                f"for {list(counts)}"
+            )
+        return torch.cat([one.visual for one in seen])
 
     def _row(self, told: Conversation, pieces: Sequence[Piece], special: bool, key: str) -> tuple[Row, tuple[int, ...]]:
         """The sequence with ids at places of embeddings too, and how many embeddings each picture has."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from multimodal_zoo.data.documents import Document
+from multimodal_zoo.generation.beams import Beams, beam_search
 from multimodal_zoo.generation.loop import Decoder, Progress, generate
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.speaking import document_of, evaluating, parts_of, seeds_of
@@ -26,6 +27,7 @@ def answer(
     batch_size: int | None = None,
     special: bool = True,
     reader: Decoder | None = None,
+    beams: Beams | None = None,
     on_token: Callable[[Progress], None] | None = None,
 ) -> list[str]:
     """Answer questions, each in the layout of the model's processor; an answer does not depend on its batch.
@@ -34,10 +36,10 @@ def answer(
         (text,) = answer(model, Document([Image(picture), Text("What is this?")]))
 
     Args:
-        model: with its processor: an Emu3, whose visual tokenizer is needed for pictures that are not codes yet; or an
-            Eve.
+        model: with its processor: an Emu3, whose visual tokenizer is needed for pictures that are no codes yet; an Eve;
+            an Emu.
         documents: a text each, and pictures, clips or codes before it where it asks about any; or texts alone. For an
-            Eve also conversations, texts by turns of the roles `user` and `assistant`, the last one a question.
+            Eve or Emu also conversations, texts by turns of the roles `user` and `assistant`, the last one a question.
         sampling: how tokens are chosen; None takes the likeliest, as published.
         max_new_tokens: most tokens of an answer; None for the published 1,024, or fewer where the decoder has not so
             many positions left.
@@ -46,6 +48,7 @@ def answer(
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
         reader: reads in place of the model's decoder: one `Remembering(model.decoder)` for several questions does not
             read again what they have in common.
+        beams: search so many answers side by side, as Emu was measured; nothing is drawn then.
         on_token: called after every token of a batch.
 
     Returns:
@@ -64,14 +67,12 @@ def answer(
             prompts = writer.prompts(asked[chosen], special, device)
             room = writer.model.decoder.max_positions - prompts.inputs.shape[1] + 1  # the last token is not read
             steps = max(1, min(MAX_NEW_TOKENS, room)) if max_new_tokens is None else max_new_tokens
-            done = generate(
-                reader or writer.model.decoder,
-                prompts,
-                writer.steps(steps),
-                sampling=sampling,
-                seeds=seeds[chosen],
-                on_token=on_token,
-            )
+            read, policy = reader or writer.model.decoder, writer.steps(steps)
+            if beams is None:
+                done = generate(read, prompts, policy, sampling=sampling, seeds=seeds[chosen], on_token=on_token)
+            else:
+                start = writer.processor.ids.bos or 0
+                done = beam_search(read, prompts, policy, beams, start=start, on_token=on_token)
             for row, length in zip(done.ids, done.lengths, strict=True):
                 answers.append(writer.decode(row[: int(length)].tolist()))
     return answers

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from multimodal_zoo.data.documents import Codes, Document, Segment, Text
+from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.decoders.emu3 import Emu3
 from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch, left_padded
+from multimodal_zoo.inference.emu_writer import EmuWriter
 from multimodal_zoo.inference.speaking import encoded
 from multimodal_zoo.nn.patch_cells import joined
 
@@ -172,9 +174,10 @@ class EveWriter:
 
 
 #: Class of a model -> its writer, and what its processor must offer.
-WRITERS: dict[type[nn.Module], tuple[type[Emu3Writer] | type[EveWriter], str]] = {
+WRITERS: dict[type[nn.Module], tuple[type[Emu3Writer] | type[EveWriter] | type[EmuWriter], str]] = {
     Emu3: (Emu3Writer, "understanding_prompt"),
     Eve: (EveWriter, "prompt"),
+    Emu: (EmuWriter, "prompt"),
 }
 
 
@@ -192,7 +195,7 @@ def writer_of(model: nn.Module, purpose: str) -> Writer:
     kind = next((kind for kind in WRITERS if isinstance(model, kind)), None)
     if kind is None:
         names = " or an ".join(one.__name__ for one in WRITERS)
-        raise TypeError(f"{purpose} needs an {names} (emu3_chat, eve_7b, ...), got {type(model).__name__}")
+        raise TypeError(f"{purpose} needs an {names} (emu3_chat, eve_7b, emu2_chat, ...), got {type(model).__name__}")
     maker, wanted = WRITERS[kind]
     processor: Any = getattr(model, "processor", None)
     if not hasattr(processor, wanted):

@@ -70,10 +70,43 @@ def test_embeddings_are_compared_with_their_kind(decoder: nn.Module) -> None:
         assert reader.read == 17 + 11
 
 
-def test_several_rows_are_read_as_ever(decoder: nn.Module) -> None:
+def test_padded_rows_with_nothing_in_common_are_read_as_ever(decoder: nn.Module) -> None:
     reader = Remembering(decoder)
     written(reader, of(BEGIN))
     assert torch.equal(written(reader, of(BEGIN, BEGIN[:2])), written(decoder, of(BEGIN, BEGIN[:2])))
+    assert reader.read == 11 + 2 * (6 + 5)
     before = reader.read
     assert torch.equal(written(reader, of(BEGIN)), written(decoder, of(BEGIN)))
-    assert reader.read == before + 11  # nothing is kept of a batch
+    assert reader.read == before + 1 + 5  # the row before is still known
+
+
+def test_what_rows_have_in_common_is_read_once(decoder: nn.Module) -> None:
+    reader = Remembering(decoder)
+    first = of([*BEGIN, 31, 32, 33], [*BEGIN, 41], [*BEGIN, 51, 52])
+    plain = written(decoder, first)
+    assert torch.equal(written(reader, first.aligned()), plain)
+    assert reader.read == 6 + 3 * (3 + 5)
+    before = reader.read
+    second = of([*BEGIN, 61], [*BEGIN, 71, 72])
+    assert torch.equal(written(reader, second.aligned()), written(decoder, second))
+    assert reader.read == before + 1 + 2 * (2 + 5)  # of what is known the last token is read for its state
+    before = reader.read
+    alike = of([*BEGIN, 61, 62], [*BEGIN, 71, 72])  # of one length: there is no padding
+    assert torch.equal(written(reader, alike.aligned()), written(decoder, alike))
+    assert reader.read == before + 1 + 2 * (2 + 5)
+
+
+def test_aligned_prompts_are_the_same_prompts() -> None:
+    rows = [[7, 8, 9, 1], [7, 8, 2], [7, 8, 9, 1, 3, 4]]
+    plain = of(*rows)
+    found = plain.aligned()
+    assert [row[real].tolist() for row, real in zip(found.inputs, found.real, strict=True)] == rows
+    assert found.inputs[:, :2].tolist() == [[7, 8]] * 3
+    assert bool(found.real[:, :2].all())
+    for one, other in zip(found.positions, found.real, strict=True):
+        assert one[other].tolist() == list(range(int(other.sum())))
+    states = torch.randn(100, 4)
+    embedded = PromptBatch(states[plain.inputs], plain.real, plain.inputs == 8).aligned()
+    assert torch.equal(embedded.inputs[embedded.real], states[found.inputs[found.real]])
+    assert torch.equal(embedded.vision[embedded.real], (found.inputs == 8)[found.real])
+    assert of([5, 6], [6]).aligned().real.tolist() == [[True, True], [False, True]]

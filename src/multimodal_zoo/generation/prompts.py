@@ -66,6 +66,29 @@ class PromptBatch:
         parts = [part._widened(tokens) for part in (other, self)]
         return PromptBatch(torch.cat([p.inputs for p in parts]), torch.cat([p.real for p in parts]))
 
+    def aligned(self) -> PromptBatch:
+        """The same prompts with what all of them begin with in front of their padding, in the same columns.
+
+        Positions and masks follow from `real`, so that nothing else changes; `Remembering` reads that beginning once.
+        """
+        most = int(self.lengths.min()) - 1
+        columns = torch.arange(most, device=self.real.device) + (self.real.shape[1] - self.lengths)[:, None]
+        if most < 1 or bool(self.real.all()) or not torch.equal(self.positions[:, -1] + 1, self.lengths):
+            return self
+        rows = torch.arange(len(self), device=self.real.device)[:, None]
+        begun = self.inputs[rows, columns]
+        same = (begun == begun[:1]).flatten(2).all(2).all(0) if begun.dim() == 3 else (begun == begun[:1]).all(0)
+        if self.vision is not None:
+            same &= (self.vision[rows, columns] == self.vision[rows[:1], columns[:1]]).all(0)
+        common = int(same.long().cumprod(0).sum())
+        places = torch.arange(self.real.shape[1], device=self.real.device).expand(len(self), -1)
+        ahead = self.real.shape[1] - self.lengths[:, None]
+        order = torch.where(
+            places < common, places + ahead, torch.where(places < common + ahead, places - common, places)
+        )
+        vision = None if self.vision is None else self.vision[rows, order]
+        return PromptBatch(self.inputs[rows, order], self.real[rows, order], vision)
+
     def distinct(self) -> tuple[PromptBatch, Tensor]:
         """Each different prompt once, and long (batch,), which of them every row is; embeddings stay as they are."""
         if self.inputs.dim() == 3:

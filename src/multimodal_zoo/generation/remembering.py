@@ -1,4 +1,4 @@
-"""Reading on: what a prompt has in common with the row before it is not read again."""
+"""Reading on: what prompts have in common with each other and with what was read before is not read again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.nn.cache import KVCache
-from multimodal_zoo.nn.masks import Mask
+from multimodal_zoo.nn.masks import Mask, Padding
 
 
 class Remembering:
     """A decoder that keeps the keys and values of the last row, for conversations and for questions about one picture.
 
     A prompt of one row is compared with what was read before, prompt and answer; its beginning is copied from there as
-    far as both agree. The states are those of a whole reading up to rounding. Batches of several rows are read as ever.
+    far as both agree. Of a batch, what all rows begin with is read once, and kept in the same way: examples in front of
+    several questions (`PromptBatch.aligned` lays padded prompts out for it). The states are those of a whole reading up
+    to rounding.
 
     Args:
         decoder: a causal decoder (`CausalDecoder`).
@@ -58,13 +60,14 @@ class Remembering:
         Args:
             inputs: ids (batch, tokens) or embeddings (batch, tokens, width).
             cache: filled in place.
-            positions: of padded batches, which nothing is remembered of.
+            positions: of padded batches.
             mask: as positions.
             places: the tokens whose states are wanted; they must not lie in what is known.
             vision: the tokens of pictures.
         """
+        if cache is not None and len(inputs) > 1 and not len(cache) and places is not None:
+            return self._together(inputs, cache, positions, mask, places, vision)
         if len(inputs) > 1 or cache is None or positions is not None or mask is not None:
-            self._cache = None
             self.read += inputs.shape[0] * inputs.shape[1]
             found: Tensor = self.decoder(
                 inputs, cache=cache, positions=positions, mask=mask, places=places, vision=vision
@@ -80,6 +83,42 @@ class Remembering:
         rest = None if vision is None else vision[:, known:]
         found = self.decoder(
             states[:, known:], cache=cache, places=None if places is None else places - known, vision=rest
+        )
+        return found
+
+    def _together(
+        self,
+        inputs: Tensor,
+        cache: KVCache,
+        positions: Tensor | None,
+        mask: Mask | None,
+        places: Tensor,
+        vision: Tensor | None,
+    ) -> Tensor:
+        """Read several prompts: their common beginning as one row, then what is left of each."""
+        states = inputs if inputs.dim() == 3 else self.decoder.embed(inputs)
+        kind = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device) if vision is None else vision
+        same = (states == states[:1]).all(2).all(0) & (kind == kind[:1]).all(0)
+        if isinstance(mask, Padding) and mask.real.dtype == torch.bool:
+            same &= mask.real.all(0)
+        elif mask is not None:
+            same &= False
+        known = min(int(same.long().cumprod(0).sum()), int(places.min()))
+        if known:
+            first = self.decoder.cache(1, known)
+            last = torch.full((1, 1), known - 1, device=states.device)
+            self(states[:1, :known], cache=first, places=last, vision=None if vision is None else vision[:1, :known])
+            cache.block[..., :known, :] = first.block  # one row for all
+            for layer in cache.layers:
+                layer.length = known
+        self.read += len(states) * (states.shape[1] - known)
+        found: Tensor = self.decoder(
+            states[:, known:],
+            cache=cache,
+            positions=None if positions is None else positions[:, known:],
+            mask=mask,
+            places=places - known,
+            vision=None if vision is None else vision[:, known:],
         )
         return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +71,11 @@ class LatentDiffusion(nn.Module):
         return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def tile(self) -> int:
+        """Pixels that both sides of a picture must be multiples of."""
+        return int(self.stride * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
     def factor(self) -> float:
         """What latents are multiplied by."""
         return 1.0 if self.vae is None else float(self.vae.config.scaling_factor)
@@ -77,23 +84,20 @@ class LatentDiffusion(nn.Module):
         """A scheduler of the same settings without memory of earlier steps."""
         return type(self.scheduler).from_config(self.scheduler.config)
 
-    def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+    def noise(self, dice: Sequence[torch.Generator], size: tuple[int, int]) -> Tensor:
         """The noise that pictures begin with, `(rows, channels, height, width)` of latents.
 
-        Each row depends on its seed alone; it is drawn on the CPU, so that a seed means the same on every device.
-
         Args:
-            seeds: one for each picture.
+            dice: what each row depends on; on the CPU, so that a seed means the same on every device.
             size: height and width in pixels.
 
         Raises:
             ValueError: a size that the latents do not tile.
         """
-        step = self.stride * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if any(side < step or side % step for side in size):
-            raise ValueError(f"size is {size[0]} x {size[1]} pixels; both sides must be multiples of {step}")
+        if any(side < self.tile or side % self.tile for side in size):
+            raise ValueError(f"size is {size[0]} x {size[1]} pixels; both sides must be multiples of {self.tile}")
         shape = (int(self.unet.config.in_channels), size[0] // self.stride, size[1] // self.stride)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = [torch.randn(shape, generator=one) for one in dice]
         weight = next(self.unet.parameters())
         return torch.stack(rows).to(weight.device, weight.dtype)
 
@@ -128,6 +132,7 @@ class LatentDiffusion(nn.Module):
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        dice: Sequence[torch.Generator] | None = None,
         on_step: Callable[[int, int, Tensor], None] | None = None,
     ) -> Tensor:
         """Latents of pictures, `(rows, channels, height, width)`.
@@ -141,13 +146,19 @@ class LatentDiffusion(nn.Module):
             framing: what of which picture is drawn.
             steps: of denoising; None takes the decoder's.
             guidance: 1 for none; None takes the decoder's.
+            dice: what each row's further noise depends on, where the scheduler adds some (ancestral ones); None for
+                torch's own generator.
             on_step: called with the number of network calls so far, of all of them, and the latents.
+
+        Raises:
+            ValueError: steps that the noise schedule does not have.
         """
         scale = self.guidance if guidance is None else guidance
         guided = unconditional is not None and scale != 1
         both = torch.cat([condition, unconditional]) if guided and unconditional is not None else condition
-        scheduler = self.fresh_scheduler()
-        scheduler.set_timesteps(self.steps if steps is None else steps, device=noise.device)
+        scheduler = self._scheduled(self.steps if steps is None else steps, noise.device)
+        draws = dice is not None and "generator" in inspect.signature(scheduler.step).parameters
+        chance = {"generator": list(dice)} if draws and dice is not None else {}
         framings = rows_of(framing, len(both), noise.device)
         latents = noise * scheduler.init_noise_sigma
         for number, step in enumerate(scheduler.timesteps, start=1):
@@ -155,18 +166,35 @@ class LatentDiffusion(nn.Module):
             output = self.predict(seen, step, both, framings)
             if guided:
                 output = guide(*output.chunk(2), scale)
-            latents = scheduler.step(output, step, latents).prev_sample
+            latents = scheduler.step(output, step, latents, **chance).prev_sample
             if on_step is not None:
                 on_step(number, len(scheduler.timesteps), latents)
         return latents
+
+    def _scheduled(self, steps: int, device: torch.device) -> Any:
+        scheduler = self.fresh_scheduler()
+        most = int(scheduler.config.num_train_timesteps)
+        if not 1 <= steps <= most:
+            raise ValueError(f"{steps} steps of denoising; visual_decoder.scheduler has 1 to {most}")
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
+
+    @contextmanager
+    def _steady(self, vae: Any) -> Iterator[Any]:
+        """The autoencoder in a type in which it does not overflow: SDXL's does in float16."""
+        overflows = vae.dtype == torch.float16 and vae.config.force_upcast
+        try:
+            yield vae.float() if overflows else vae
+        finally:
+            if overflows:
+                vae.half()
 
     @torch.no_grad()
     def pixels(self, latents: Tensor) -> Tensor:
         """Pictures `(rows, 3, height, width)` between 0 and 1, float32, of latents."""
         if self.vae is not None:
-            if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-                self.vae.float()  # SDXL's overflows in half precision
-            latents = self.vae.decode((latents / self.factor).to(self.vae.dtype)).sample
+            with self._steady(self.vae) as vae:
+                latents = vae.decode((latents / self.factor).to(vae.dtype)).sample
         return (latents.float() / 2 + 0.5).clamp(0, 1)
 
     def latents(self, pixels: Tensor, dice: Sequence[torch.Generator]) -> Tensor:
@@ -178,8 +206,8 @@ class LatentDiffusion(nn.Module):
         """
         if self.vae is None:
             return pixels
-        with torch.no_grad():
-            found = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        with torch.no_grad(), self._steady(self.vae) as vae:
+            found = vae.encode(pixels.to(vae.dtype)).latent_dist
         noise = torch.stack([torch.randn(found.mean.shape[1:], generator=one) for one in dice])
         return (found.mean + found.std * noise.to(found.mean)) * self.factor
 
@@ -206,18 +234,31 @@ class LatentDiffusion(nn.Module):
             on_step: as in `denoise`.
 
         Raises:
-            ValueError: a size that does not fit, seeds for another number of pictures, or embeddings of another width.
+            ValueError: a size or steps that do not fit, seeds for another number of pictures, or embeddings of another
+                shape.
         """
         sides = size if isinstance(size, tuple) else (self.size, self.size) if size is None else (size, size)
-        dice = list(range(len(condition))) if seeds is None else list(seeds)
-        if len(dice) != len(condition):
-            raise ValueError(f"{len(dice)} seeds for {len(condition)} pictures; give one for each")
+        numbers = list(range(len(condition))) if seeds is None else list(seeds)
+        if len(numbers) != len(condition):
+            raise ValueError(f"{len(numbers)} seeds for {len(condition)} pictures; give one for each")
+        dice = [torch.Generator().manual_seed(number) for number in numbers]
         noise = self.noise(dice, sides)
         condition = condition.to(noise)
         if unconditional is not None:
+            if unconditional.shape[1:] != condition.shape[1:] or len(unconditional) not in (1, len(condition)):
+                raise ValueError(
+                    f"unconditional embeddings of shape {list(unconditional.shape)} for {list(condition.shape)}; "
+                    "expected the same, or one row"
+                )
             unconditional = unconditional.to(noise).expand_as(condition)
-        framing = Framing(sides, (0, 0), sides)
         latents = self.denoise(
-            noise, condition, unconditional, framing, steps=steps, guidance=guidance, on_step=on_step
+            noise,
+            condition,
+            unconditional,
+            Framing(sides, (0, 0), sides),
+            steps=steps,
+            guidance=guidance,
+            dice=dice,
+            on_step=on_step,
         )
         return self.pixels(latents)

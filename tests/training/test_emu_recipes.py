@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emu_stages import EMU, EMU2, SMALL, source, talk
+from emu_stages import EMU, EMU2, SMALL, conversations, source, table, talk
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -14,6 +14,7 @@ from multimodal_zoo import zoo
 from multimodal_zoo.cli import main
 from multimodal_zoo.config import compose
 from multimodal_zoo.evaluation.history import panels, read_history, read_metrics
+from multimodal_zoo.nn.low_rank import merge_adapters
 
 #: Of each stage of Emu2 (arXiv 2312.13286, tables 6 to 8): documents of a step by source, steps, peak rate, warm-up,
 #: moments, clipping.
@@ -38,7 +39,7 @@ LEARNT = {
 BEFORE = {
     "emu2_stage1": None, "emu2_stage1_448": "emu2_stage1", "emu2_stage2": "emu2_stage1_448",
     "emu2_chat": "emu2_stage2", "emu2_gen": "emu2_stage2", "emu2_gen_quality": "emu2_gen",
-    "pretrain": None,
+    "pretrain": None, "instruct": "pretrain", "finetune": "emu2_chat",
 }  # fmt: skip
 
 
@@ -73,6 +74,24 @@ def test_emu_is_said_as_remembered() -> None:
     assert tuning.trainer.max_steps == 10_000
 
 
+def test_visual_decoders_are_said_as_published() -> None:
+    """Emu2's: arXiv 2312.13286, table 9; Emu's as remembered."""
+    second, first = compose("emu/emu2_visual_decoder", []), compose("emu/visual_decoder", [])
+    for recipe in (first, second):
+        assert (recipe.objective.drop, list(recipe.optim.groups.only)) == (0.1, ["visual_decoder.unet.*"])
+        assert (recipe.optim.lr, recipe.optim.weight_decay) == (1e-4, 0.01)
+    trainer, optim = second.trainer, second.optim
+    assert (list(optim.betas), optim.eps, trainer.gradient_clip_val) == ([0.9, 0.999], 1e-8, 1.0)
+    assert second.data.batch_size * trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches == 2048
+    assert (trainer.max_steps, second.schedule.warmup, second.objective.noise_offset) == (8000, 2000, 0.1)
+    assert "LogWarmupLinear" in second.schedule._target_
+    assert (second.data.size, second.data.smallest, second.model.processor.images.size) == (1024, 512, 448)
+    assert second.objective.drawn_from.type == "encoded_pictures"
+    assert (first.trainer.max_steps, first.schedule.warmup, first.data.size) == (15_000, 5000, 512)
+    assert first.objective.drawn_from.type == "imagined_pictures"
+    assert first.data.captions.type == "text_caption"
+
+
 @pytest.mark.parametrize("name", LEARNT)
 def test_each_stage_learns_what_was_published(name: str) -> None:
     recipe = compose(f"emu/{name}", [])
@@ -104,15 +123,22 @@ SOURCES = {
     "emu2_stage2": ("pairs", "grounded", "clips", "pages", "storyboards", "texts"),
     "emu2_chat": ("tasks", "pictures", "texts", "clips"),
     "emu2_gen": ("pairs", "grounded", "edits"), "emu2_gen_quality": ("pairs", "grounded", "edits"),
-    "pretrain": ("pairs", "pages", "clips", "storyboards"), "instruct": ("texts", "pictures", "clips"),
+    "pretrain": ("pairs", "pages", "clips", "storyboards"), "instruct": ("texts", "pictures", "clips"), "finetune": (),
 }  # fmt: skip
+
+
+ADAPTER = "{type:low_rank,rank:16,alpha:16,dropout:0.05,layers:[attention.qkv.query,attention.out]}"
 
 
 def small(name: str, folder: Path) -> list[str]:
     """Overrides that train a stage on a few samples."""
     give = talk if name in ("emu2_chat", "instruct") else source
     data = [word for one in SOURCES[name] for word in give(one, folder)]
-    model = EMU2 if name.startswith("emu2") else EMU
+    if name == "finetune":
+        data = table(folder, conversations(folder))
+    model = EMU if name in ("pretrain", "instruct") else EMU2
+    if name == "instruct":  # the small model has no adapters by itself
+        model = [*model, f"+model.decoder.blocks.adapter={ADAPTER}", "model.processor.template=emu_instruct"]
     smaller = ["model.image_encoder.image_size=24", "model.processor.images.size=24"] if name == "emu2_stage1" else []
     return [*SMALL, *model, *smaller, "data.batch_size=8", *data]
 
@@ -123,7 +149,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, runs = tmp_path_factory.mktemp("stages"), {}
     for name, before in BEFORE.items():
         start = "initial_weights=null" if before is None else f"initial_weights={runs[before]}"
-        if name == "emu2_stage1_448":
+        if name in ("emu2_stage1_448", "instruct", "finetune"):
             start = f"initial_weights.model={runs[before]}"
         runs[name] = folder / name
         runs[name].mkdir()
@@ -150,6 +176,26 @@ TRAINED = {
     "emu2_gen": (("input_projection.", "decoder.", "regression_head."), ("image_encoder.",)),
     "emu2_gen_quality": (("input_projection.", "decoder.", "regression_head."), ("image_encoder.",)),
 }
+
+
+@pytest.mark.parametrize("name", ["instruct", "finetune"])
+def test_adapters_learn_alone(name: str, stages: dict[str, Path]) -> None:
+    """They begin as nothing behind a run that has none."""
+    before = BEFORE[name]
+    assert before is not None
+    now, then = weights(stages[name]), weights(stages[before])
+    adapters = {one for one in now if ".adapter." in one}
+    assert now.keys() - adapters == then.keys()
+    assert all(torch.equal(now[one], then[one]) for one in then)
+    ups = [now[one] for one in adapters if one.endswith(".up")]
+    assert len(ups) == 2 * (2 if name == "instruct" else 4)
+    assert all(0 < float(one.abs().max()) <= 2.1e-4 for one in ups)
+    plain = zoo.from_pretrained(stages[name]).eval()
+    ids = torch.tensor([[1025, 5, 6, 7]])
+    with torch.no_grad():
+        apart = plain(ids)
+        assert merge_adapters(plain) == len(ups)
+        torch.testing.assert_close(plain(ids), apart, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", TRAINED)

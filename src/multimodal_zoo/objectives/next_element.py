@@ -65,7 +65,8 @@ class NextElement(nn.Module):
 
     Targets of the regression take no gradient; as inputs, visual embeddings do. Where they are learned (Emu) they could
     all become one: `target_deviation` shows it. Accumulated batches are weighed by their words, the regression too; by
-    their visual embeddings where no words are learnt (Emu2-Gen).
+    their visual embeddings where no words are learnt (Emu2-Gen). One sum of gradients has one divisor, so that with
+    both losses this is exact where batches have equal numbers of embeddings for each word, as packed batches about do.
 
     Args:
         objective: the cross-entropy.

@@ -16,10 +16,12 @@ from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings
 from multimodal_zoo.checkpoints.tables.eve import EVE, EVE_TRAINING, EVE_V2
 from multimodal_zoo.registry import build
+from multimodal_zoo.zoo import create
 
 FOLDER = Path(os.environ.get("MMZOO_GOLDENS", Path(__file__).parents[1] / "goldens")) / "manifests"
 #: Manifest (without .json.gz): the variant that takes it, and the naming that it is in. A new system adds its lines.
-#: A variant with `!` behind it and a part's name is taken without that part.
+#: A variant with `!` behind it and a part's name is taken without that part, one with `:` and a name is that part; `+`
+#: puts a visual decoder into it.
 CHECKPOINTS = {
     "EVA01_CLIP_g_14_psz14_s11B": ("eva_clip_g14", "eva_clip"),
     "EVA01_CLIP_g_14_plus_psz14_s11B": ("eva_clip_g14_plus", "eva_clip"),
@@ -54,6 +56,12 @@ CHECKPOINTS = {
     "emu1_instruct": ("emu_instruct", "emu_instruct"),
     "emu2": ("emu2", "emu2"),
     "emu2_chat": ("emu2_chat", "emu2"),
+    "emu2_gen_native": ("emu2_gen", "emu2_gen"),
+    "emu2_gen_unet": ("emu2_gen:visual_decoder.unet", "diffusion_unet"),
+    "emu2_gen_vae": ("emu2_gen:visual_decoder.vae", "diffusion_vae"),
+    "emu2_gen_safety_checker": ("emu2_gen:visual_decoder.safety_checker", "diffusion_safety_checker"),
+    "emu1_pretrain_unet": ("emu_14b+emu:visual_decoder.unet", "diffusion_unet"),
+    "emu1_pretrain_vae": ("emu_14b+emu:visual_decoder.vae", "diffusion_vae_old"),
     "EVE-7B-Pretrain-v1.0": ("eve_7b_pretrain", "eve"),
     "EVE-7B-v1.0": ("eve_7b", "eve"),
     "EVE-7B-HD-v1.0": ("eve_7b_hd", "eve"),
@@ -90,10 +98,14 @@ def test_every_tensor_has_its_place_both_ways(name: str) -> None:
     manifest = read_manifest(name)
     state = unwrap(on_meta(manifest))
     naming = next(one for one in best_namings(state, NAMINGS.values()) if one.name == wanted)
+    variant, _, part = variant.partition(":")
     variant, _, without = variant.partition("!")
-    model = variant_on_meta(variant)
+    variant, _, drawing = variant.partition("+")
+    words = [f"visual_decoder@model.visual_decoder={drawing}"] if drawing else []
+    model = create(variant, device="meta", overrides=words) if words else variant_on_meta(variant)
     if without:
         setattr(model, without, None)
+    model = model.get_submodule(part)
     account(model, state, naming).require(name)
     prefix = "module." if all(key.startswith("module.") for key in manifest) else ""
     read = {key: shape for key, shape in manifest.items() if key not in UNREAD.get(name, ())}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, UnknownCheckpoint, UnsafeCheckpoint
 from multimodal_zoo.checkpoints.gguf import gguf_shapes, gguf_shards
-from multimodal_zoo.checkpoints.locate import read_index, resolve, verify, weight_files
+from multimodal_zoo.checkpoints.locate import is_index, read_index, resolve, verify, weight_files
 
 State = dict[str, Tensor]
 #: Entries under which training programs store the weights, in the order tried.
@@ -150,11 +150,11 @@ def unwrap(content: Mapping[str, Any], path: str | Path = "checkpoint") -> State
 
 
 def _index_of(local: Path) -> Path | None:
-    if local.name.endswith(".index.json"):
+    if is_index(local):
         return local
     if local.is_dir():
         first = weight_files(local)[0]
-        for index in sorted(local.glob("*.index.json")):
+        for index in sorted(path for path in local.iterdir() if is_index(path)):
             if first.name in read_index(index).values():
                 return index
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from multimodal_zoo.addresses import PACKAGE, packaged
@@ -19,7 +20,13 @@ FOLDER_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
 )
+#: Words such as bf16 that publishers put into names of copies: before the suffix, of an index before the last one.
+COPY = r"\.\w+"
 
 
 def resolve(path: str | Path) -> Path:
@@ -88,7 +95,7 @@ def weight_files(path: str | Path) -> list[Path]:
     """
     local = resolve(path)
     if local.is_dir():
-        found = next((local / name for name in FOLDER_NAMES if (local / name).is_file()), None)
+        found = next((local / name for name in FOLDER_NAMES if (local / name).is_file()), None) or _copy_in(local)
         if found is None:
             candidates = sorted(p for p in local.iterdir() if p.name.endswith(SUFFIXES))
             if len(candidates) != 1:
@@ -99,11 +106,27 @@ def weight_files(path: str | Path) -> list[Path]:
                 )
             found = candidates[0]
         local = found
-    if local.name.endswith(".index.json"):
+    if is_index(local):
         return [local.parent / shard for shard in dict.fromkeys(read_index(local).values())]
     if not local.name.endswith(SUFFIXES):
         raise UnknownCheckpoint(f"{local}: a weight file ends in {', '.join(SUFFIXES)} or .index.json")
     return [local]
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is named as the index of several others."""
+    return re.search(rf"\.index({COPY})?\.json$", path.name) is not None
+
+
+def _copy_in(folder: Path) -> Path | None:
+    """The weights of a folder whose files name a copy, such as `model.bf16.safetensors`."""
+    for name in FOLDER_NAMES:
+        stem, _, suffix = name.rpartition(".")
+        pattern = re.compile(re.escape(stem) + COPY + re.escape(f".{suffix}"))
+        found = sorted(one for one in folder.iterdir() if pattern.fullmatch(one.name) and one.name not in FOLDER_NAMES)
+        if found:
+            return found[0]
+    return None
 
 
 def read_index(index: Path) -> dict[str, str]:

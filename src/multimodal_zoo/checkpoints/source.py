@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest, read_file
 from multimodal_zoo.checkpoints.locate import weight_files
-from multimodal_zoo.checkpoints.naming import Naming
+from multimodal_zoo.checkpoints.naming import Naming, Translator
 
 #: Where a checkpoint of our training keeps the model's tensors: below this prefix, and the averaged ones apart.
 LIGHTNING_PREFIX, LIGHTNING_AVERAGE = "model.", "ema"
@@ -32,6 +34,8 @@ class Source:
         known: names and shapes, where they have been read already.
         parts: part of the model -> the checkpoint that fills it, where several do; `path` and `naming` then tell
             nothing.
+        pieces: checkpoints that each hold some of the model's tensors, in namings of their own; together they are read
+            in our names, so that there is no `naming`.
     """
 
     kind: str
@@ -43,26 +47,54 @@ class Source:
     average: bool | None = None
     known: State | None = field(default=None, compare=False, repr=False)
     parts: Mapping[str, Source] = field(default_factory=dict)
+    pieces: tuple[Source, ...] = ()
 
     @property
     def files(self) -> list[Path]:
         """The files that hold the weights."""
-        return [file for one in self.parts.values() for file in one.files] or weight_files(self.path)
+        several = (*self.parts.values(), *self.pieces)
+        return [file for one in several for file in one.files] or weight_files(self.path)
 
     def shapes(self) -> State:
         """Names and shapes, on the meta device, in the file's naming, or in those of all parts together."""
         if self.parts:
             return {name: tensor for one in self.parts.values() for name, tensor in one.shapes().items()}
+        if self.pieces:
+            return {
+                name: tensor
+                for one in self.pieces
+                for shard in one._ours([one.shapes()])
+                for name, tensor in shard.items()
+            }
         if self.known is not None:
             return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")
 
     def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
         """The tensors in the file's naming, one file at a time; `passing` as in `iterate_shards`."""
-        if self.average is None:
+        if self.pieces:
+            for one in self.pieces:
+                copied = None if one.naming is None else Translator(one.naming).copies
+                yield from one._ours(one.shards(copied))
+        elif self.average is None:
             yield from iterate_shards(self.path, passing=passing)
         else:
             yield self._training("cpu")
+
+    def _ours(self, shards: Iterable[State]) -> Iterator[State]:
+        """Shards in our names; names that the table does not know stay as they are, so that loading reports them."""
+        if self.naming is None:
+            yield from shards
+            return
+        translator = Translator(self.naming)
+        for shard in shards:
+            foreign = {name: tensor for name, tensor in shard.items() if not translator.knows(name)}
+            yield {
+                **translator.feed({name: tensor for name, tensor in shard.items() if name not in foreign}),
+                **foreign,
+            }
+        incomplete = {name: torch.empty(0, device="meta") for name in translator.incomplete}
+        yield {**translator.finish(), **incomplete}
 
     def _training(self, device: str) -> State:
         content = read_file(self.path, device=device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from multimodal_zoo.registry import DECODERS
@@ -77,4 +78,5 @@ def diffusion_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """
     if not name.endswith("Scheduler"):
         raise ValueError(f"visual_decoder.scheduler.name is {name!r}; expected a class such as EulerDiscreteScheduler")
-    return from_diffusers(name, "diffusion_scheduler")(**settings(config))
+    with torch.device("cpu"):  # it computes with its tables while it is made, on whatever device models are
+        return from_diffusers(name, "diffusion_scheduler")(**settings(config))

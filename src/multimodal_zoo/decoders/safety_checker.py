@@ -46,8 +46,8 @@ class SafetyChecker(nn.Module):
         self.image = image
         self.image_projection = nn.Linear(int(image.width), embed_dim, bias=False)
         for name, count in (("concept", concepts), ("special", special)):
-            self.register_buffer(f"{name}_embeddings", torch.ones(count, embed_dim))
-            self.register_buffer(f"{name}_thresholds", torch.ones(count))
+            for leaf, shape in (("embeddings", (count, embed_dim)), ("thresholds", (count,))):
+                setattr(self, f"{name}_{leaf}", nn.Parameter(torch.ones(shape), requires_grad=False))
 
     concept_embeddings: Tensor
     concept_thresholds: Tensor

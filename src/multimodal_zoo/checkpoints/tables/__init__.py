@@ -12,6 +12,7 @@ from multimodal_zoo.checkpoints.tables import (
     causal_decoder,
     clip,
     declip,
+    diffusion,
     emu,
     emu3,
     emu3_vision,
@@ -33,6 +34,7 @@ NAMINGS: dict[str, Naming] = {
         *emu3.ALL,  # before its parts: a published decoder is named as one of LLaMA's family is
         *eve.ALL,
         *emu.ALL,
+        *diffusion.ALL,
         *causal_decoder.ALL,
         gguf.GGUF,
         emu3_vision.EMU3_VISION,

@@ -61,6 +61,7 @@ UNET = Naming("diffusion_unet", unet_rules())
 VAE = Naming("diffusion_vae", vae_rules(old=False))
 VAE_OLD = Naming("diffusion_vae_old", vae_rules(old=True))
 CHECKER = Naming("diffusion_safety_checker", checker_rules())
+ALL = (UNET, VAE, VAE_OLD, CHECKER)
 #: A whole decoder in one file, as in Emu2-Gen's; and with the older names.
 PARTS = Naming(
     "diffusion_parts", [*unet_rules("unet.", "unet."), *vae_rules("vae.", "vae.", old=False),

@@ -7,6 +7,7 @@ from torch import Tensor
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, lead, rename
+from multimodal_zoo.checkpoints.tables import diffusion
 from multimodal_zoo.checkpoints.tables.causal_decoder import decoder_rules
 from multimodal_zoo.checkpoints.tables.eva_clip import bare_tower
 
@@ -107,14 +108,14 @@ EMU_INSTRUCT_MERGED = _instruct("emu_instruct_merged", "", merged=True)
 EMU_INSTRUCT_NEW_MERGED = _instruct("emu_instruct_new_merged", "base_layer.", merged=True)
 
 
-def _second(name: str, prefix: str) -> Naming:
+def _second(name: str, prefix: str, outer: str = "") -> Naming:
     return Naming(
         name,
         [
-            *bare_tower(f"{prefix}visual.", "image_encoder."),
-            *_decoder(f"{prefix}decoder.lm.model.", f"{prefix}decoder.lm.lm_head."),
-            rename("project_up.weight", "input_projection.weight"),
-            rename("project_down.weight", "regression_head.weight"),
+            *bare_tower(f"{outer}{prefix}visual.", "image_encoder."),
+            *_decoder(f"{outer}{prefix}decoder.lm.model.", f"{outer}{prefix}decoder.lm.lm_head."),
+            rename(f"{outer}project_up.weight", "input_projection.weight"),
+            rename(f"{outer}project_down.weight", "regression_head.weight"),
         ],
     )
 
@@ -123,6 +124,8 @@ def _second(name: str, prefix: str) -> Naming:
 EMU2 = _second("emu2", "model.")
 #: The same in single files.
 EMU2_NATIVE = _second("emu2_native", "")
+#: Emu2-Gen in one file.
+EMU2_GEN = _second("emu2_gen", "", "multimodal_encoder.") + diffusion.PARTS.under("", "visual_decoder.")
 ALL = (
     EMU,
     EMU_INSTRUCT,
@@ -131,4 +134,5 @@ ALL = (
     EMU_INSTRUCT_NEW_MERGED,
     EMU2,
     EMU2_NATIVE,
+    EMU2_GEN,
 )

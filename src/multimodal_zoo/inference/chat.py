@@ -65,6 +65,7 @@ def answer(
     with evaluating(model) as device:
         for chosen in parts_of(len(asked), batch_size):
             prompts = writer.prompts(asked[chosen], special, device)
+            prompts = prompts if reader is None else prompts.aligned()  # what they have in common is read once
             room = writer.model.decoder.max_positions - prompts.inputs.shape[1] + 1  # the last token is not read
             steps = max(1, min(MAX_NEW_TOKENS, room)) if max_new_tokens is None else max_new_tokens
             read, policy = reader or writer.model.decoder, writer.steps(steps)

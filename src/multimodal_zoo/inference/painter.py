@@ -28,6 +28,29 @@ GROUND = (128, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
+class Drawing:
+    """A picture that a model drew.
+
+    Attributes:
+        image: the picture.
+        codes: what it was decoded from: long (rows, columns), its visual tokens; or float32 (places, visual_width), its
+            visual embeddings.
+        ids: long (tokens,), the whole sequence from the begin of the prompt to the end; with visual embeddings, up to
+            these.
+        prompt: the text that it was drawn from, with what was put behind it.
+        seed: with which the same model, prompt and settings draw it again.
+        flagged: whether a safety checker made it black.
+    """
+
+    image: PilImage
+    codes: Tensor
+    ids: Tensor
+    prompt: str
+    seed: int
+    flagged: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Sketches:
     """A batch of pictures while it is drawn.
 

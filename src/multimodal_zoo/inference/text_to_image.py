@@ -1,4 +1,4 @@
-"""Drawing pictures from texts, or from texts and pictures, by next-token prediction."""
+"""Drawing pictures from texts, or from texts and pictures: by next-token prediction, or from visual embeddings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL.Image import Image as PilImage
 from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.emu3_processor import Emu3Processor
+from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.generation.sampling import Sampling, Schedule
-from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Painter, Sketches
+from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Drawing, Painter, Sketches
 from multimodal_zoo.inference.speaking import (
     document_of,
     encoded,
@@ -25,25 +25,7 @@ from multimodal_zoo.inference.speaking import (
     seeds_of,
     text_of,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """A picture that a model drew.
-
-    Attributes:
-        image: the picture.
-        codes: long (rows, columns), its visual tokens.
-        ids: long (tokens,), the whole sequence from the begin of the prompt to the end.
-        prompt: the text that it was drawn from, with what was put behind it.
-        seed: with which the same model, prompt and settings draw it again.
-    """
-
-    image: PilImage
-    codes: Tensor
-    ids: Tensor
-    prompt: str
-    seed: int
+from multimodal_zoo.inference.visual_drawing import draw_visual
 
 
 def draw(
@@ -68,28 +50,44 @@ def draw(
     A picture does not depend on what is drawn beside it: the same prompt, settings and seed give the same one.
 
     Args:
-        model: an Emu3 with its visual tokenizer and processor.
+        model: an Emu3 with its visual tokenizer and processor; or an Emu with its visual decoder, see `draw_visual`.
         prompts: texts; or documents of texts and pictures, which the model sees before it draws.
         negative: what guidance leads away from, one for all or one for each; None takes the processor's.
         ratio: width to height, one for all or one for each.
         area: pixels of a picture, within the bounds of `processor.images.rule`; None takes the processor's.
-        guidance: scale of classifier-free guidance, or one for each token; 1 for none; None for the published 3.
-        sampling: how tokens are chosen; None for the published top-k of 2,048.
+        guidance: scale of classifier-free guidance, or one for each token; 1 for none; None for the published one.
+        sampling: how tokens are chosen; None for the published top-k of 2,048. An Emu draws no tokens, and takes None.
         seed: of the first picture, the others have those behind it; or one for each picture.
         per_prompt: pictures of each prompt, which is read once for all.
         batch_size: pictures drawn at a time; None for all at once.
         suffix: put behind each prompt; None takes the processor's.
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
-        given: codes of each picture that are not drawn: its first rows, or all with -1 where one is to be drawn.
-        on_token: called after every token.
+        given: codes of each picture that are not drawn: its first rows, or all with -1 where one is to be drawn; for
+            an Emu3 only.
+        on_token: called after every token of an Emu3.
 
     Returns:
         the pictures, those of one prompt behind each other.
 
     Raises:
-        TypeError: a model that does not draw.
+        TypeError: a model that does not draw, or does not take some of this.
         ValueError: no visual tokenizer, an area or ratio out of bounds, more tokens than the decoder has positions.
     """
+    if isinstance(model, Emu):
+        _no_tokens(sampling=sampling, given=given, on_token=on_token)
+        return draw_visual(
+            model,
+            prompts,
+            negative=negative,
+            ratio=ratio,
+            area=area,
+            guidance=_one_number(guidance),
+            seed=seed,
+            per_prompt=per_prompt,
+            batch_size=batch_size,
+            suffix=suffix,
+            special=special,
+        )
     emu3, processor = require_speaker(model, "draw", pixels=True)
     asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
     if not asked or per_prompt < 1:
@@ -106,6 +104,19 @@ def draw(
             for _ in range(per_prompt)
         ]
         return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_token)
+
+
+def _no_tokens(**options: object) -> None:
+    """Refuse what only drawing by tokens has."""
+    for name, value in options.items():
+        if value is not None:
+            raise TypeError(f"{name} is for models that draw token by token; an Emu draws by diffusion: leave it out")
+
+
+def _one_number(guidance: Schedule | None) -> float | None:
+    if guidance is None or isinstance(guidance, (int, float)):
+        return guidance
+    raise TypeError(f"guidance lists {len(guidance)} numbers, one for each token; an Emu takes one number")
 
 
 @dataclass(frozen=True)

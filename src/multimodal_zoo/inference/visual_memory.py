@@ -84,6 +84,10 @@ class VisualMemory:
 
         return [Document([replaced(one) for one in document.segments], document.meta) for document in documents]
 
+    def forget(self) -> None:
+        """Keep nothing of what was seen so far."""
+        self._known.clear()
+
     def _fresh(self, model: Emu) -> None:
         """Forget everything where weights are others than before."""
         parts = nn.ModuleList([model.image_encoder, model.connector])
@@ -98,10 +102,10 @@ class VisualMemory:
         for key in found:
             self._known.move_to_end(key)
         new = [key for key in shown if key not in found]
-        device = model.decoder.token_embedding.weight.device
+        like = next(one for one in model.image_encoder.parameters() if one.is_floating_point())
         for start in range(0, len(new), TOGETHER):
             part = new[start : start + TOGETHER]
-            pixels = model.processor.images([shown[key] for key in part]).to(device)  # type: ignore[union-attr, operator]
+            pixels = model.processor.images([shown[key] for key in part]).to(like)  # type: ignore[union-attr, operator]
             counts = tuple(count for _, count in part)
             found.update(zip(part, model.encode(CountedImages(pixels, counts)).split(counts), strict=True))
         self.encoded += len(new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from multimodal_zoo.evaluation.few_shot import FewShot
 from multimodal_zoo.evaluation.picture_features import OwnFeatures
 from multimodal_zoo.evaluation.result import Result
 from multimodal_zoo.evaluation.shots import AsExamples, RandomShots, RicesShots, in_context
+from multimodal_zoo.evaluation.workspace import Workspace
 
 CPU = torch.device("cpu")
 Pool = Callable[..., Any]
@@ -57,7 +59,7 @@ def test_examples_stay_apart_from_the_question(squares: Pool) -> None:
         RandomShots(pool, 25)
 
 
-def test_rices_takes_the_likest_pictures(squares: Pool, model: nn.Module, processor: Any) -> None:
+def test_rices_takes_the_likest_pictures(squares: Pool, model: nn.Module, processor: Any, tmp_path: Path) -> None:
     pool, own = squares(shades=3), model
     own.processor = processor
     features = OwnFeatures(batch_size=5)
@@ -73,6 +75,20 @@ def test_rices_takes_the_likest_pictures(squares: Pool, model: nn.Module, proces
         assert [one.key for one in row] == expected[::-1]  # the likest stands next to the question
     assert keys(shots.taking(1).chosen(questions)) == [row[-1:] for row in keys(shots.chosen(questions))]
     assert shots.taking(0).chosen(questions) == [[], []]
+    calls: list[int] = []
+
+    class Counted(OwnFeatures):
+        def vectors(self, model: nn.Module, pictures: Any, device: torch.device) -> torch.Tensor:
+            seen = list(pictures)
+            calls.append(len(seen))
+            return super().vectors(model, seen, device)
+
+    for _ in range(2):  # another run finds the vectors of the first
+        again = RicesShots(pool, 3, Counted())
+        again.share(Workspace(tmp_path, "mark"))
+        again.ready(own, CPU)
+        assert keys(again.chosen(questions)) == keys(shots.chosen(questions))
+    assert calls == [24, 2, 2]  # all examples once, and the questions each time
     far = RicesShots(pool, 22, features, apart=("concept",))
     far.ready(own, CPU)
     with pytest.raises(ValueError, match="21 examples differ from question 'red-0' in concept, 22 are asked for"):

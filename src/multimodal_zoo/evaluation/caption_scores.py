@@ -70,6 +70,7 @@ def treebank_words(texts: Texts) -> dict[str, list[str]]:
     cut = TreebankWordTokenizer().tokenize
 
     def words(text: str) -> str:
+        """One text as words with a blank in between."""
         found = (BRACKETS.get(word, word) for word in cut(text.lower()))
         return " ".join(word for word in found if word not in DROPPED)
 

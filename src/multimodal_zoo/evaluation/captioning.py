@@ -20,6 +20,7 @@ from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ran
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
 from multimodal_zoo.evaluation.shots import Shots, in_context
+from multimodal_zoo.evaluation.workspace import Workspace, share
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.writers import writer_of
@@ -93,6 +94,10 @@ class Captioning:
         other = copy.copy(self)
         other.shots = self.shots.taking(count)
         return other
+
+    def share(self, workspace: Workspace) -> None:
+        """Let examples keep what they compute."""
+        share(self.shots, workspace)
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Evaluate a model that writes about pictures (`Emu3`, `Eve`).

@@ -61,6 +61,7 @@ class OwnFeatures:
         elif hasattr(model, "image_encoder"):
 
             def encode(pixels: Tensor) -> Tensor:
+                """The mean of the tokens of pixels (pictures, 3, side, side)."""
                 return image_tokens(model.image_encoder, pixels).tokens.mean(dim=1)
 
         else:
@@ -147,10 +148,12 @@ class TransformersFeatures:
         own.to(device)
 
         def pixels(part: list[Any]) -> Tensor:
+            """Pictures as the folder prepares them, (pictures, 3, side, side)."""
             found: Tensor = prepare(images=[as_rgb(one) for one in part], return_tensors="pt")["pixel_values"]
             return found
 
         def encode(part: Tensor) -> Tensor:
+            """The class token, or the mean of a map without one."""
             found: Tensor = own(pixel_values=part).last_hidden_state
             return found[:, 0] if found.dim() == 3 else found.mean((2, 3))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
 from multimodal_zoo.evaluation.picture_features import PictureFeatures
 from multimodal_zoo.evaluation.samples import describe
+from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.registry import EVALUATORS
 
 #: Tries to draw an example that is not the question itself.
@@ -179,11 +180,33 @@ class RicesShots:
         other.count = count
         return other
 
+    def share(self, workspace: Workspace) -> None:
+        """Keep the vectors in the evaluated model's folder, so that an interrupted run finds them again."""
+        self._known["workspace"] = workspace
+
     def ready(self, model: nn.Module, device: torch.device) -> None:
-        """Encode the examples' pictures, once for a model."""
+        """Encode the examples' pictures, each once for a model."""
         if self._known.get("model") is not model:
-            images = (self.dataset[number].image for number in range(len(self.dataset)))
-            self._known.update(model=model, device=device, vectors=self.features.vectors(model, images, device))
+            self._known.update(model=model, device=device)
+            self._known["vectors"] = self._vectors(model, device)
+
+    def _vectors(self, model: nn.Module, device: torch.device) -> Tensor:
+        """One for each example; those of one picture (`image` in the metadata) are computed once."""
+        facts = getattr(self.dataset, "facts", None)
+        names = [str(number) for number in range(len(self.dataset))]
+        if facts is not None:
+            names = [str(facts(number).get("image", number)) for number in range(len(self.dataset))]
+        first = {name: number for number, name in reversed(list(enumerate(names)))}
+        order = list(dict.fromkeys(names))
+
+        def compute(missing: list[str]) -> Tensor:
+            """Vectors of pictures by name."""
+            return self.features.vectors(model, (self.dataset[first[name]].image for name in missing), device)
+
+        workspace: Workspace = self._known.get("workspace") or Workspace(None, "")
+        found = workspace.class_vectors(order, [self.features.name, describe(self.dataset)], compute)
+        place = {name: number for number, name in enumerate(order)}
+        return found[[place[name] for name in names]]
 
     def chosen(self, questions: Sequence[Document]) -> list[list[Document]]:
         """See `Shots`.

@@ -20,7 +20,7 @@ from multimodal_zoo.evaluation.result import Picture, Result
 from multimodal_zoo.evaluation.shots import Shots, in_context
 from multimodal_zoo.evaluation.vqa_questions import Question, QuestionSet
 from multimodal_zoo.evaluation.vqa_scores import Score
-from multimodal_zoo.evaluation.workspace import Workspace
+from multimodal_zoo.evaluation.workspace import Workspace, share
 from multimodal_zoo.registry import EVALUATORS
 
 
@@ -80,6 +80,7 @@ class VisualQuestions:
 
     def share(self, workspace: Workspace) -> None:
         """Take the evaluated model's folder, where none was given."""
+        share(self.shots, workspace)
         if self.folder is None and workspace.folder is not None:
             name = self.score.name if self.shots is None else f"{self.score.name}_{self.shots.count}_shots"
             self.folder = workspace.folder.parent / name

@@ -15,6 +15,7 @@ from multimodal_zoo.evaluation.likelihood import likelihoods
 from multimodal_zoo.evaluation.result import Result, Table
 from multimodal_zoo.evaluation.shots import Shots, in_context
 from multimodal_zoo.evaluation.vqa_questions import QuestionSet
+from multimodal_zoo.evaluation.workspace import Workspace, share
 from multimodal_zoo.inference.speaking import evaluating
 from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.registry import EVALUATORS
@@ -76,6 +77,10 @@ class YesNoAuc:
         other = copy.copy(self)
         other.shots = self.shots.taking(count)
         return other
+
+    def share(self, workspace: Workspace) -> None:
+        """Let examples keep what they compute."""
+        share(self.shots, workspace)
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Measure.

@@ -16,6 +16,7 @@ from multimodal_zoo.commands.app import as_text, split, with_questions
 from multimodal_zoo.commands.live import DrawingBar, Typing
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.documents import Image as Shown
+from multimodal_zoo.generation.beams import Beams
 from multimodal_zoo.generation.loop import Progress
 from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.painter import Sketches
@@ -121,7 +122,7 @@ def test_words_are_pictures_and_questions(tmp_path, capsys) -> None:
 EVE_SMALL = ["allow_random=true", "model.decoder.blocks.depth=1", "max_new_tokens=5", "threads=1"]
 
 
-@pytest.mark.parametrize("variant", ["eve_tiny", "eve_v2_tiny"])
+@pytest.mark.parametrize("variant", ["eve_tiny", "eve_v2_tiny", "emu_tiny"])
 def test_typed_questions_make_a_conversation(variant, tmp_path, capsys, monkeypatch) -> None:
     pictures = [tmp_path / "wide.png", tmp_path / "high.png"]
     for path, size in zip(pictures, [(50, 20), (16, 40)], strict=True):
@@ -140,6 +141,17 @@ def test_typed_questions_make_a_conversation(variant, tmp_path, capsys, monkeypa
     assert main([*words, "conversation=false"]) == 0
     alone = json.loads((tmp_path / "answers.json").read_text())
     assert [alone[1]["answer"]] == answer(model, Document([*seen, said[2]]), max_new_tokens=5)
+
+
+def test_answers_are_searched_with_beams(tmp_path, capsys) -> None:
+    picture = tmp_path / "one.png"
+    Image.new("RGB", (50, 50), "red").save(picture)
+    words = ["chat", "emu2_tiny", str(picture), *EVE_SMALL, "model.processor.template=emu2_chat", "What is this?"]
+    assert main([*words, "beams.count=3", "beams.length_penalty=-1"]) == 0
+    model = zoo.create("emu2_tiny", overrides=[EVE_SMALL[1], "model.processor.template=emu2_chat"])
+    asked = Document([Shown(Image.open(picture)), Text("What is this?", "user")])
+    (expected,) = answer(model, asked, max_new_tokens=5, beams=Beams(3, -1.0))
+    assert capsys.readouterr().out.strip() == expected.strip()
 
 
 def test_which_words_are_pictures(tmp_path, monkeypatch) -> None:

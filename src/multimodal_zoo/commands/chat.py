@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from multimodal_zoo.files import write_text
 
 if TYPE_CHECKING:
     from multimodal_zoo.data.documents import Segment
+    from multimodal_zoo.generation.beams import Beams
 
 
 def run(config: DictConfig) -> float | None:
@@ -38,7 +39,7 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.inference.writers import writer_of
 
     pictures = paths_of(config.image, "image")
-    sampling = sampling_of(config)
+    sampling, beams = sampling_of(config), beams_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = load_speaker(config, "chat")
@@ -59,7 +60,8 @@ def run(config: DictConfig) -> float | None:
             seed=config.seed + number,
             special=config.special,
             reader=reader,
-            on_token=typing,
+            beams=beams,
+            on_token=typing if beams is None else None,
         )
         typing.finish(text)
         if follows:
@@ -68,6 +70,14 @@ def run(config: DictConfig) -> float | None:
         if config.out is not None:
             write_text(config.out, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
     return None
+
+
+def beams_of(config: DictConfig) -> Beams | None:
+    """How beams are searched; None where no number of them is given."""
+    from multimodal_zoo.generation.beams import Beams
+
+    values: Any = OmegaConf.to_container(config.beams, resolve=True)
+    return None if values["count"] is None else Beams(**values)
 
 
 def _questions(config: DictConfig) -> Iterator[str]:

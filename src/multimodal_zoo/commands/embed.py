@@ -43,7 +43,8 @@ def run(config: DictConfig) -> float | None:
     order = in_order(build(described, path="data"), folder.rank, folder.ranks)
     model = load_model(config, "embed").to(device)
     if hasattr(model, "regression_head"):
-        return store_visual(config, model, (found.document for found in order.after(None)), order.skips)
+        store_visual(config, model, (found.document for found in order.after(None)), order.skips)
+        return None
     require_vectors(model, "embed")
     settings = settle(settings, order)
     same = {
@@ -67,7 +68,12 @@ def store_visual(config: DictConfig, model: Any, documents: Iterable[Document], 
         model: an `Emu`.
         documents: whose pictures are encoded.
         skips: counts those that cannot be read.
+
+    Raises:
+        ValueError: several processes, whose files would mix.
     """
+    if int(config.ranks) > 1:
+        raise ValueError(f"ranks is {config.ranks}; visual embeddings are stored by one process: ranks=1")
     from multimodal_zoo.data.visual_store import VisualStoreWriter
     from multimodal_zoo.evaluation.environment import fingerprint
     from multimodal_zoo.inference.visual_features import seeing_parts, store_pictures

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from multimodal_zoo.data.conversation_templates import Turn
-from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Segment, Text, Video
+from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Seen, Segment, Text, Video
 
 #: Who may speak.
 ROLES = ("user", "assistant")
@@ -50,7 +50,7 @@ def turns_of(document: Document) -> tuple[list[Turn], list[Picture]]:
     turns = [_Open()]
     pictures: list[Picture] = []
     for segment in document.segments:
-        if isinstance(segment, (Video, Codes)):
+        if isinstance(segment, (Video, Codes, Seen)):
             raise UnfitDocumentError("clips or codes", document, "this model reads pictures and texts")
         if isinstance(segment, Text) and segment.role not in (None, *ROLES):
             raise UnfitDocumentError("unknown role", document, f"{segment.role!r} speaks; known are {', '.join(ROLES)}")

@@ -251,8 +251,7 @@ class EmuProcessor:
         ids = self.ids
         row, counts = self._row(told, pieces, special, key)
         unlearnt = {ids.pad, ids.image, ids.frame, ids.image_end, *([] if learn.openings else [ids.image_begin])}
-        shown = [piece.number for piece in pieces if isinstance(piece, Shown) and piece.learnt]
-        chosen = learn.regressed(shown)
+        chosen = learn.regressed([piece.number for piece in pieces if isinstance(piece, Shown) and piece.learnt])
         places, weights, vision, regression = tensors_of(row, unlearnt, chosen, self.closing)
         if not learn.words:
             weights = weights * (places == ids.image_begin)

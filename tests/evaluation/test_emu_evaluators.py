@@ -98,3 +98,23 @@ def test_the_few_shot_benchmark_runs(emu: Any, okvqa: Path, tmp_path: Path) -> N
     with written_as(emu, "emu2_few_shot"):
         (said,) = answer(emu, asked, max_new_tokens=3, special=False, beams=beams)
     assert rows[1]["text"] == short_answer(said)
+
+
+def test_drawings_are_drawn_and_scored(squares: Pool, tmp_path: Path) -> None:
+    changes = ["visual_decoder@model.visual_decoder=tiny", "model.visual_decoder.steps=2"]
+    model = zoo.create("emu2_tiny", overrides=changes)
+    (tmp_path / "real").mkdir()
+    for number, one in enumerate(squares(shades=1)):
+        Pil.fromarray(one.image).resize((48, 48)).save(tmp_path / "real" / f"{number}.png")
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
+    texts = [{"image_id": n, "caption": f"square {n}"} for n in range(8)]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": texts}))
+    for shown in ("text", "picture"):
+        node = {"type": "caption_prompts", "root": str(tmp_path), "file": "captions.json", "images": "real", "count": 3}
+        node |= {"shown": shown, "name": f"coco_{shown}"}
+        drawn = {"type": "drawn_suite", "suite": node, "per_prompt": 1, "guidance": 2.0, "examples": 0}
+        scores = {"type": "picture_scores", "suite": node, "clip_image": {"type": "own_features"}}
+        config = {"coco": drawn, "coco_scores": scores}
+        found = run_suite(model, model.processor, config, tmp_path / "run" / shown, CPU)
+        assert found["coco"].metrics["drawn_now"] == 3
+        assert -1 <= found["coco_scores"].metrics["clip_image"] <= 1

@@ -16,6 +16,7 @@ from multimodal_zoo.evaluation.ranking import inner_products, rank_summary, rank
 from multimodal_zoo.evaluation.result import Cell, Result, Table
 from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
 from multimodal_zoo.evaluation.shots import Shots, in_context
+from multimodal_zoo.inference.visual_drawing import VisualPainter
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.registry import EVALUATORS
 
@@ -33,12 +34,7 @@ def imagined(model: Emu, processor: Any, documents: Sequence[Document]) -> Tenso
         processor: its processor.
         documents: what each picture is of: texts, or examples and a text.
     """
-    samples = [processor.drawing_prompt(one, special=False) for one in documents]
-    images = [one.images for one in samples if one.images is not None]
-    visual = torch.cat([encoded(model, one) for one in images]) if images else None
-    rows, vision = [one.ids for one in samples], [one.vision for one in samples]
-    prompts = model.prompts(rows, vision, visual, processor.ids.pad)
-    return model.imagine(prompts, processor.image_tokens).float().cpu()
+    return VisualPainter(model, processor, special=False).imagined(documents).float().cpu()
 
 
 def encoded(model: Emu, images: CountedImages) -> Tensor:

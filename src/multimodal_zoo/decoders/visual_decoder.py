@@ -165,7 +165,8 @@ class LatentDiffusion(nn.Module):
             seen = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, step)
             output = self.predict(seen, step, both, framings)
             if guided:
-                output = guide(*output.chunk(2), scale)
+                wanted, other = output.chunk(2)
+                output = guide(wanted, other, scale)
             latents = scheduler.step(output, step, latents, **chance).prev_sample
             if on_step is not None:
                 on_step(number, len(scheduler.timesteps), latents)

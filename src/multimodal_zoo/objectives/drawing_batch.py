@@ -49,10 +49,12 @@ class DrawingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawingBatch:
         """The same batch with its pictures on `device`; seeds and prompts stay where they are."""
-        moved = (one.to(device, non_blocking=non_blocking) for one in (self.targets, self.framings))
-        return DrawingBatch(*moved, self.seeds, self.seen.to(device, non_blocking), self.keys, self.prompts, self.empty)
+        targets = self.targets.to(device, non_blocking=non_blocking)
+        framings = self.framings.to(device, non_blocking=non_blocking)
+        seen = self.seen.to(device, non_blocking)
+        return DrawingBatch(targets, framings, self.seeds, seen, self.keys, self.prompts, self.empty)
 
     def pin_memory(self) -> DrawingBatch:
         """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        pinned = (self.targets.pin_memory(), self.framings.pin_memory())
-        return DrawingBatch(*pinned, self.seeds, self.seen.pin_memory(), self.keys, self.prompts, self.empty)
+        targets, framings, seen = self.targets.pin_memory(), self.framings.pin_memory(), self.seen.pin_memory()
+        return DrawingBatch(targets, framings, self.seeds, seen, self.keys, self.prompts, self.empty)

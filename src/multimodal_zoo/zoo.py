@@ -194,7 +194,7 @@ def _opened(
     naming = find_naming(entry["naming"]) if "naming" in entry else None
     source = recognise(place, config)
     source = replace(source, config=with_texts(source.config, source.files[0].parent))
-    if naming is not None:
+    if naming is not None and not source.pieces:  # folders of several parts tell each part's naming
         source = replace(source, naming=naming)
     return source, place, entry.get("sha256")
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables import clip_config, declip_config, emu3_config, eva_clip_config, eve_config
+from multimodal_zoo.checkpoints.tables import (
+    clip_config,
+    declip_config,
+    emu3_config,
+    emu_config,
+    eva_clip_config,
+    eve_config,
+)
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import is_causal, node_from_hf
 
 Node = dict[str, Any]
@@ -19,7 +26,7 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
 
     Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
     or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository; `config.json` of Emu3, of
-    its visual tokenizer, of EVE and of decoders of the LLaMA family.
+    its visual tokenizer, of EVE, of Emu2 and of decoders of the LLaMA family.
 
     Args:
         config: the content, or the path of a JSON file.
@@ -42,6 +49,8 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         return open_clip_node(config)
     if eva_clip_config.is_hub(config):
         return eva_clip_config.hub_node(config)
+    if emu_config.is_emu2(config):
+        return emu_config.published_node(config)
     if config.get("model_type") == "clip" or "vision_config" in config:
         return clip_config.sizes_from_hf(config).node()
     if (found := _token_node(config)) is not None:
@@ -50,8 +59,8 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
     raise UnknownCheckpoint(
         "config: looked for a model node (`type`), the configuration of EVA-CLIP or open_clip (`vision_cfg`, "
         "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`), or "
-        f"one whose model_type is Emu3's, EVE's or of the LLaMA family; found model_type {config.get('model_type')!r} "
-        f"and the keys {keys}"
+        "one that is Emu3's, EVE's, Emu2's or of the LLaMA family; found model_type "
+        f"{config.get('model_type')!r} and the keys {keys}"
     )
 
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import declip_sources, emu3_sources, eva_sources, eve_sources, gguf_sources
+from multimodal_zoo.checkpoints import (
+    declip_sources,
+    emu3_sources,
+    emu_sources,
+    eva_sources,
+    eve_sources,
+    gguf_sources,
+)
 from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, OURS, Source
-from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, eva_clip
+from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, emu, eva_clip
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -96,6 +103,8 @@ PUBLISHED: tuple[Callable[[Path], Source | None], ...] = (
     hf_folder,
     emu3_sources.folder,
     eve_sources.folder,
+    emu_sources.folder,
+    emu_sources.drawing_folder,
     eva_sources.original_file,
     declip_sources.original_file,
 )
@@ -104,7 +113,8 @@ _LOOKED_FOR = (
     "model/ or checkpoints/last.ckpt (a training run)",
     "a Lightning checkpoint with a recipe",
     "open_clip_config.json",
-    'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, of Emu3, of EVE or of a decoder like LLaMA',
+    'config.json (Hugging Face) with model_type "clip", of EvaCLIPModel, Emu3, EVE, Emu2 or a decoder like LLaMA',
+    "multimodal_encoder/ and unet/ (Emu or Emu2-Gen)",
     "a .gguf file of a decoder like LLaMA",
     "EVA-CLIP's or DeCLIP's own JSON configuration beside a file",
     f"tensor names of {', '.join(NAMINGS)}",
@@ -126,6 +136,8 @@ def by_names(path: Path) -> Source:
         return eva_sources.by_shapes(path, shapes, naming)
     if naming in declip.ALL:
         return declip_sources.by_shapes(path, shapes, naming)
+    if naming in emu.ALL:
+        return emu_sources.by_shapes(path, shapes, naming)
     if naming is not None:
         raise UnknownCheckpoint(
             f"{path}: tensors named as in {naming.name}, but no configuration beside them says the heads and the "

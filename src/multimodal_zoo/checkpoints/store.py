@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.checkpoints import recognisers
+from multimodal_zoo.checkpoints import emu_sources, recognisers
 from multimodal_zoo.checkpoints.branches import Branched, branches_of, require_plain
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
@@ -78,8 +78,8 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     Known are: a folder by `save_model`, a training run, a checkpoint of our training, a Hugging Face `CLIPModel`
     folder, an open_clip folder, OpenAI's CLIP files, the Hub's `EvaCLIPModel` folders, EVA-CLIP's published files and
     other original files with their JSON configuration beside them, files of DeCLIP's repository, folders of Emu3,
-    EVE and decoders like LLaMA, GGUF files of such decoders; and, with `config`, any file in a published naming or
-    ours.
+    EVE, Emu, Emu2 and decoders like LLaMA, GGUF files of such decoders; and, with `config`, any file in a published
+    naming or ours.
 
     Args:
         path: local, `hf://organisation/repository[/file]`, or `package:NAME[/file]`.
@@ -96,14 +96,17 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     kinds = recognisers.OWN if config is not None else (*recognisers.OWN, *recognisers.PUBLISHED)
     found = next((source for kind in kinds if (source := kind(local)) is not None), None)
     if found is None:
-        found = recognisers.by_names(local) if config is None else Source("a weight file", local, {})
+        if config is None:
+            found = recognisers.by_names(local)
+        else:
+            found = emu_sources.pieces_of(local, config) or Source("a weight file", local, {})
     if found.kind == recognisers.OURS:
         found = replace(found, config=rewritten(found.config, "carried", found.path.parent))
     if config is not None:
         found = replace(found, config=dict(config), variant=None)
     if found.average is not None:
         return replace(found, average=found.average and average)
-    if found.parts:
+    if found.parts or found.pieces:
         return found
     shapes = manifest(found.path)
     naming = None if found.kind == recognisers.OURS else found.naming or detect_naming(shapes)

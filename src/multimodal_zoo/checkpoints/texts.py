@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints import emu3_sources, eve_sources
+from multimodal_zoo.checkpoints import emu3_sources, emu_sources, eve_sources
 
 
 def with_texts(node: Mapping[str, Any], place: Path) -> dict[str, Any]:
@@ -16,4 +16,4 @@ def with_texts(node: Mapping[str, Any], place: Path) -> dict[str, Any]:
         node: of any model.
         place: the folder around the weights.
     """
-    return eve_sources.with_words(emu3_sources.with_texts(node, place), place)
+    return emu_sources.with_words(eve_sources.with_words(emu3_sources.with_texts(node, place), place), place)

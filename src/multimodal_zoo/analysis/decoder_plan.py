@@ -32,6 +32,8 @@ class DecoderPlan(Costs):
         head_flops: operations of the whole vocabulary's logits of a token.
         step_flops: operations of a training step per sequence in which every token counts.
         cache: bytes that one token of one sequence takes in the cache, by the type of its numbers.
+        shared_by: devices that share each block's matrices in inference.
+        shared: bytes of the weights on each of these, by the type of its numbers.
     """
 
     context_length: int
@@ -39,6 +41,8 @@ class DecoderPlan(Costs):
     head_flops: int
     step_flops: int
     cache: Mapping[str, int]
+    shared_by: int
+    shared: Mapping[str, int]
 
     def figures(self) -> dict[str, Any]:
         """Operations, and the cache."""
@@ -47,6 +51,7 @@ class DecoderPlan(Costs):
             "flops": {"token": self.token_flops, "head": self.head_flops},
             "step_flops": self.step_flops,
             "cache_bytes": dict(self.cache),
+            "tensor_parallel": {"devices": self.shared_by, "weights": dict(self.shared)},
         }
 
     def operations(self) -> Rows:
@@ -66,11 +71,25 @@ class DecoderPlan(Costs):
         """The cache of a whole sequence."""
         length = f"{self.context_length:,} tokens"
         rows = [(f"a sequence of {length}, {kind}", amount(n * self.context_length)) for kind, n in self.cache.items()]
-        return [("inference, keys and values", rows)]
+        tables = [("inference, keys and values", rows)]
+        if self.shared_by > 1:
+            parts = [(f"weights, {kind}", amount(size)) for kind, size in self.shared.items()]
+            parts += [
+                (f"keys and values of {label}", amount(-(-size // self.shared_by)))
+                for label, size in ((f"{length}, {kind}", n * self.context_length) for kind, n in self.cache.items())
+            ]
+            tables.append((f"inference, each of {self.shared_by} devices in tensor parallel", parts))
+        return tables
 
 
 def decoder_plan(
-    model: nn.Module, *, name: str, context_length: int, setting: Setting | None = None, device: Device | None = None
+    model: nn.Module,
+    *,
+    name: str,
+    context_length: int,
+    setting: Setting | None = None,
+    device: Device | None = None,
+    shared_by: int = 1,
 ) -> DecoderPlan:
     """Plan a multimodal decoder's inference and training.
 
@@ -83,6 +102,7 @@ def decoder_plan(
         context_length: tokens of a sequence.
         setting: how it trains; by default on one device, in float32, one sequence a step.
         device: what one device has, for the number of devices and the times.
+        shared_by: devices that share each block's matrices in inference (`inference.tensor_parallel`).
 
     Raises:
         ValueError: a context beyond the decoder's positions.
@@ -106,7 +126,16 @@ def decoder_plan(
         head_flops=head,
         step_flops=_step(copy, context_length, setting.checkpoint) + HEAD_PRODUCTS * head * context_length,
         cache={"float32": 4 * numbers, "float16 / bfloat16": 2 * numbers},
+        shared_by=shared_by,
+        shared={kind: _shared(model, size, shared_by) for kind, size in (("float32", 4), ("float16 / bfloat16", 2))},
     )
+
+
+def _shared(model: nn.Module, size: int, devices: int) -> int:
+    """Bytes of weights on each of the devices that share the decoder's blocks; norms and all else are on each."""
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    split = sum(p.numel() for p in model.decoder.blocks.parameters() if p.ndim == 2)
+    return size * (whole - split + -(-split // devices))
 
 
 def _as_trained(model: nn.Module) -> nn.Module:

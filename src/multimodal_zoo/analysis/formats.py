@@ -17,11 +17,13 @@ def block_matrices(model: nn.Module) -> dict[str, nn.Module]:
     """The parts of a model's repeated blocks whose `weight` is a matrix that tokens are multiplied with, by name.
 
     Norms, biases, embeddings, positions, patches and the projections to the common space are not among them: they are
-    small, or sensitive, or both.
+    small, or sensitive, or both. Nor are parts that a model wants whole (its `whole_parts`).
     """
+    whole = tuple(f"{name}." for name in getattr(model, "whole_parts", ()))
     return {
         f"{block_name}.{name}".rstrip("."): part
         for block_name, block in blocks_of(model)
+        if not (whole and block_name.startswith(whole))
         for name, part in block.named_modules()
         if not isinstance(part, nn.Embedding)
         and isinstance(weight := getattr(part, "weight", None), nn.Parameter)

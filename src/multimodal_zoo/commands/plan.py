@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from multimodal_zoo.analysis import DecoderPlan, Plan
 
 #: Options of the command beside those of the training setting; every other word is an override of the variant.
-OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops")
+OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops", "tensor_parallel")
 
 
 def main(arguments: list[str]) -> int:
@@ -65,6 +65,7 @@ def _plan(variant: str, config: Mapping[str, Any], options: Mapping[str, str]) -
             context_length=_number("context_length", options.get("context_length", positions)),
             setting=Setting(**{"batch_size": 1, **given}),
             device=device,
+            shared_by=_number("tensor_parallel", options.get("tensor_parallel", 1)),
         )
     if "image" not in config or "text" not in config:
         raise ValueError(f"mmzoo plan knows dual encoders and decoders, {variant} is neither: try mmzoo describe")

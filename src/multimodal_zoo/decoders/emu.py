@@ -47,6 +47,8 @@ class Emu(nn.Module):
 
     #: trained after the rest, see `checkpoints.training_only`
     later_parts = ("visual_decoder",)
+    #: Parts that quantisation leaves as they are: embeddings of pictures suffer first, and most weights are elsewhere.
+    whole_parts = ("image_encoder", "connector", "visual_decoder")
 
     def __init__(
         self,
@@ -103,7 +105,16 @@ class Emu(nn.Module):
         return torch.cat([found[place] for place in range(len(images))])
 
     def project(self, visual: Tensor) -> Tensor:
-        """Visual embeddings `(..., visual_width)` as the decoder reads them, `(..., width)`."""
+        """Visual embeddings `(..., visual_width)` as the decoder reads them, `(..., width)`.
+
+        Raises:
+            ValueError: embeddings of another width.
+        """
+        if visual.shape[-1] != self.visual_width:
+            raise ValueError(
+                f"visual embeddings of width {visual.shape[-1]}; this model's are {self.visual_width} wide "
+                "(model.connector.width): they were made by another model"
+            )
         return visual if self.input_projection is None else self.input_projection(visual)
 
     def embed(self, ids: Tensor, vision: Tensor | None = None, visual: Tensor | None = None) -> Tensor:

@@ -87,7 +87,7 @@ def visdial(root: Path, told: list[list[str]]) -> None:
 
 
 def test_what_of_an_answer_counts() -> None:
-    assert short_answer(' It\'s the red one, I think. "Yes"\nno') == "red one"
+    assert short_answer('It\'s the red one, I think. "Yes"\nno') == "red one"
     assert short_answer("An apple.") == "apple"
     assert short_caption("A dog. It runs.\nx") == "a dog"
     assert (vizwiz_answer("A cup.", "no."), vizwiz_answer("A cup.", "no")) == ("unanswerable", "cup")

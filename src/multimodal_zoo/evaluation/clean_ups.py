@@ -28,7 +28,7 @@ def short_answer(text: str) -> str:
     Args:
         text: what the model wrote.
     """
-    text = _cut(text, "\n", ". ", '"', ", ").strip().lower().removesuffix(".")
+    text = _cut(text, "\n", ". ", '"', ", ").lower().removesuffix(".")
     for lead in LEADS:
         text = text.removeprefix(lead)
     return text

@@ -27,6 +27,8 @@ DRAWING: dict[str, tuple[Naming, ...]] = {
     "safety_checker": (diffusion.CHECKER,),
 }
 SCHEDULER = ("scheduler", "scheduler_config.json")
+#: The model's node beside a single file of ours in published names: such files have no configuration.
+SIZES = "emu.json"
 
 
 def folder(path: Path) -> Source | None:
@@ -88,18 +90,21 @@ def pieces_of(path: Path, node: Mapping[str, Any]) -> Source | None:
 
 
 def by_shapes(path: Path, shapes: State, naming: Naming) -> Source:
-    """A bare file of a published variant, told by its tensors' shapes.
+    """A bare file of a published variant, told by its tensors' shapes, or one with its sizes beside it.
 
     Raises:
-        UnknownCheckpoint: shapes of no published variant.
+        UnknownCheckpoint: shapes of no published variant, and no sizes.
     """
+    place = path if path.is_dir() else path.parent
+    if (place / SIZES).is_file():
+        node = with_words(read_json(place / SIZES), place)
+        return Source("a file in Emu's names", path, node, variant_of(node), naming=naming, known=shapes)
     variant = guess_variant(shapes, naming)
     if variant is None:
         raise UnknownCheckpoint(
-            f"{path}: Emu's tensors ({naming.name}), but the shapes of no published variant; the width of a head cannot "
-            "be seen in them: give config=VARIANT or a model node"
+            f"{path}: Emu's tensors ({naming.name}), but the shapes of no published variant; the width of a head "
+            "cannot be seen in them: give config=VARIANT or a model node"
         )
-    place = path if path.is_dir() else path.parent
     node = with_words(clip_config.declaration(variant), place)
     return Source(f"a file of {variant}", path, node, variant, naming=naming, known=shapes)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.emu3_sources import VISION_FOLDER
+from multimodal_zoo.checkpoints.emu_sources import BODY, SIZES
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.eve_sources import PREPROCESSOR, RANKS, WORDS, words_config
 from multimodal_zoo.checkpoints.naming import Naming
@@ -18,9 +19,12 @@ from multimodal_zoo.checkpoints.tables import (
     causal_decoder,
     declip,
     declip_write,
+    diffusion,
+    emu,
     emu3,
     emu3_vision,
     emu3_write,
+    emu_write,
     eva_clip,
     eva_clip_write,
     eve,
@@ -43,10 +47,12 @@ class Piece(NamedTuple):
         config: makes the configuration from the model node, or from that of `part`.
         config_name: its file.
         stem: name of the weight file, without suffix.
-        part: the part of the model whose tensors are written; None for all. A model without it skips the piece.
+        part: the part of the model whose tensors are written, `a.b` for one inside another; None for all. A model
+            without it skips the piece.
         own: whether `config` takes the node of `part` instead of the model's.
         folder: where, inside the folder that is asked for.
         beside: writes further files into the folder, given the model node.
+        without: a part whose tensors other pieces write.
     """
 
     naming: Naming
@@ -57,10 +63,11 @@ class Piece(NamedTuple):
     own: bool = False
     folder: str = "."
     beside: Callable[[Node, Path], None] | None = None
+    without: str | None = None
 
     def concerns(self, node: Node) -> bool:
         """Whether a model has what the piece writes."""
-        return self.part is None or node.get(self.part) is not None
+        return self.part is None or _below(node, self.part) is not None
 
     def configuration(self, node: Node) -> dict[str, Any]:
         """The configuration of a model.
@@ -68,7 +75,7 @@ class Piece(NamedTuple):
         Raises:
             CheckpointError: a model that it cannot describe.
         """
-        return self.config(node[self.part] if self.own and self.part is not None else node)
+        return self.config(_below(node, self.part) if self.own and self.part is not None else node)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """A model's tensors under their published names, as views of the model's own.
@@ -83,10 +90,20 @@ class Piece(NamedTuple):
             del state[name]
         if self.part is not None:
             state = {name: tensor for name, tensor in state.items() if name.startswith(f"{self.part}.")}
+        if self.without is not None:
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{self.without}.")}
         try:
             return self.naming.save(state)
         except CheckpointError as error:
             raise type(error)(f"naming={self.naming.name} cannot express this model: {error}") from error
+
+
+def _below(node: Node, part: str) -> Any:
+    """The node of a part, `a.b` for one inside another; None where there is none."""
+    found: Any = node
+    for key in part.split("."):
+        found = (found or {}).get(key)
+    return found
 
 
 def training_state(model: nn.Module) -> list[str]:
@@ -145,7 +162,41 @@ def _eve_files(node: Node, folder: Path) -> None:
     (folder / WORDS).write_text(json.dumps(words_config(texts), indent=2) + "\n")
 
 
-_VISION = "vision_tokenizer"
+def _emu_words(node: Node, folder: Path) -> None:
+    """The file of LLaMA's pieces, which Emu's tokenizers read."""
+    texts = (node.get("processor") or {}).get("tokenizer")
+    if texts:
+        rewritten(texts, "carry", folder)
+
+
+def _scheduler(node: Node, folder: Path) -> None:
+    """The scheduler's folder, beside that of the network."""
+    place = folder.parent / "scheduler"
+    place.mkdir(exist_ok=True)
+    config = emu_write.scheduler_config(node["visual_decoder"]["scheduler"])
+    (place / "scheduler_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _drawing(name: str, naming: Naming, **facts: Any) -> Piece:
+    """A folder of a visual decoder's part."""
+    part = f"visual_decoder.{name}"
+    return Piece(naming.under("", f"{part}."), part=part, own=True, folder=name, **facts)
+
+
+_VISION, _DIFFUSION = "vision_tokenizer", "diffusion_pytorch_model"
+_DRAWING = (
+    _drawing("unet", diffusion.UNET, config=emu_write.diffusion_config, stem=_DIFFUSION, beside=_scheduler),
+    _drawing("vae", diffusion.VAE, config=emu_write.diffusion_config, stem=_DIFFUSION),
+    _drawing("safety_checker", diffusion.CHECKER, config=emu_write.checker_config),
+)
+
+
+def _emu_folders(naming: Naming, config: Callable[[Node], dict[str, Any]], config_name: str) -> tuple[Piece, ...]:
+    """Folders of an Emu and of its visual decoder's parts."""
+    body = Piece(naming, config, config_name, folder=BODY, beside=_emu_words, without="visual_decoder")
+    return (body, *_DRAWING)
+
+
 #: naming -> what is written under that name.
 WRITERS: dict[str, tuple[Piece, ...]] = {
     **{
@@ -175,6 +226,17 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
         naming.name: (Piece(naming, emu3_write.transformers_config, beside=_both),)
         for naming in (emu3.HF, emu3.TRANSFORMERS)
     },
+    emu.EMU2.name: (Piece(emu.EMU2, emu_write.emu2_config, beside=_emu_words),),
+    **{  # single files, whose readers know the sizes
+        naming.name: (Piece(naming, emu_write.plain_node, SIZES, beside=_emu_words),)
+        for naming in (emu.EMU, emu.EMU2_NATIVE, emu.EMU2_GEN)
+    },
+    **{
+        naming.name: (Piece(naming, emu_write.sizes_node, SIZES, beside=_emu_words),)
+        for naming in (emu.EMU_INSTRUCT, emu.EMU_INSTRUCT_NEW)
+    },
+    "emu_folders": _emu_folders(emu.EMU, emu_write.body_node, SIZES),
+    "emu2_gen_folders": _emu_folders(emu.EMU2, emu_write.emu2_body_config, "config.json"),
     eve.EVE.name: (Piece(eve.EVE, eve_write.v1_config, beside=_eve_files),),
     eve.EVE_TRAINING.name: (Piece(eve.EVE_TRAINING, eve_write.v1_training_config, beside=_eve_files),),
     eve.EVE_V2.name: (Piece(eve.EVE_V2, eve_write.v2_config, beside=_eve_files),),

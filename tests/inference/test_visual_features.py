@@ -96,6 +96,9 @@ def test_processors_with_a_store_give_its_embeddings(model: Any, folder: str) ->
     assert short.visual is not None
     assert len(short.visual) == int(short.vision.sum()) == sample.sizes[0]
     assert ours.prompt(PAGES[0]).images is not None  # prompts show pictures
+    other = visual_rows_batch([[sample._replace(visual=sample.visual[:, :1])]], 0)
+    with pytest.raises(ValueError, match="visual embeddings of width 1; this model's are"):
+        model(**other.inputs())
     with pytest.raises(UnusableError, match=r"picture without stored embeddings: page \(7,\), picture 1"):
         ours.sample(page(7), Random(0))
 

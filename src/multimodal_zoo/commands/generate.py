@@ -1,4 +1,4 @@
-"""`mmzoo generate SOURCE prompt="..." [ratio=4:3 ...]`: pictures, or clips, drawn from texts."""
+"""`mmzoo generate SOURCE prompt="..." [ratio=4:3 ...]`: pictures, clips, or pages of words and pictures, from texts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from multimodal_zoo.files import atomic_file, write_text
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+    from multimodal_zoo.commands.live import DrawingBar
+    from multimodal_zoo.data.documents import Document
     from multimodal_zoo.generation.sampling import Sampling
 
 #: What is kept of the configuration in drawings.json.
-KEPT = ("ratio", "area", "guidance", "sampling", "special", "frames", "frame_rate", "image")
+KEPT = ("ratio", "area", "guidance", "steps", "sampling", "special", "frames", "frame_rate", "image")
 
 
 def run(config: DictConfig) -> float | None:
@@ -35,6 +37,7 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     from multimodal_zoo.commands.live import DrawingBar
+    from multimodal_zoo.commands.pages import run_pages
     from multimodal_zoo.evaluation.environment import record_run
 
     prompts = read_prompts(config)
@@ -44,30 +47,33 @@ def run(config: DictConfig) -> float | None:
         torch.set_num_threads(config.threads)
     model = load_speaker(config, "generate")
     folder = Path(config.run.dir).resolve()
+    if config.pages is not None:
+        return run_pages(config, model, prompts, pictures, folder)
     done: list[dict[str, Any]] = []
     start = time.perf_counter()
     with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None, model) as bar:
         for part in _batches(len(prompts), config):
-            common = _settings(config, part, len(prompts)) | {"sampling": sampling, "on_token": bar}
-            drawn = _drawn(model, prompts[part], pictures, config, common)
+            common = _settings(config, part, len(prompts))
+            drawn = _drawn(model, prompts[part], pictures, config, common, sampling, bar)
             if not done:
                 record_run(folder, model)
             for number, one in enumerate(drawn, start=len(done)):
                 _save(folder, f"{number:04d}", one, config)
                 done.append({**one["facts"], "file": f"{number:04d}{'.webp' if config.frames else '.png'}"})
-            _describe(folder, config, done, bar.tokens / (time.perf_counter() - start))
-    print(f"{len(done)} drawn, {bar.tokens / (time.perf_counter() - start):,.1f} tokens/s: {folder}")
+            _describe(folder, config, done, bar.unit, bar.tokens / (time.perf_counter() - start))
+    print(f"{len(done)} drawn, {bar.tokens / (time.perf_counter() - start):,.1f} {bar.unit}/s: {folder}")
     return None
 
 
 def load_speaker(config: DictConfig, command: str) -> Any:
-    """The model on its device, the decoder in `dtype` and the visual tokenizer in float32, as published."""
+    """The model on its device, in `dtype`: an Emu whole, of others the decoder, as published."""
     from multimodal_zoo.checkpoints.store import find_dtype
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.decoders.emu import Emu
 
     model = load_model(config, command)
     if config.dtype is not None and hasattr(model, "decoder"):
-        model.decoder.to(find_dtype(config.dtype))
+        (model if isinstance(model, Emu) else model.decoder).to(find_dtype(config.dtype))
     return model.to(config.device)
 
 
@@ -143,23 +149,45 @@ def _settings(config: DictConfig, part: slice, prompts: int) -> dict[str, Any]:
 
 
 def _drawn(
-    model: Any, prompts: Sequence[str], pictures: Sequence[Path], config: DictConfig, common: Mapping[str, Any]
+    model: Any,
+    prompts: Sequence[str],
+    pictures: Sequence[Path],
+    config: DictConfig,
+    common: Mapping[str, Any],
+    sampling: Sampling,
+    bar: DrawingBar,
 ) -> list[dict[str, Any]]:
     """Pictures or clips of some prompts, each with its frames, its codes and what is known of it."""
+    from multimodal_zoo.decoders.emu import Emu
+    from multimodal_zoo.inference.painter import SAMPLING
+    from multimodal_zoo.inference.text_to_image import draw
+    from multimodal_zoo.inference.visual_drawing import draw_visual
+
+    tokens = {"sampling": sampling, "on_token": bar}
     if config.frames is not None:
-        return _clips(model, prompts, pictures, config, common)
+        return _clips(model, prompts, pictures, config, {**common, **tokens})
+    documents = documents_of(prompts, pictures)
+    options = {**common, "per_prompt": config.images, "suffix": config.suffix, "batch_size": config.batch_size}
+    if isinstance(model, Emu):
+        if sampling != SAMPLING:
+            raise TypeError("sampling is for models that draw token by token; an Emu draws by diffusion: leave it out")
+        drawn = draw_visual(model, documents, **options, steps=config.steps, on_step=bar.denoised)
+    else:
+        if config.steps is not None:
+            raise TypeError(f"steps={config.steps} is for models that draw by diffusion (Emu): leave it out")
+        drawn = draw(model, documents, **options, **tokens)
+    return [
+        {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}} for one in drawn
+    ]
+
+
+def documents_of(prompts: Sequence[str], pictures: Sequence[Path]) -> list[Document]:
+    """A document of each prompt, behind all the pictures."""
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
-    from multimodal_zoo.inference.text_to_image import draw
 
     seen = [Image(load(open_picture(path))) for path in pictures]
-    documents = [Document([*seen, Text(text)]) for text in prompts]
-    options = {"per_prompt": config.images, "suffix": config.suffix}
-    options["batch_size"] = config.batch_size
-    return [
-        {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}}
-        for one in draw(model, documents, **common, **options)
-    ]
+    return [Document([*seen, Text(text)]) for text in prompts]
 
 
 def _clips(
@@ -192,11 +220,12 @@ def _save(folder: Path, name: str, one: Mapping[str, Any], config: DictConfig) -
         import numpy as np
 
         with atomic_file(folder / f"{name}.npy") as path:
-            np.save(path, one["codes"].numpy().astype(np.int32))
+            codes = one["codes"].numpy()
+            np.save(path, codes if codes.dtype == np.float32 else codes.astype(np.int32))
 
 
-def _describe(folder: Path, config: DictConfig, done: list[dict[str, Any]], rate: float) -> None:
+def _describe(folder: Path, config: DictConfig, done: list[dict[str, Any]], unit: str, rate: float) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     settings = {key: plain[key] for key in (*KEPT, "negative", "suffix")}
-    content = {"settings": settings, "tokens_per_second": round(rate, 2), "drawings": done}
+    content = {"settings": settings, f"{unit}_per_second": round(rate, 2), "drawings": done}
     write_text(folder / "drawings.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")

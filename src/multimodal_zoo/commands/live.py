@@ -32,8 +32,9 @@ class DrawingBar:
 
     def __init__(self, pictures: int, preview: Path | None, model: Any, line_seconds: float = 20.0) -> None:
         self.pictures, self.preview, self.model, self.line_seconds = pictures, preview, model, line_seconds
-        #: tokens so far, of all batches
+        #: tokens, or steps of denoising, so far, of all batches
         self.tokens = 0
+        self.unit = "tokens"
         self._batch = self._rows = self._done = 0
         self._start = self._shown = time.perf_counter()
         self._next = 0.0
@@ -46,12 +47,12 @@ class DrawingBar:
 
         console = Console()
         if console.is_terminal:
-            text = TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens")
-            rate = TextColumn("{task.fields[rate]:,.1f} tokens/s")
+            text = TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}")
+            rate = TextColumn("{task.fields[rate]:,.1f} {task.fields[unit]}/s")
             columns = (text, BarColumn(), rate, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=console, refresh_per_second=4)
             self._bar.start()
-            self._bar.add_task("", total=None, rate=0.0)
+            self._bar.add_task("", total=None, rate=0.0, unit=self.unit)
         return self
 
     def __exit__(
@@ -82,6 +83,18 @@ class DrawingBar:
             print(f"{self.tokens:,} of {total:,} tokens  {rate:,.1f} tokens/s", flush=True)
         if self.preview is not None and now >= self._next:
             self._sketch(sketches)
+
+    def denoised(self, done: int, most: int) -> None:
+        """Count a step of a batch that is drawn by diffusion: each is one of the network over the whole batch."""
+        self.unit = "steps"
+        self.tokens += 1
+        now = time.perf_counter()
+        if self._bar is not None:
+            rate = self.tokens / max(now - self._start, 1e-9)
+            self._bar.update(0, completed=self.tokens, total=self.tokens + most - done, rate=rate, unit=self.unit)
+        elif now - self._shown >= self.line_seconds:
+            self._shown = now
+            print(f"{done:,} of {most:,} steps of a batch", flush=True)
 
     def _sketch(self, sketches: Sketches) -> None:
         """Write the rows so far, if there is a new one, seldom enough that little time goes into it."""

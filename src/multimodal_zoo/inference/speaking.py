@@ -65,6 +65,18 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
         model.train(training)
 
 
+def listed(prompts: str | Document | Sequence[str | Document], per_prompt: int) -> list[str | Document]:
+    """One prompt or several as a list.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
+    if not asked or per_prompt < 1:
+        raise ValueError(f"{len(asked)} prompts, {per_prompt} pictures of each: there is nothing to draw")
+    return asked
+
+
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
     """One seed for each of several results: the number given and those behind it, or the ones listed.
 

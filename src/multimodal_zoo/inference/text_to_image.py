@@ -18,6 +18,7 @@ from multimodal_zoo.inference.speaking import (
     encoded,
     evaluating,
     for_each,
+    listed,
     opening,
     parts_of,
     prompt_ids,
@@ -75,23 +76,11 @@ def draw(
     """
     if isinstance(model, Emu):
         _no_tokens(sampling=sampling, given=given, on_token=on_token)
-        return draw_visual(
-            model,
-            prompts,
-            negative=negative,
-            ratio=ratio,
-            area=area,
-            guidance=_one_number(guidance),
-            seed=seed,
-            per_prompt=per_prompt,
-            batch_size=batch_size,
-            suffix=suffix,
-            special=special,
-        )
+        frame = {"ratio": ratio, "area": area, "negative": negative, "guidance": _one_number(guidance)}
+        parts = {"seed": seed, "per_prompt": per_prompt, "batch_size": batch_size, "suffix": suffix}
+        return draw_visual(model, prompts, **frame, **parts, special=special)  # type: ignore[arg-type]
     emu3, processor = require_speaker(model, "draw", pixels=True)
-    asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
-    if not asked or per_prompt < 1:
-        raise ValueError(f"{len(asked)} prompts, {per_prompt} pictures of each: there is nothing to draw")
+    asked = listed(prompts, per_prompt)
     grids = [grid_of(processor, one, area) for one in for_each(ratio, len(asked), "ratio")]
     behind = processor.prompt_suffix if suffix is None else suffix
     against = for_each(processor.negative_prompt if negative is None else negative, len(asked), "negative")

@@ -20,7 +20,7 @@ from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.decoders.visual_decoder import LatentDiffusion
 from multimodal_zoo.inference.painter import Drawing
-from multimodal_zoo.inference.speaking import document_of, evaluating, for_each, parts_of, seeds_of, text_of
+from multimodal_zoo.inference.speaking import document_of, evaluating, for_each, listed, parts_of, seeds_of, text_of
 from multimodal_zoo.inference.visual_memory import memory_of
 from multimodal_zoo.nn.counted_images import CountedImages
 
@@ -150,6 +150,30 @@ class VisualPainter:
             found.update(zip(places, zip(map(_picture, levels), flags.tolist(), strict=True), strict=True))
         return [found[place] for place in range(len(sizes))]
 
+    def drawings(
+        self,
+        documents: Sequence[Document],
+        condition: Tensor,
+        rows: Sequence[int],
+        seeds: Sequence[int],
+        made: Sequence[tuple[PilImage, bool]],
+    ) -> list[Drawing]:
+        """Pictures with what is known of them.
+
+        Args:
+            documents: what was asked.
+            condition: of each document.
+            rows: the document of each picture.
+            seeds: of each picture.
+            made: from `pictures`.
+        """
+        ids = [self.processor.drawing_prompt(one, self.special).ids for one in documents]
+        found = []
+        for row, seed, (image, flagged) in zip(rows, seeds, made, strict=True):
+            codes, text = condition[row].float().cpu(), text_of(documents[row])
+            found.append(Drawing(image, codes, ids[row], text, seed, flagged))
+        return found
+
 
 def draw_visual(
     model: nn.Module,
@@ -196,9 +220,7 @@ def draw_visual(
         ValueError: no weights, nothing to draw, sizes that do not fit, or more tokens than the context has.
     """
     emu, processor = require_painter(model)
-    asked = [prompts] if isinstance(prompts, (str, Document)) else list(prompts)
-    if not asked or per_prompt < 1:
-        raise ValueError(f"{len(asked)} prompts, {per_prompt} pictures of each: there is nothing to draw")
+    asked = listed(prompts, per_prompt)
     painter = VisualPainter(emu, processor, guidance, steps, special)
     documents = [_with_suffix(document_of(one), suffix) for one in asked]
     sizes = [size_of(painter.decoder, one, area) for one in for_each(ratio, len(asked), "ratio")]
@@ -208,16 +230,12 @@ def draw_visual(
         for part in parts_of(len(seeds), batch_size):
             which = [place // per_prompt for place in range(len(seeds))[part]]
             own = list(dict.fromkeys(which))
-            some = [documents[place] for place in own]
-            rows = [own.index(place) for place in which]
+            some, rows = [documents[place] for place in own], [own.index(place) for place in which]
             condition, against = painter.condition(some), painter.against(some, [away[place] for place in own])
-            shapes = [sizes[place] for place in which]
             each = None if against is None else against[rows]
+            shapes = [sizes[place] for place in which]
             made = painter.pictures(condition[rows], each, shapes, seeds[part], on_step)
-            ids = [processor.drawing_prompt(one, special).ids for one in some]
-            for (image, flagged), row, place, number in zip(made, rows, which, seeds[part], strict=True):
-                codes, text = condition[row].float().cpu(), text_of(documents[place])
-                drawings.append(Drawing(image, codes, ids[row], text, number, flagged))
+            drawings += painter.drawings(some, condition, rows, seeds[part], made)
     return drawings
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from multimodal_zoo.decoders.emu3 import Emu3
 from multimodal_zoo.registry import build
 from multimodal_zoo.tokenizers.emu3_ids import numbered_ids
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "decoders"))  # those of Emu
 
 
 def build_model(max_positions: int = 80) -> Emu3:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.image_tokens import ImageTokens
-from multimodal_zoo.nn.masks import Bias, Causal
+from multimodal_zoo.nn.masks import Bias, Causal, resolve
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.registry import ENCODERS
 
@@ -100,7 +100,7 @@ class CausalFormer(nn.Module):
         self.check_count(count)
         context = self.context_norm(seen.tokens)
         states = self.dropout(self.tokens.to(context.dtype).expand(len(context), -1, -1))
-        mask = Causal() & Bias(self.positions(self.queries))
+        mask = resolve(Causal() & Bias(self.positions(count)), count, count, context.device)
         for block in self.blocks:
             states = block(states, context, mask=mask)
         return self.projection(self.dropout(self.norm(states)))

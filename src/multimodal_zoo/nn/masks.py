@@ -208,7 +208,8 @@ class Combined(Mask):
 
     def bias(self) -> Tensor | None:
         """The sum of the members' biases."""
-        parts = [part for member in self.members if (part := member.bias()) is not None]
+        members = [member.bias() for member in self.members]
+        parts = [part for part in members if part is not None]
         return torch.stack(torch.broadcast_tensors(*parts)).sum(0) if len(parts) > 1 else next(iter(parts), None)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import multimodal_zoo as zoo
+from multimodal_zoo.data.benchmark_set import AbsentDataError
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.data.transforms import ImageTransform
@@ -192,3 +193,18 @@ def test_settings_of_asking_are_noted(eve: nn.Module, tmp_path: Path) -> None:
     assert run(asking=Asking(clean_up="short_answer")).details["asking"]["clean_up"] == "short_answer"
     with pytest.raises(ValueError, match="answers of another asking"):
         run(asking=Asking(clean_up="caption"))
+
+
+@pytest.mark.parametrize(
+    "name", ["emu", "emu_instruct", "emu2", "emu2_chat", "emu_drawings", "emu_autoencoding", "dreambench"]
+)
+def test_every_benchmark_of_emu_is_built(name: str, tmp_path: Path) -> None:
+    config = zoo.compose("base/eval", ["model=emu_tiny", f"benchmark={name}", f"benchmark_root={tmp_path}"])
+    kinds = set()
+    for key, node in config.benchmark.items():
+        try:
+            kinds.add(type(build(node, path=f"evaluation.{key}")).__name__)
+        except AbsentDataError:  # examples are counted when they are chosen from
+            assert "shots" in node or "shots" in node.evaluation
+    assert kinds <= {"VisualQuestions", "DialogueRanking", "DrawnSuite", "PictureScores"}
+    assert bool(kinds) == (name != "emu2")

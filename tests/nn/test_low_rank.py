@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from multimodal_zoo.nn.low_rank import adapted, merge_adapters, without_adapters
+from multimodal_zoo.nn.low_rank import adapted, merge_adapters, merged_adapters, without_adapters
 from multimodal_zoo.registry import build
+from multimodal_zoo.training.deferred import deferred_model
 from multimodal_zoo.zoo import declaration
 
 LAYERS = ["attention.qkv.query", "attention.out", "mlp.up"]
@@ -61,6 +63,17 @@ def test_merged_layers_give_the_same_and_are_plain():
     assert not any(".adapter." in name for name in model.state_dict())
 
 
+def test_merging_for_a_while_leaves_no_trace():
+    model = stirred(decoder())
+    expected, before = model(IDS), {name: value.clone() for name, value in model.state_dict().items()}
+    with merged_adapters(model):
+        assert not adapted(model)
+        torch.testing.assert_close(model(IDS), expected, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert torch.equal(model(IDS), expected)
+    assert len(adapted(model)) == 3 * model.blocks.depth
+
+
 def test_only_adapters_may_learn_and_drop_what_they_read():
     model = stirred(decoder(dropout=0.5)).train()
     for name, parameter in model.named_parameters():
@@ -92,3 +105,15 @@ def test_what_cannot_be_is_refused(options, message):
     node["blocks"]["adapter"] = given
     with pytest.raises(ValueError, match=message):
         build(node, path="decoder")
+
+
+def test_a_deferred_decoder_begins_with_the_same_values():
+    """What draws weights late (sharded runs) draws those of an ordinary build: adapters take nothing from the dice."""
+
+    def made():
+        return nn.ModuleList([decoder(), nn.Linear(4, 4)])
+
+    whole = made().state_dict()
+    model, start = deferred_model(made)
+    assert model.state_dict().keys() == whole.keys()
+    assert all(torch.equal(start(name), tensor) for name, tensor in whole.items())

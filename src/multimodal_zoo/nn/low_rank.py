@@ -58,8 +58,8 @@ class AdaptedLinear(LinearLayer):
     """
 
     def __init__(self, layer: LinearLayer, adapter: LowRank) -> None:
-        with torch.device("meta"):
-            super().__init__(layer.in_features, layer.out_features, layer.bias is not None)
+        nn.Module.__init__(self)  # the layer's own would draw weights, and all that is drawn later would differ
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias, self.decoding = layer.weight, layer.bias, layer.decoding
         self.adapter: LowRank | None = adapter
 
@@ -130,6 +130,23 @@ def merge_adapters(model: nn.Module) -> int:
     for name, layer in found.items():
         model.set_submodule(name, layer.merged())
     return len(found)
+
+
+@contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[None]:
+    """A model with its adapters in its matrices for a while, to generate without their cost.
+
+    Afterwards every matrix and adapter is what it was, to the bit; a copy of the adapted matrices is kept meanwhile.
+    """
+    layers = adapted(model)
+    kept = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    merge_adapters(model)
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.weight.data.copy_(kept[name])
+            model.set_submodule(name, layer)
 
 
 @contextmanager

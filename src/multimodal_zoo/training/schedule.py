@@ -65,7 +65,7 @@ class WarmupLinear(WarmupCosine):
 
 
 @dataclass(frozen=True)
-class LogWarmupLinear(WarmupLinear):
+class LogWarmupLinear(WarmupCosine):
     """Warm-up along a logarithm, then a straight line down: Emu2's visual decoder (arXiv:2312.13286, supplement).
 
     Step s of w warm-up steps has factor log(s + 2) / log(w + 1): most of the rate is there early. The line is that of
@@ -79,6 +79,10 @@ class LogWarmupLinear(WarmupLinear):
     def up(self, step: int, warmup: int) -> float:
         """A logarithm from the first step on, without one at zero."""
         return math.log(step + 2) / math.log(warmup + 1)
+
+    def down(self, progress: float) -> float:
+        """A straight line."""
+        return 1 - progress
 
 
 @dataclass(frozen=True)

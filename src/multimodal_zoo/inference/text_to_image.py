@@ -48,7 +48,7 @@ def draw(
 ) -> list[Drawing]:
     """Draw pictures: `draw(zoo.create("emu3_tiny"), "a red apple", seed=1)[0].image.save("apple.png")`.
 
-    A picture does not depend on what is drawn beside it: the same prompt, settings and seed give the same one.
+    A picture does not depend on what is drawn beside it.
 
     Args:
         model: an Emu3 with its visual tokenizer and processor; or an Emu with its visual decoder, see `draw_visual`.
@@ -57,28 +57,27 @@ def draw(
         ratio: width to height, one for all or one for each.
         area: pixels of a picture, within the bounds of `processor.images.rule`; None takes the processor's.
         guidance: scale of classifier-free guidance, or one for each token; 1 for none; None for the published one.
-        sampling: how tokens are chosen; None for the published top-k of 2,048. An Emu draws no tokens, and takes None.
+        sampling: how tokens are chosen; None for the published top-k of 2,048; Emu3 only.
         seed: of the first picture, the others have those behind it; or one for each picture.
         per_prompt: pictures of each prompt, which is read once for all.
         batch_size: pictures drawn at a time; None for all at once.
         suffix: put behind each prompt; None takes the processor's.
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
-        given: codes of each picture that are not drawn: its first rows, or all with -1 where one is to be drawn; for
-            an Emu3 only.
-        on_token: called after every token of an Emu3.
+        given: codes that are not drawn: a picture's first rows, or all with -1 where one is to be drawn; Emu3 only.
+        on_token: called after every token; Emu3 only.
 
     Returns:
         the pictures, those of one prompt behind each other.
 
     Raises:
         TypeError: a model that does not draw, or does not take some of this.
-        ValueError: no visual tokenizer, an area or ratio out of bounds, more tokens than the decoder has positions.
+        ValueError: no visual tokenizer, an area or ratio out of bounds, too many tokens.
     """
     if isinstance(model, Emu):
         _no_tokens(sampling=sampling, given=given, on_token=on_token)
-        frame = {"ratio": ratio, "area": area, "negative": negative, "guidance": _one_number(guidance)}
-        parts = {"seed": seed, "per_prompt": per_prompt, "batch_size": batch_size, "suffix": suffix}
-        return draw_visual(model, prompts, **frame, **parts, special=special)  # type: ignore[arg-type]
+        more = {"ratio": ratio, "area": area, "negative": negative, "guidance": _one_number(guidance), "seed": seed}
+        more |= {"per_prompt": per_prompt, "batch_size": batch_size, "suffix": suffix, "special": special}
+        return draw_visual(model, prompts, **more)  # type: ignore[arg-type]
     emu3, processor = require_speaker(model, "draw", pixels=True)
     asked = listed(prompts, per_prompt)
     grids = [grid_of(processor, one, area) for one in for_each(ratio, len(asked), "ratio")]
@@ -87,11 +86,8 @@ def draw(
     painter = Painter(emu3, processor, GUIDANCE if guidance is None else guidance, sampling or SAMPLING)
     with evaluating(emu3) as device:
         documents = encoded(emu3, processor, [document_of(one) for one in asked], device)
-        wanted = [
-            _wanted(processor, *parts, behind, special)
-            for parts in zip(documents, against, grids, strict=True)
-            for _ in range(per_prompt)
-        ]
+        each = zip(documents, against, grids, strict=True)
+        wanted = [_wanted(processor, *one, behind, special) for one in each for _ in range(per_prompt)]
         return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_token)
 
 

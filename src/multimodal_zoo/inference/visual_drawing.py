@@ -193,9 +193,8 @@ def draw_visual(
 ) -> list[Drawing]:
     """Draw pictures with an Emu; a picture does not depend on what is drawn beside it.
 
-    Texts and pictures of a document stay in their order: examples, subjects and boxes (`data.grounding`) are documents
-    too. A document of one picture alone is drawn again from its own embeddings, as Emu2-Gen does; with a text beside
-    it, an empty one too, the model draws what comes next.
+    Examples, subjects and boxes (`data.grounding`) are documents too. A document of one picture alone is drawn again
+    from its own embeddings, as Emu2-Gen does; with a text beside it, an empty one too, the model draws what is next.
 
     Args:
         model: an Emu with its visual decoder and processor.
@@ -217,7 +216,7 @@ def draw_visual(
 
     Raises:
         TypeError: a model that does not draw in this way.
-        ValueError: no weights, nothing to draw, sizes that do not fit, or more tokens than the context has.
+        ValueError: no weights, nothing to draw, sizes that do not fit, too many tokens.
     """
     emu, processor = require_painter(model)
     asked = listed(prompts, per_prompt)
@@ -232,8 +231,7 @@ def draw_visual(
             own = list(dict.fromkeys(which))
             some, rows = [documents[place] for place in own], [own.index(place) for place in which]
             condition, against = painter.condition(some), painter.against(some, [away[place] for place in own])
-            each = None if against is None else against[rows]
-            shapes = [sizes[place] for place in which]
+            each, shapes = None if against is None else against[rows], [sizes[place] for place in which]
             made = painter.pictures(condition[rows], each, shapes, seeds[part], on_step)
             drawings += painter.drawings(some, condition, rows, seeds[part], made)
     return drawings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from safetensors.torch import load_file
 from multimodal_zoo.checkpoints.convert import write_published
 from multimodal_zoo.checkpoints.errors import CheckpointError, UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.emu_config import published_node
-from multimodal_zoo.checkpoints.tables.emu_write import checker_config, diffusion_config, emu2_config, sizes_node
+from multimodal_zoo.checkpoints.tables.emu_write import (
+    adapted_node,
+    checker_config,
+    diffusion_config,
+    emu2_config,
+    sizes_node,
+)
 from multimodal_zoo.commands.convert import main as convert
 from multimodal_zoo.nn.low_rank import merge_adapters
 from multimodal_zoo.zoo import build_model, create, declaration, from_pretrained
@@ -88,8 +95,24 @@ def test_adapters_are_written_as_peft_names_them(tmp_path: Path) -> None:
             f"{place}lora_B.default.weight",
         } <= state.keys()
         same(from_pretrained(folder), model)
+        plain = copy.deepcopy(model.config)
+        plain["decoder"]["blocks"]["adapter"] = None  # a named choice: the file's adapters go into the matrices
+        merged: Any = from_pretrained(folder, config=plain)
+        ids = torch.arange(12)[None]
+        with torch.no_grad():
+            torch.testing.assert_close(merged.decoder(ids), model.decoder(ids), atol=1e-5, rtol=1e-5)
     with pytest.raises(CheckpointError, match=r"adapter.*can be written as ours, emu_instruct, emu_instruct_new"):
         write_published(model, tmp_path / "x", "emu")
+
+
+def test_a_scale_that_the_file_cannot_say_is_refused() -> None:
+    node = declaration("emu_instruct")
+    assert adapted_node(node)["decoder"]["blocks"]["adapter"]["rank"] == 16
+    node["decoder"]["blocks"]["adapter"]["alpha"] = 32
+    with pytest.raises(UnknownCheckpoint, match="alpha 32 and rank 16"):
+        adapted_node(node)
+    with pytest.raises(UnknownCheckpoint, match="no adapters"):
+        adapted_node(declaration("emu_14b"))
 
 
 def test_merged_adapters_are_written_as_a_plain_model(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
         for naming in (emu.EMU, emu.EMU2_NATIVE, emu.EMU2_GEN)
     },
     **{
-        naming.name: (Piece(naming, emu_write.sizes_node, SIZES, beside=_emu_words),)
+        naming.name: (Piece(naming, emu_write.adapted_node, SIZES, beside=_emu_words),)
         for naming in (emu.EMU_INSTRUCT, emu.EMU_INSTRUCT_NEW)
     },
     "emu_folders": _emu_folders(emu.EMU, emu_write.body_node, SIZES),

@@ -43,6 +43,20 @@ def plain_node(node: Mapping[str, Any]) -> Node:
     return sizes
 
 
+def adapted_node(node: Mapping[str, Any]) -> Node:
+    """The same of a model with adapters, whose scale readers of the names do not ask for: it is 1.
+
+    Raises:
+        UnknownCheckpoint: no Emu, no adapters, or ones of another scale.
+    """
+    sizes = sizes_node(node)
+    adapter = sizes["decoder"]["blocks"].get("adapter")
+    if not adapter or adapter["alpha"] != adapter["rank"]:
+        found = f"alpha {adapter['alpha']} and rank {adapter['rank']}" if adapter else "no adapters"
+        raise UnknownCheckpoint(f"it has {found} (model.decoder.blocks.adapter); Emu-I's alpha is its rank")
+    return sizes
+
+
 def body_node(node: Mapping[str, Any]) -> Node:
     """The same without the visual decoder, which has folders of its own; errors as for `plain_node`, or none there."""
     return {**plain_node(node), **_without_drawing(node)}

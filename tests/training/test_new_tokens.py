@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from multimodal_zoo.checkpoints.convert import write_published
 from multimodal_zoo.checkpoints.errors import CheckpointMismatch
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.training.initial import initial_model
-from multimodal_zoo.zoo import create, declaration, from_pretrained
+from multimodal_zoo.zoo import build_model, create, declaration, from_pretrained
 
 ADAPTER = "+model.decoder.blocks.adapter={type: low_rank, rank: 2, alpha: 2, dropout: 0.0, layers: [attention.out]}"
 SHARDED = {"strategy": {"_target_": "multimodal_zoo.training.sharding.FullySharded"}}
@@ -51,10 +52,29 @@ def test_a_smaller_vocabulary_is_refused_unless_it_may_grow(small):
     folder, _ = small
     with pytest.raises(CheckpointMismatch, match="token_embedding"):
         started({"decoder": str(folder)}, ["model.decoder.vocab_size=1040"])
-    with pytest.raises(ValueError, match="initial_weights.new_tokens is 'zeros'; it takes mean, scattered"):
+    with pytest.raises(ValueError, match=r"initial_weights\.new_tokens is 'zeros'; it takes mean, scattered"):
         started({"decoder": str(folder), "new_tokens": "zeros"}, ["model.decoder.vocab_size=1040"])
     with pytest.raises(CheckpointMismatch, match="token_embedding"):  # tokens are not thrown away
         started({"decoder": str(folder), "new_tokens": "mean"}, ["model.decoder.vocab_size=1000"])
+
+
+@pytest.mark.parametrize("trainer", [None, SHARDED])
+def test_published_parts_make_an_emu(trainer, tmp_path):
+    """A folder of LLaMA's kind with fewer words, and EVA's own file: whole parts, and only the words are new."""
+    node = {**declaration("emu_tiny")["decoder"], "vocab_size": 1000}
+    language, tower = build_model(node, seed=4), create("eva_clip_tiny", seed=5)
+    write_published(language, tmp_path / "llama", "llama", shard_size=1_000_000)
+    write_published(tower, tmp_path / "eva", "eva_clip")
+    places = {"decoder": str(tmp_path / "llama"), "image": str(tmp_path / "eva"), "new_tokens": "mean"}
+    found = started(places, [], trainer).state_dict()
+    rows = ("token_embedding.weight", "output.weight")
+    for name, value in language.state_dict().items():
+        new = found[f"decoder.{name}"]
+        assert torch.equal(new[: len(value)], value), name
+        if name in rows:
+            torch.testing.assert_close(new[1000:], value.mean(0).expand(33, -1))
+    for name, value in tower.image.state_dict().items():
+        assert name.startswith("pool.") or torch.equal(found[f"image_encoder.{name}"], value), name
 
 
 @pytest.mark.parametrize("trainer", [None, SHARDED])

@@ -30,6 +30,7 @@ COMMON = [
 RUNS = {
     "pretrain": (EMU, ["trainer=fsdp_cpu"]),
     "emu2_stage2": (EMU2, ["trainer=ddp_cpu"]),
+    "finetune": ([*EMU2, "model.decoder.blocks.adapter.dropout=0.0"], ["trainer=fsdp_cpu"]),
 }
 ALONE = ["trainer=cpu", "trainer.devices=1", "data.batch_size=2"]
 NAMES = ("train/loss", "train/gradient_norm", "train/language_loss", "train/regression_loss", "train/target_deviation")

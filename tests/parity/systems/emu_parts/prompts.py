@@ -37,6 +37,10 @@ FIELDS: dict[str, Callable[[Case], Outcome] | None] = {
 CALL_FIELDS: set[str] = set()
 KNOWN = ("instruct", "n_image_tokens", "special_ids", "llama_special_ids")
 VARIABLE = "MMZOO_LLAMA_TOKENIZER"
+#: One frame of a clip behind the other.
+ROW = rf"(?:{re.escape(FRAME)})+"
+#: Number of places in pictures.
+PLACES = 257
 BLANK: Picture = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -45,9 +49,10 @@ def tokenizer_of(special: dict[str, int], file: str) -> AddedTokens:
     own = LlamaTokenizer(file)
     words = {number: word for word, number in special.items()}
     first = special.get("<patch_index_0000>", special.get("<REC>", 0) + 1)
-    added = [
-        words.get(number) or f"<patch_index_{number - first:04d}>" for number in range(own.vocab_size, 1 + max(words))
-    ]
+    last = max(words)
+    if last == special.get("<REC>"):  # a case may list none of the places in pictures behind it
+        last += PLACES
+    added = [words.get(number) or f"<patch_index_{number - first:04d}>" for number in range(own.vocab_size, 1 + last)]
     found = AddedTokens(own, added, "[PAD]")
     assert {word: found.special_id(word) for word in special} == special
     return found
@@ -109,6 +114,19 @@ def _conversation(prompt: str) -> tuple[str, str, list[tuple[str, str]]]:
     return system.strip(), opening, said
 
 
+def _clips_open(prompt: str, frames: bool) -> bool:
+    """Whether every row of frames stands behind the token of a video, as a document's does; Emu has no such token."""
+    return not frames or all(run.startswith("[VIDEO]") for run in re.findall(rf"(?:\[VIDEO\])?{ROW}", prompt))
+
+
+def _is_conversation(prompt: str) -> bool:
+    """Whether users and assistant speak in turn, a colon behind each."""
+    roles = re.findall(r"\[(USER|ASSISTANT)\](:?)", prompt)
+    turns = [role for role, _ in roles]
+    wanted = ["USER", "ASSISTANT"] * (len(turns) // 2)
+    return bool(turns) and turns == wanted and all(colon for _, colon in roles)
+
+
 def _documents(prompt: str, frames: bool) -> dict[str, list[Segment]]:
     """The prompt as documents, by the templates that write them."""
 
@@ -116,8 +134,10 @@ def _documents(prompt: str, frames: bool) -> dict[str, list[Segment]]:
         """Its segments, with any pictures."""
         return placed(text, [BLANK] * text.count(PICTURE), [BLANK] * text.count(FRAME))
 
-    found = {} if "<image>" in prompt else {"plain": shown(prompt)}
-    if "[ASSISTANT]" not in prompt:
+    if re.search(r"<image>|\[gIMG\]|\[PAD\]", prompt) or not _clips_open(prompt, frames):
+        return {}
+    found = {"plain": shown(prompt)}
+    if not _is_conversation(prompt):
         return found
     system, opening, said = _conversation(prompt)
     segments: list[Segment] = []

@@ -48,7 +48,8 @@ def run(config: DictConfig) -> float | None:
     model = load_speaker(config, "generate")
     folder = Path(config.run.dir).resolve()
     if config.pages is not None:
-        return run_pages(config, model, prompts, pictures, folder)
+        run_pages(config, model, prompts, pictures, folder)
+        return None
     done: list[dict[str, Any]] = []
     start = time.perf_counter()
     with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None, model) as bar:
@@ -163,11 +164,16 @@ def _drawn(
     from multimodal_zoo.inference.text_to_image import draw
     from multimodal_zoo.inference.visual_drawing import draw_visual
 
-    tokens = {"sampling": sampling, "on_token": bar}
+    tokens: dict[str, Any] = {"sampling": sampling, "on_token": bar}
     if config.frames is not None:
         return _clips(model, prompts, pictures, config, {**common, **tokens})
     documents = documents_of(prompts, pictures)
-    options = {**common, "per_prompt": config.images, "suffix": config.suffix, "batch_size": config.batch_size}
+    options: dict[str, Any] = {
+        **common,
+        "per_prompt": config.images,
+        "suffix": config.suffix,
+        "batch_size": config.batch_size,
+    }
     if isinstance(model, Emu):
         if sampling != SAMPLING:
             raise TypeError("sampling is for models that draw token by token; an Emu draws by diffusion: leave it out")

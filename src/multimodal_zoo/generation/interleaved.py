@@ -150,7 +150,7 @@ def interleave(
         scores = _scores(model.decoder.head(reader.state), pages, layout)
         words = sampling.choose(scores, None if numbers is None else numbers[:, step], step).tolist()
         visual = model.regression_head(reader.state)
-        taken = [page.take(*one, layout) for page, *one in zip(pages, words, visual, strict=True)]
+        taken = [page.take(word, seen, layout) for page, word, seen in zip(pages, words, visual, strict=True)]
         if on_step is not None:
             on_step(step + 1, layout.limit)
         if all(page.ended for page in pages) or step + 1 == layout.limit:

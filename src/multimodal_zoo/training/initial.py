@@ -128,7 +128,12 @@ def _from_file(
         model, start = build_model(config, seed=seed), None
     with without(model, fresh), without_adapters(model) if adapters else nullcontext():
         dtype = None if start is None else "auto"
-        options = {"resize": resize, "copy_vision_branch": copied, "new_tokens": new_tokens, "sharing": deferring}
+        options: dict[str, Any] = {
+            "resize": resize,
+            "copy_vision_branch": copied,
+            "new_tokens": new_tokens,
+            "sharing": deferring,
+        }
         load_weights(model, source, dtype=dtype, **options)
     if adapters:
         say(f"initial_weights.model: {place} has no adapters; they begin anew (seed {seed})")

@@ -38,6 +38,7 @@ EVA_CLIP = ROOT / "docs" / "systems" / "eva_clip.md"
 CLIP_BENCHMARK = ROOT / "docs" / "systems" / "clip_benchmark.md"
 EMU3 = ROOT / "docs" / "systems" / "emu3.md"
 EVE = ROOT / "docs" / "systems" / "eve.md"
+EMU = ROOT / "docs" / "systems" / "emu.md"
 #: What the cards of a page's variants call their system, and the ending of those that the page may leave out.
 SYSTEMS = {
     CLIP: ({"CLIP"}, None),
@@ -45,6 +46,7 @@ SYSTEMS = {
     CLIP_BENCHMARK: ({"CLIP-benchmark", "DeCLIP"}, None),
     EMU3: ({"Emu3"}, None),
     EVE: ({"EVE"}, None),
+    EMU: ({"Emu", "Emu2"}, None),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

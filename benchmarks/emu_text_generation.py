@@ -2,10 +2,12 @@
 
     python benchmarks/emu_text_generation.py
 
-The model is `emu_tiny`: a decoder of LLaMA's kind, width 128, 4 layers, 4 heads, a vocabulary of 1,033, random weights,
-float32. Eight prompts of one picture (8 visual embeddings) and words of unequal number, embedded by the model for both
-sides (`inputs_embeds`); 64 tokens each, the likeliest ones, or by five beams, whose scores count generated tokens only,
-as transformers counts since its version 4.38.
+Two decoders of LLaMA's kind with random weights, float32: that of `emu_tiny` (width 128, 4 layers, a vocabulary of
+1,033), where a step is mostly the calls of its layers; and a small one with Emu's vocabulary (width 512, 8 layers, MLP
+1,408, 32,004 words), where it is mostly reading the weights, as it is for Emu. Four prompts of a picture (8 visual
+embeddings) and words of unequal number, embedded by the model for both sides (`inputs_embeds`); 32 tokens each, the
+likeliest ones, or by five beams, whose scores count generated tokens only, as transformers counts since its version
+4.38.
 """
 
 from __future__ import annotations
@@ -25,22 +27,34 @@ from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling
 
-STEPS, PAD, PROMPTS = 64, 0, 8
+STEPS, PAD, PROMPTS = 32, 0, 4
+QKV = "model.decoder.blocks.block.attention.qkv"
+SIZES = {
+    "emu_tiny": [],
+    "width 512, 8 layers": [
+        *("model.decoder.width=512", "model.connector.width=512", "model.decoder.vocab_size=32004"),
+        *("model.decoder.blocks.depth=8", "model.decoder.blocks.block.mlp.hidden=1408"),
+        *(f"{QKV}.heads=8", f"{QKV}.kv_heads=8", f"{QKV}.head_dim=64"),
+    ],
+}
 
 
 class Rivals:
     """The same prompts by both loops.
 
     Args:
+        size: a name of `SIZES`.
         steps: tokens of a text.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, size: str, steps: int) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         torch.manual_seed(0)
-        self.model: Any = zoo.create("emu_tiny").eval()
+        self.model: Any = zoo.create("emu_tiny", overrides=SIZES[size]).eval()
         decoder = self.model.decoder
+        with torch.no_grad():
+            decoder.output.weight.mul_(10)  # scores far enough apart that rounding does not choose
         weights, qkv = LLAMA.save(decoder.state_dict()), decoder.blocks.layers[0].attention.qkv
         config = LlamaConfig(
             hidden_size=decoder.width,
@@ -122,19 +136,20 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a few tokens; records nothing")
     options = parser.parse_args()
     use_threads(options.threads)
-    rivals = Rivals(4 if options.quick else STEPS)
-    alone, rows = rivals.alone(), list[dict[str, Any]]()
-    cases = {
-        "greedy, one at a time": (alone, 1),
-        "greedy, one batch": ([rivals.prompts], 1),
-        "5 beams, one batch": ([rivals.prompts], 5),
-    }
-    for name, (batches, beams) in cases.items():
-        rows += compared(rivals, name, batches, beams, options.repeats)
+    rows = list[dict[str, Any]]()
+    for size in SIZES:
+        rivals = Rivals(size, 4 if options.quick else STEPS)
+        cases = {
+            "greedy, one at a time": (rivals.alone(), 1),
+            "greedy, one batch": ([rivals.prompts], 1),
+            "5 beams, one batch": ([rivals.prompts], 5),
+        }
+        for name, (batches, beams) in cases.items():
+            rows += [{"decoder": size, **row} for row in compared(rivals, name, batches, beams, options.repeats)]
     record("emu_text_generation", rows, "python benchmarks/emu_text_generation.py", options.threads, not options.quick)
 
 

@@ -11,6 +11,7 @@ from multimodal_zoo.analysis.formats import block_matrices, inference_bytes
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.inference.quantize import quantize, stored_bytes
 from multimodal_zoo.nn.counted_images import CountedImages
+from multimodal_zoo.nn.low_rank import adapted, merge_adapters
 from multimodal_zoo.zoo import create
 
 #: Least cosine of logits and of generated visual embeddings with those in full precision, over random weights
@@ -45,6 +46,27 @@ def test_fewer_bits_change_little_and_leave_pictures_alone(name, bits):
     for a, b in zip(found[1:], expected[1:], strict=True):
         assert float(torch.nn.functional.cosine_similarity(a, b, dim=-1).min()) > LEAST[bits]
     assert stored_bytes(model) < size
+
+
+def test_adapters_learn_beside_matrices_of_eight_bits():
+    """torchao has no gradients through its matrices of four on a CPU: these are for inference."""
+    pytest.importorskip("torchao")
+    adapter = "{type: low_rank, rank: 2, alpha: 2, dropout: 0.0, layers: [attention.qkv.query, attention.out, mlp.up]}"
+    model = create("emu_tiny", seed=1, overrides=[f"+model.decoder.blocks.adapter={adapter}"]).eval()
+    for layer in adapted(model).values():
+        nn.init.normal_(layer.adapter.up, std=0.1)
+    ids = torch.arange(12)[None]
+    expected = model.decoder(ids).detach()
+    small = quantize(model, "int8")
+    adapters = {name: value for name, value in small.named_parameters() if ".adapter." in name}
+    for name, parameter in small.named_parameters():
+        parameter.requires_grad_(name in adapters)
+    found = small.decoder(ids)
+    assert float(nn.functional.cosine_similarity(found, expected, dim=-1).min()) > LEAST["int8"]
+    found.square().sum().backward()
+    assert all(value.grad is not None and value.grad.any() for value in adapters.values())
+    with pytest.raises(ValueError, match="merge_adapters: the model is in int8"):
+        merge_adapters(small)
 
 
 def test_a_placed_model_computes_the_same(tmp_path):

@@ -125,8 +125,14 @@ def adapted(model: nn.Module) -> dict[str, AdaptedLinear]:
 
 
 def merge_adapters(model: nn.Module) -> int:
-    """Put every adapter into the matrix beside it, in place; gives back how many there were."""
+    """Put every adapter into the matrix beside it, in place; gives back how many there were.
+
+    Raises:
+        ValueError: a quantised model, whose matrices hold no such sums.
+    """
     found = adapted(model)
+    if found and (bits := getattr(model, "quantized", None)):
+        raise ValueError(f"merge_adapters: the model is in {bits}; merge it in full precision, then quantise it")
     for name, layer in found.items():
         model.set_submodule(name, layer.merged())
     return len(found)

@@ -1,6 +1,6 @@
 """64 visual embeddings behind a prompt: one position a step over a cache, against the published loop.
 
-    python benchmarks/emu_visual_generation.py          # one thread: about two minutes of processor time
+    python benchmarks/emu_visual_generation.py          # one thread: about a minute of processor time
 
 The decoder is LLaMA's at a small size: 8 layers, width 512, MLP 1,408, 8 heads, random weights, float32. Visual
 embeddings are 256 wide, with a projection to the decoder's width and a head back, as in Emu2. The published loop
@@ -199,7 +199,7 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; records nothing")
     parser.add_argument("--side", choices=("ours", "published"), help="memory of one loop (used by itself)")
     options = parser.parse_args()

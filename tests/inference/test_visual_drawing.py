@@ -11,6 +11,7 @@ import torch
 
 import multimodal_zoo as zoo
 from multimodal_zoo.data.documents import Document, Image, Text
+from multimodal_zoo.data.grounding import Entity, grounded_prompt
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.text_to_image import draw
 from multimodal_zoo.inference.visual_drawing import VisualPainter, draw_visual, is_lone_picture, size_of
@@ -113,6 +114,17 @@ def test_a_picture_in_several_prompts_is_encoded_once(model: Any) -> None:
     draw(model, [Document([Image(picture), Text(word)]) for word in ("a", "b", "c")], guidance=1.0)
     draw(model, Document([Image(picture), Text("d")]), guidance=1.0)
     assert memory.encoded == before + 1
+
+
+def test_boxes_and_subjects_are_documents(model: Any) -> None:
+    things = [Entity("dog", (0.1, 0.2, 0.5, 0.9), PICTURE), Entity("tree", (0.6, 0.0, 0.9, 0.9)), Entity("cat")]
+    document = Document(grounded_prompt("a dog and a cat under a tree", things, 32))
+    (found,) = draw(model, document, guidance=1.0)
+    assert int((found.ids == model.processor.ids.image).sum()) == 3 * model.processor.image_tokens
+    for word, count in (("<grounding>", 1), ("<phrase>", 3), ("</object>", 2)):
+        assert int((found.ids == model.processor.tokenizer.special_id(word)).sum()) == count
+    (other,) = draw(model, Document(grounded_prompt("a dog and a cat under a tree", things[1:], 32)), guidance=1.0)
+    assert not torch.allclose(found.codes, other.codes)
 
 
 def test_without_guidance_nothing_else_is_imagined(model: Any) -> None:

@@ -44,7 +44,7 @@ def test_the_middle_is_cut_out_and_seen(processor: Any) -> None:
     assert torch.equal(row.seen, processor.transform.pixels(part))
     assert (row.framing, row.prompt) == ([40, 60, 0, 5, 20, 20], None)
     batch = collate.batch(torch.empty(0), [row, row], torch.Generator())
-    assert_close(batch.targets[0], torch.from_numpy(np.asarray(part)).permute(2, 0, 1) / 127.5 - 1)
+    assert_close(batch.targets[0], torch.from_numpy(np.array(part)).permute(2, 0, 1) / 127.5 - 1)
     assert torch.equal(batch.seen.pixels[:1], processor.images([part]))
     assert (batch.seen.counts, batch.prompts, batch.empty, len(batch)) == ((8, 8), [], None, 2)
 

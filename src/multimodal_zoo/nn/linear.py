@@ -10,6 +10,8 @@ from multimodal_zoo.registry import ENCODERS
 
 #: Up to so many rows the product is taken the other way round: of matrices that widen, and of those that narrow.
 FEW_WIDENING, FEW_NARROWING = 8, 3
+#: Numbers of a matrix below which it stays in the processor's caches, and the further calls cost more than reading it.
+SMALL = 2**17
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,7 +41,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _few(x: Tensor, weight: Tensor) -> bool:
     """Whether the other way is the faster one: few rows of plain float32 on a CPU, and no gradient wanted."""
-    if torch.is_grad_enabled() or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
+    if torch.is_grad_enabled() or weight.numel() < SMALL or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
         return False
     rows, widening = x.numel() // x.shape[-1], weight.shape[0] >= weight.shape[1]
     return (
@@ -68,7 +70,7 @@ class LinearLayer(nn.Linear):
 
     decoding = False
 
-    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:

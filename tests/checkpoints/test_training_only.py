@@ -111,9 +111,7 @@ def test_training_begins_it_anew_where_the_file_has_none(
     said: list[str] = []
     recipe = {"model": config, "seed": 3, "trainer": trainer, "initial_weights": str(place)}
     model, start = initial_model(recipe, say=said.append)
-    assert said == [
-        f"initial_weights.model: {place} has no aligner; it begins anew (seed 3)"
-    ]
+    assert said == [f"initial_weights.model: {place} has no aligner; it begins anew (seed 3)"]
     same(model, plain)
     fresh = build_model(config, seed=3)
     for name, tensor in fresh.state_dict().items():

@@ -14,6 +14,7 @@ from multimodal_zoo.generation.penalties import Penalties
 from multimodal_zoo.generation.policies import FREE, Policy, allow
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling, Schedule, at_step, check_schedule, row_numbers
+from multimodal_zoo.generation.undisturbed import undisturbed
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.masks import Mask, Padding
 
@@ -168,7 +169,6 @@ class Reader:
         self.state = self.decoder(ids, cache=self.cache, positions=positions, mask=mask)[:, -1]
 
 
-@torch.no_grad()
 def generate(
     decoder: Decoder,
     prompts: PromptBatch,
@@ -199,10 +199,26 @@ def generate(
         ValueError: more tokens than positions, before anything is computed; negative prompts or seeds that do not fit.
     """
     sampling, scoring, rows = sampling or Sampling(), scoring or Scoring(), len(prompts)
-    seeds, device = list(range(rows)) if seeds is None else list(seeds), prompts.inputs.device
-    _check(rows, len(seeds), negative, scoring)
-    policy = policy.to(device)
-    branches = negative.under(prompts) if scoring.guided and negative is not None else prompts
+    dice = list(range(rows)) if seeds is None else list(seeds)
+    _check(rows, len(dice), negative, scoring)
+    with undisturbed(decoder):
+        branches = negative.under(prompts) if scoring.guided and negative is not None else prompts
+        found = _generated(decoder, branches, policy.to(prompts.inputs.device), sampling, scoring, dice, on_token)
+    ids, lengths, kept = found
+    return Generated(ids.clone(), lengths.clone(), {step: scores.clone() for step, scores in kept.items()})
+
+
+def _generated(
+    decoder: Decoder,
+    branches: PromptBatch,
+    policy: Policy,
+    sampling: Sampling,
+    scoring: Scoring,
+    seeds: Sequence[int],
+    on_token: Callable[[Progress], None] | None,
+) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """Ids, lengths and kept scores of `generate`; the rows of both branches of guidance lie below each other."""
+    rows, device = len(seeds), branches.inputs.device
     reader = Reader(decoder, branches, policy.limit - 1 if scoring.exact else policy.read)
     numbers = None if sampling.greedy else row_numbers(seeds, policy.limit, device)
     ids = torch.full((rows, policy.limit), policy.pad, device=device)
@@ -228,7 +244,7 @@ def generate(
         if policy.end is not None and bool(ended.all()):
             break
     ids = ids[:, : step + 1]
-    return Generated(ids, _lengths(ids, policy), kept)
+    return ids, _lengths(ids, policy), kept
 
 
 def _check(rows: int, seeds: int, negative: PromptBatch | None, scoring: Scoring) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multimodal_zoo.generation.loop import Decoder, Reader
 from multimodal_zoo.generation.prompts import PromptBatch
+from multimodal_zoo.generation.undisturbed import undisturbed
 
 
 class Imaginer(Protocol):
@@ -26,7 +27,6 @@ class Imaginer(Protocol):
         ...
 
 
-@torch.no_grad()
 def imagine(
     model: Imaginer, prompts: PromptBatch, count: int, on_embedding: Callable[[int, int], None] | None = None
 ) -> Tensor:
@@ -46,12 +46,14 @@ def imagine(
     """
     if count < 1:
         raise ValueError(f"{count} visual embeddings asked for; expected 1 or more")
-    reader = Reader(model.decoder, prompts, count - 1)
     found: list[Tensor] = []
-    for step in range(count):
-        if step:
-            reader.read(model.project(found[-1])[:, None])
-        found.append(model.regression_head(reader.state))
-        if on_embedding is not None:
-            on_embedding(step + 1, count)
-    return torch.stack(found, dim=1)
+    with undisturbed(model.decoder):
+        reader = Reader(model.decoder, prompts, count - 1)
+        for step in range(count):
+            if step:
+                reader.read(model.project(found[-1])[:, None])
+            found.append(model.regression_head(reader.state))
+            if on_embedding is not None:
+                on_embedding(step + 1, count)
+        whole = torch.stack(found, dim=1)
+    return whole.clone()

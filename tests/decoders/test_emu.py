@@ -233,6 +233,10 @@ def test_places_and_pictures_that_do_not_fit(system: str) -> None:
     fewer[tuple(fewer.nonzero()[0])] = False
     with pytest.raises(ValueError, match=f"places for {count - 1} visual embeddings, the pictures give {count}"):
         model(batch.ids, vision=fewer, images=batch.images)
+    for training in (False, True):
+        with pytest.raises(ValueError, match=f"places for {count} visual embeddings, the pictures give 0"):
+            model.train(training)(batch.ids, vision=batch.vision)
+    model.eval()
     with pytest.raises(ValueError, match="pictures or their visual embeddings"):
         model(batch.ids, vision=fewer, images=batch.images, visual=torch.zeros(count, model.visual_width))
     with pytest.raises(ValueError, match=r"ids run from .* decoder\.vocab_size is 40"):

@@ -130,7 +130,9 @@ class Emu(nn.Module):
         """
         states = self.decoder.embed(ids)
         if visual is None:
-            return states
+            if vision is None or vision.device.type != "cpu" or torch.compiler.is_compiling() or not vision.any():
+                return states
+            visual = states.new_zeros(0, self.visual_width)  # places without any embeddings are an error too
         if vision is None:
             if len(visual):
                 raise ValueError(f"{len(visual)} visual embeddings without places: give vision too")

@@ -25,6 +25,13 @@ def test_describe_prints_the_whole_card(capsys) -> None:
     assert "mean: 0.48145466, 0.4578275, 0.40821073" in shown
 
 
+def test_describe_prints_brackets_of_special_tokens(capsys) -> None:
+    assert main(["describe", "emu_tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "[IMG]" in shown
+    assert "[/IMG]" in shown
+
+
 def test_plan_computes_without_allocating(capsys) -> None:
     words = [
         "plan",

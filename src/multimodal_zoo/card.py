@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 #: Bytes a parameter takes, by precision; what inference needs for the weights alone.
 BYTES = {"float32": 4, "bfloat16 / float16": 2, "int8": 1}
@@ -64,7 +65,7 @@ class Card:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for title, text in self.rows():
-            table.add_row(title, text)
+            table.add_row(title, Text(text))  # brackets of special tokens are no markup
         yield table
 
     def _repr_html_(self) -> str:

@@ -79,6 +79,14 @@ def test_pictures_are_encoded_once_until_weights_change(model: Any) -> None:
     assert small.encoded == 4
 
 
+def test_frames_of_one_array_are_those_of_a_list(model: Any) -> None:
+    frames = np.stack([picture(seed) for seed in (0, 0, 1, 2, 2, 0)])
+    clips: list[Any] = [list(frames), frames]
+    first, second = (VisualMemory().seen(model, [Document([Video(clip, 1.0)])]) for clip in clips)
+    for one, other in zip(first[0].segments[0].frames, second[0].segments[0].frames, strict=True):
+        torch.testing.assert_close(one.visual, other.visual)
+
+
 def test_seen_pictures_must_fit(model: Any) -> None:
     visual = torch.zeros(2, model.visual_width)
     with pytest.raises(ValueError, match=r"its pictures have \[2\] embeddings, processor.image_tokens"):

@@ -64,21 +64,19 @@ class VisualMemory:
         processor: Any = model.processor
         frame = processor.image_tokens if processor.frame_tokens is None else processor.frame_tokens
         shown: dict[Key, Picture] = {}
-        keys: dict[int, bytes] = {}
+        keys: list[Key] = []
         for picture, clip in _pictures(documents):
-            content = keys.setdefault(id(picture), content_of(picture))
-            shown[content, frame if clip else processor.image_tokens] = picture
+            keys.append((content_of(picture), frame if clip else processor.image_tokens))
+            shown[keys[-1]] = picture
         self._fresh(model)
-        found = self._embeddings(model, shown)
+        found, left = self._embeddings(model, shown), iter(keys)
 
         def replaced(segment: Segment) -> Segment:
             """With embeddings."""
             if isinstance(segment, Image):
-                return Seen(found[keys[id(segment.image)], processor.image_tokens])
+                return Seen(found[next(left)])
             if isinstance(segment, Video):
-                frames: Any = [
-                    one if isinstance(one, Seen) else Seen(found[keys[id(one)], frame]) for one in segment.frames
-                ]
+                frames: Any = [one if isinstance(one, Seen) else Seen(found[next(left)]) for one in segment.frames]
                 return Video(frames, segment.rate)
             return segment
 

@@ -133,3 +133,17 @@ def test_published_settings_are_those_of_the_scripts() -> None:
     assert PUBLISHED["coco"] == (Beams(5, -1.0, 8), 20)
     assert PUBLISHED["emu2_chat"][0].length_penalty == 2.0
     assert all(beams.count == 5 and beams.counts_start for beams, _ in PUBLISHED.values())
+
+
+def test_what_is_kept_of_a_picture_takes_its_own_memory(model: Any) -> None:
+    memory = VisualMemory()
+    seen = memory.seen(model, [Document([Image(picture(number)) for number in range(20, 24)])])[0].segments
+    tensors = [one.visual for one in seen if isinstance(one, Seen)]
+    assert len(tensors) == 4
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in tensors)
+
+
+def test_a_model_made_without_bookkeeping_answers_too() -> None:
+    with torch.inference_mode():
+        made = create("emu_tiny", overrides=["model.decoder.blocks.depth=1"], seed=2).eval()
+    assert len(answer(made, DOCUMENTS[:1], max_new_tokens=2)) == 1

@@ -21,7 +21,7 @@ from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.decoders.visual_decoder import LatentDiffusion
 from multimodal_zoo.inference.painter import Drawing
 from multimodal_zoo.inference.speaking import document_of, evaluating, for_each, listed, parts_of, seeds_of, text_of
-from multimodal_zoo.inference.visual_memory import memory_of
+from multimodal_zoo.inference.visual_memory import changes_of, memory_of
 from multimodal_zoo.nn.counted_images import CountedImages
 
 #: Model -> what it makes of nothing: (name, places) -> the state of its weights, and the embeddings.
@@ -92,7 +92,7 @@ class VisualPainter:
     def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """Embeddings that depend on nothing but the model, made anew where its weights or their type changed."""
         parameters = self.model.parameters()
-        now = hash(tuple((id(one), one.data_ptr(), one._version, one.dtype) for one in parameters))
+        now = hash(tuple((id(one), one.data_ptr(), changes_of(one), one.dtype) for one in parameters))
         known = _KNOWN.setdefault(self.model, {})
         key = (name, self.processor.image_tokens)
         if key not in known or known[key][0] != now:

@@ -89,7 +89,7 @@ class VisualMemory:
     def _fresh(self, model: Emu) -> None:
         """Forget everything where weights are others than before."""
         parts = nn.ModuleList([model.image_encoder, model.connector])
-        now = tuple(number for one in parts.parameters() for number in (one.data_ptr(), one._version))
+        now = tuple(number for one in parts.parameters() for number in (one.data_ptr(), changes_of(one)))
         if now != self._weights:
             self._known.clear()
         self._weights = now
@@ -105,12 +105,18 @@ class VisualMemory:
             part = new[start : start + TOGETHER]
             pixels = model.processor.images([shown[key] for key in part]).to(like)  # type: ignore[union-attr, operator]
             counts = tuple(count for _, count in part)
-            found.update(zip(part, model.encode(CountedImages(pixels, counts)).split(counts), strict=True))
+            pieces = model.encode(CountedImages(pixels, counts)).split(counts)
+            found.update((key, piece.clone()) for key, piece in zip(part, pieces, strict=True))  # each leaves by itself
         self.encoded += len(new)
         self._known.update((key, found[key]) for key in new)
         while sum(one.nbytes for one in self._known.values()) > self.limit:
             self._known.popitem(last=False)
         return found
+
+
+def changes_of(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; 0 for one that torch does not count (`torch.inference_mode`)."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 _MEMORIES: WeakKeyDictionary[nn.Module, VisualMemory] = WeakKeyDictionary()

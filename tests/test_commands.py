@@ -70,4 +70,4 @@ def test_list_takes_a_word_or_a_pattern(capsys) -> None:
     shown = capsys.readouterr().out
     assert "eva_clip_tiny" in shown
     assert "clip_vit_b32" not in shown
-    assert main(["list", "tin?"]) == 1
+    assert main(["list", "tinie?"]) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import distributed as dist
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
 from multimodal_zoo.encoders.image_tokens import image_tokens, unpooled
@@ -161,7 +161,7 @@ class Emu(nn.Module):
             return self.encode(images)
         path = [*self.image_encoder.parameters(), *self.connector.parameters()]
         learning = self.training and any(p.requires_grad for p in path)
-        if visual is None and (learning or any(isinstance(p, DTensor) for p in path)):
+        if visual is None and (learning or any(_is_spread(p) for p in path)):
             return self._blank(ids.device)[:0]  # no embeddings, but all layers in the graph
         if visual is None and self.training:
             weight = self.regression_head.weight
@@ -244,3 +244,12 @@ class Emu(nn.Module):
     ) -> Tensor:
         """Visual embeddings of a picture behind each prompt; see `generation.regression.imagine`."""
         return imagine(self, prompts, count, on_embedding)
+
+
+def _is_spread(parameter: Tensor) -> bool:
+    """Whether processes hold parts of it, so that all of them must read it together."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor  # imports torch's algebra, which takes seconds
+
+    return isinstance(parameter, DTensor)

@@ -100,3 +100,14 @@ def test_the_base_grows_beyond_the_length_of_training() -> None:
     assert_close(dynamic(torch.arange(12))(x), grown(torch.arange(12))(x))
     with pytest.raises(ValueError, match=r"rotary\.factor is 0\.5"):
         LinearRotary1d(8, factor=0.5)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+@pytest.mark.parametrize("learning", [False, True])
+def test_queries_and_keys_turn_together_as_alone(tokens: int, learning: bool) -> None:
+    rotation = Rotary1d(8)(torch.arange(3, 3 + tokens))
+    query, key = torch.randn(2, 4, tokens, 8), torch.randn(2, 2, tokens, 8)
+    with torch.set_grad_enabled(learning):
+        turned = rotation.both(query, key)
+    assert_close(turned[0], rotation(query), rtol=0, atol=0)
+    assert_close(turned[1], rotation(key), rtol=0, atol=0)

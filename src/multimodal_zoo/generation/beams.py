@@ -14,6 +14,7 @@ from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.generation.trie import Trie
+from multimodal_zoo.generation.undisturbed import undisturbed
 
 #: Score of beams that do not exist yet: at the first step all of a row are equal.
 NONE = -1e9
@@ -81,7 +82,6 @@ class _Texts:
         self.closed = self.closed or (len(self.found) == self.most and self.found[-1][0] >= best)
 
 
-@torch.no_grad()
 def beam_search(
     decoder: Decoder,
     prompts: PromptBatch,
@@ -115,6 +115,19 @@ def beam_search(
     if beams.count == 1:
         scoring = Scoring(penalties=penalties)
         return generate(decoder, prompts, policy, sampling=Sampling(greedy=True), scoring=scoring, on_token=on_token)
+    with undisturbed(decoder):
+        found = _searched(decoder, prompts, policy, beams, penalties, on_token)
+    return Generated(found.ids.clone(), found.lengths.clone())
+
+
+def _searched(
+    decoder: Decoder,
+    prompts: PromptBatch,
+    policy: FreeText,
+    beams: Beams,
+    penalties: Penalties,
+    on_token: Callable[[Progress], None] | None,
+) -> Generated:
     search = _Search(Reader(decoder, prompts, policy.read), policy, beams, penalties, prompts)
     for step in range(policy.limit):
         search.step()

@@ -226,7 +226,8 @@ def _generated(
     for step in range(policy.limit):
         forced, draws = policy.at(step)
         if draws or scoring.exact:
-            reader.read(ids[:, unread:step].repeat(len(branches) // rows, 1))
+            new = ids[:, unread:step]
+            reader.read(new if len(branches) == rows else new.repeat(len(branches) // rows, 1))
             unread = step
             scores, first = _scores(reader, policy, scoring, ids, step)
             if step in scoring.keep:

@@ -9,6 +9,7 @@ from multimodal_zoo.nn.kernels import check_kernel_name, find_kernel
 from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.masks import At, Mask
 from multimodal_zoo.nn.norms import Identity
+from multimodal_zoo.nn.regularize import acted
 from multimodal_zoo.nn.rotary import Rotation
 from multimodal_zoo.registry import ENCODERS
 
@@ -104,14 +105,14 @@ class SelfAttention(nn.Module):
         """
         query, key, value = self.qkv(tokens, places)  # (batch, heads, tokens, head_dim)
         if rotation is not None:
-            query, key = rotation.at(places)(query), rotation(key)
+            query, key = rotation.both(query, key) if places is None else (rotation.at(places)(query), rotation(key))
         if cache is not None:
             key, value = cache.append(key, value)
         if places is not None and mask is not None:
             mask = At(mask, places)
         dropout = self.dropout if self.training else 0.0
         mixed = attend(query, key, value, mask=mask, scale=self.scale, dropout=dropout, kernel=self.kernel)
-        return self.out(self.inner_norm(mixed.transpose(1, 2).flatten(2)))
+        return self.out(acted(self.inner_norm, mixed.transpose(1, 2).flatten(2)))
 
 
 @ENCODERS.register_module(name="cross_attention")

@@ -27,18 +27,19 @@ class LayerCache:
         Raises:
             ValueError: a shape that does not fit, or more tokens than the capacity.
         """
-        end = self.length + key.shape[2]
-        if end > self.keys.shape[2]:
-            raise ValueError(f"KV cache holds {self.keys.shape[2]} tokens, {end} are needed; give a larger capacity")
-        if key.shape[:2] + key.shape[3:] != self.keys.shape[:2] + self.keys.shape[3:]:
+        (batch, heads, tokens, width), (rows, kept, capacity, head_dim) = key.shape, self.keys.shape
+        start, end = self.length, self.length + tokens
+        if end > capacity:
+            raise ValueError(f"KV cache holds {capacity} tokens, {end} are needed; give a larger capacity")
+        if (batch, heads, width) != (rows, kept, head_dim):
             raise ValueError(
                 f"KV cache of (batch, kv_heads, capacity, head_dim) {tuple(self.keys.shape)} cannot take "
                 f"{tuple(key.shape)}"
             )
-        self.keys[:, :, self.length : end] = key
-        self.values[:, :, self.length : end] = value
+        self.keys.narrow(2, start, tokens).copy_(key)
+        self.values.narrow(2, start, tokens).copy_(value)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
 
 class KVCache:
@@ -83,8 +84,9 @@ class KVCache:
             rows: long (batch,), the row that each becomes; rows may come twice.
             start: number of the first token that moves along.
         """
-        part = slice(start, len(self))
-        self.block[..., part, :] = self.block[:, :, rows, :, part]
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
+        part = self.block.narrow(-2, start, len(self) - start)
+        part.index_copy_(2, moved, part.index_select(2, rows[moved]))
 
     def taken(self, rows: Tensor, capacity: int) -> KVCache:
         """A cache of some rows, with what they hold, and of another capacity.

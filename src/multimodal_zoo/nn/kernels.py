@@ -61,8 +61,10 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None, scale: f
     """The scaled_dot_product_attention of torch, which picks its own implementation per device."""
     queries, keys = query.shape[2], key.shape[2]
     triangle = isinstance(mask, Causal) and mask.offset == 0 and queries == keys
-    if mask is None:
+    if mask is None or (isinstance(mask, Causal) and mask.offset >= keys - 1):  # nothing is forbidden
         grouped = query.shape[1] != key.shape[1]
+        if grouped and queries <= FEW_QUERIES:
+            return _grouped(query, key, value, None, dropout, scale)
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale, enable_gqa=grouped)
     if triangle:
         return _triangle(query, key, value, scale, dropout)

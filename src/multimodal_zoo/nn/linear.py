@@ -75,7 +75,10 @@ class LinearLayer(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """From `(..., in_features)` to `(..., out_features)`."""
-        return linear(x, self.weight, self.bias) if self.decoding else super().forward(x)
+        weight = self.weight
+        if self.decoding and weight.numel() >= SMALL:
+            return linear(x, weight, self.bias)
+        return F.linear(x, weight, self.bias)
 
 
 def for_decoding(module: nn.Module) -> None:

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.joined import Joined
 from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.recompute import recompute
+from multimodal_zoo.nn.regularize import acted
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -76,10 +78,10 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From `(..., width)` to `(..., width)`."""
-        return self.dropout(recompute(self._second, self.fc1(tokens)))
+        return acted(self.dropout, recompute(self._second, self.fc1(tokens)))
 
     def _second(self, hidden: Tensor) -> Tensor:
-        return self.fc2(self.inner_norm(self.act(hidden)))
+        return self.fc2(acted(self.inner_norm, self.act(hidden)))
 
 
 @ENCODERS.register_module(name="swiglu")
@@ -94,6 +96,8 @@ class SwiGLU(nn.Module):
         dropout: probability of zeroing an output element while training.
     """
 
+    joined: Joined | None = None
+
     def __init__(
         self, width: int, hidden: int, bias: bool, inner_norm: nn.Module | None = None, dropout: float = 0.0
     ) -> None:
@@ -107,10 +111,18 @@ class SwiGLU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From `(..., width)` to `(..., width)`."""
-        return self.dropout(recompute(self._second, self.gate(tokens), self.up(tokens)))
+        if self.joined is not None:
+            gate, up = self.joined(tokens).chunk(2, dim=-1)
+        else:
+            gate, up = self.gate(tokens), self.up(tokens)
+        return acted(self.dropout, recompute(self._second, gate, up))
+
+    def together(self) -> tuple[nn.Module, ...]:
+        """The layers that read the same."""
+        return self.gate, self.up
 
     def _second(self, gate: Tensor, up: Tensor) -> Tensor:
         active = F.silu(gate)
         # in place where no gradient is wanted: fresh memory costs more than the product
         product = active * up if torch.is_grad_enabled() else active.mul_(up)
-        return self.down(self.inner_norm(product))
+        return self.down(acted(self.inner_norm, product))

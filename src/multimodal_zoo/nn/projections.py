@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.joined import Joined
 from multimodal_zoo.nn.linear import LinearLayer
 from multimodal_zoo.nn.masks import pick
 from multimodal_zoo.registry import ENCODERS
@@ -125,6 +126,8 @@ class SeparateProjection(nn.Module):
         biased: which of `query`, `key`, `value` have a bias: none in LLaMA, all in Qwen2, query and value in EVA-02.
     """
 
+    joined: Joined | None = None
+
     def __init__(self, width: int, heads: int, head_dim: int, kv_heads: int, biased: Sequence[str]) -> None:
         super().__init__()
         _check_heads(heads, kv_heads)
@@ -143,8 +146,16 @@ class SeparateProjection(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
+    def together(self) -> tuple[nn.Module, ...]:
+        """The layers that read the same."""
+        return self.query, self.key, self.value
+
     def forward(self, tokens: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values of tokens `(batch, tokens, width)`, and the queries at `places` or of all."""
+        if self.joined is not None and places is None:
+            rows = self.joined(tokens).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            query, key, value = rows.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+            return query, key, value
         query, key, value = (
             layer(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for layer, source in ((self.query, pick(tokens, places)), (self.key, tokens), (self.value, tokens))

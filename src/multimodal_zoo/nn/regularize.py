@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -76,6 +77,19 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The rate, for printing a model."""
         return f"{self.rate:.3g}"
+
+
+def acted(part: nn.Module, tokens: Tensor) -> Tensor:
+    """`part(tokens)`, without the call where the part would give back what it gets: a decoding step has many of them.
+
+    Args:
+        part: an identity, a dropout or drop path, or what does something.
+        tokens: `(batch, tokens, width)`.
+    """
+    if type(part) is Identity or (isinstance(part, (DropPath, nn.Dropout)) and not part.training):
+        return tokens
+    acted: Tensor = part(tokens)
+    return acted
 
 
 @ENCODERS.register_module(name="patch_dropout")

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from multimodal_zoo.registry import ENCODERS
 
+#: Up to so many tokens their queries and keys are put together: that costs less than the calls.
+FEW = 2
 
-def turn_halves(x: Tensor) -> Tensor:
-    """Rotate by 90 degrees in the planes (k, k + head_dim / 2): `(x1, x2) -> (-x2, x1)`."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
+
+def swap_halves(x: Tensor) -> Tensor:
+    """The partners in the planes (k, k + head_dim / 2): `(x1, x2) -> (x2, x1)`; the sign stands in the table."""
+    return x.roll(x.shape[-1] // 2, -1)
 
 
 def turn_neighbours(x: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ class Rotation(NamedTuple):
 
     Attributes:
         cos: float32, broadcastable to `(batch, heads, tokens, head_dim)`.
-        sin: the same shape.
+        sin: the same shape; with the signs that `turn` leaves out.
         turn: the rotation by 90 degrees that fits the order of the tables.
         spin: `cos + i sin` of each plane, for planes of neighbours: one pass over the tokens instead of five, with the
             same result. None for other planes, and where complex numbers are not compiled or exported.
@@ -41,10 +43,17 @@ class Rotation(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:  # the tables stay in float32; only the result is cast
         """Rotate `(batch, heads, tokens, head_dim)`."""
         if self.spin is None or torch.compiler.is_compiling():
-            return (x * self.cos + self.turn(x) * self.sin).to(x.dtype)
+            turned = torch.addcmul(x * self.cos, self.turn(x), self.sin)
+            return turned if turned.dtype == x.dtype else turned.to(x.dtype)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         planes = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
         return torch.view_as_real(planes * self.spin).flatten(-2).to(x.dtype)
+
+    def both(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate the queries and keys of the same tokens; the few of a decoding step in one pass."""
+        if key.shape[2] > FEW or torch.is_grad_enabled():
+            return self(query), self(key)
+        return self(torch.cat((query, key), dim=1)).split((query.shape[1], key.shape[1]), dim=1)
 
     def at(self, places: Tensor | None) -> Rotation:
         """The tables for the tokens at places `(batch, n)`, or all of them when `places` is None."""
@@ -88,9 +97,9 @@ class Rotary1d(nn.Module):
 def _along_sequence(positions: Tensor, head_dim: int, base: float) -> Rotation:
     steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * base ** (-steps / head_dim)
-    angles = torch.cat((angles, angles), dim=-1)
     angles = angles if positions.dim() == 1 else angles[:, None]
-    return Rotation(angles.cos(), angles.sin(), turn_halves)
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), swap_halves)
 
 
 def _check_factor(factor: float) -> float:

@@ -13,7 +13,7 @@ from multimodal_zoo.nn.cache import KVCache, LayerCache
 from multimodal_zoo.nn.masks import Mask, pick
 from multimodal_zoo.nn.norms import Identity
 from multimodal_zoo.nn.recompute import keep_attention
-from multimodal_zoo.nn.regularize import DropPath, check_rate
+from multimodal_zoo.nn.regularize import DropPath, acted, check_rate
 from multimodal_zoo.nn.rotary import Rotation
 from multimodal_zoo.nn.route import Route
 from multimodal_zoo.registry import ENCODERS
@@ -67,8 +67,8 @@ class PreNormBlock(_Block):
     ) -> Tensor:
         """From `(batch, tokens, width)` to the same, or to `(batch, n, width)` at places `(batch, n)`."""
         branch = self.attention(self.norm_1(tokens), mask=mask, rotation=rotation, cache=cache, places=places)
-        tokens = pick(tokens, places) + self.drop_path(self.scale_1(branch))
-        return tokens + self.drop_path(self.scale_2(self.mlp(self.norm_2(tokens))))
+        tokens = pick(tokens, places) + acted(self.drop_path, acted(self.scale_1, branch))
+        return tokens + acted(self.drop_path, acted(self.scale_2, self.mlp(self.norm_2(tokens))))
 
 
 @ENCODERS.register_module(name="post_norm_block")
@@ -95,8 +95,8 @@ class PostNormBlock(_Block):
     ) -> Tensor:
         """From `(batch, tokens, width)` to the same, or to `(batch, n, width)` at places `(batch, n)`."""
         branch = self.attention(tokens, mask=mask, rotation=rotation, cache=cache, places=places)
-        tokens = pick(tokens, places) + self.drop_path(self.scale_1(self.norm_1(branch)))
-        return tokens + self.drop_path(self.scale_2(self.norm_2(self.mlp(tokens))))
+        tokens = pick(tokens, places) + acted(self.drop_path, acted(self.scale_1, self.norm_1(branch)))
+        return tokens + acted(self.drop_path, acted(self.scale_2, self.norm_2(self.mlp(tokens))))
 
 
 def reset(module: nn.Module) -> None:

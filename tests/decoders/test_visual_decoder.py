@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from multimodal_zoo.decoders.conditions import Framing
+from multimodal_zoo.decoders.conditions import Framing, SizedPictures
 from multimodal_zoo.decoders.diffusion_parts import from_diffusers
 from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.decoders.visual_decoder import LatentDiffusion
@@ -237,3 +237,11 @@ def test_a_decoder_made_for_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="condition_width is 12, visual embeddings are 16 wide"):
         tiny("emu", visual_decoder=decoder_node("emu"))
     assert Emu.later_parts == ("visual_decoder",)
+
+
+def test_sizes_keep_their_numbers_in_half_precision() -> None:
+    numbers = torch.tensor([[683, 1023, 37, 301, 1024, 1024]])
+    added = SizedPictures().added(torch.zeros(1, TOKENS, WIDTH, dtype=torch.bfloat16), numbers)
+    assert added is not None
+    assert added["text_embeds"].dtype is torch.bfloat16
+    assert added["time_ids"].tolist() == numbers.tolist()

@@ -74,8 +74,11 @@ class SizedPictures:
         _check(unet, "text_time", "embeddings_alone")
 
     def added(self, condition: Tensor, numbers: Tensor) -> dict[str, Tensor] | None:
-        """`text_embeds` (rows, width) and `time_ids` (rows, 6), see `Conditioning`."""
-        return {"text_embeds": condition.mean(1), "time_ids": numbers.to(condition)}
+        """`text_embeds` (rows, width) and `time_ids` (rows, 6), see `Conditioning`.
+
+        The numbers stay float32: bfloat16 has no 683.
+        """
+        return {"text_embeds": condition.mean(1), "time_ids": numbers.to(condition.device, torch.float32)}
 
 
 def _check(unet: Any, wanted: str | None, instead: str) -> None:

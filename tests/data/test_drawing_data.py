@@ -15,6 +15,7 @@ from multimodal_zoo import zoo
 from multimodal_zoo.data.captions import TextCaption
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.drawing_data import DrawingCollate, drawing_data
+from multimodal_zoo.data.loaders import OrderedLoader
 from multimodal_zoo.data.order import ShuffledOrder
 from multimodal_zoo.data.skips import UnusableError
 
@@ -84,6 +85,14 @@ def test_what_cannot_be_drawn_is_named(processor: Any) -> None:
             DrawingCollate(processor, size, scales, 1, None)
     with pytest.raises(ValueError, match=r"data\.batch_size is 0"):
         drawing_data(processor, [], 0, 16, [1.0, 1.0], 1, ShuffledOrder())
+
+
+def test_processes_leave_out_the_same_pictures(processor: Any) -> None:
+    """A streamed validation set: each of two processes gets every other picture that is large enough."""
+    held = [Document([Image(picture(side, 60))], {"key": str(side)}) for side in (40, 20, 44, 48, 21, 52)]
+    collate = DrawingCollate(processor, 16, [1.0, 1.0], 30, None, centred=True)
+    seen = [[batch.keys for batch in OrderedLoader(held, collate, 1, 0, (rank, 2), "data")] for rank in (0, 1)]  # type: ignore[arg-type, attr-defined]
+    assert seen == [[["40"], ["48"]], [["44"], ["52"]]]
 
 
 def test_batches_resume(processor: Any) -> None:

@@ -110,6 +110,14 @@ class DrawingCollate:
         seen = transform.pixels(part)
         return DrawingRow(to_tensor(part), seen, framing, seed, document.key, self._prompt(document, random))
 
+    def check(self, document: Document) -> None:
+        """Find out whether a document is usable: what one process leaves out, the others must leave out too.
+
+        Raises:
+            UnusableError: it is not.
+        """
+        self.text_row(document, Random(0))
+
     @property
     def _transform(self) -> Any:
         if self.processor.transform is None:

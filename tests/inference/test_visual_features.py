@@ -63,6 +63,14 @@ def test_stored_embeddings_are_those_of_the_encoder(model: Any, folder: str) -> 
         assert store.find(pixels + 1, count) is None
 
 
+def test_models_of_other_types_store_too(tmp_path: Path) -> None:
+    model = create("emu2_tiny", overrides=["model.decoder.blocks.depth=1"], seed=1).to(torch.float64)
+    writer = VisualStoreWriter(tmp_path, {}, "float32")
+    assert store_pictures(model, PAGES[:1], writer, 2, Skips()) == 2
+    shown = model.processor.counted(PAGES[0])
+    assert VisualStore(str(tmp_path)).find(shown.pixels[1], shown.counts[1]) is not None
+
+
 def test_lessons_of_stored_embeddings_have_the_same_loss(model: Any, folder: str) -> None:
     """Loss and gradients of what is behind the frozen encoder."""
     objective = build({"type": "next_element", "objective": {"type": "next_token"}})

@@ -29,7 +29,7 @@ def store_pictures(
     """Encode each picture and frame of some documents once, and write what comes out.
 
     Args:
-        model: with its processor, on any device.
+        model: with its processor, on any device, of any dtype.
         documents: read one by one.
         writer: where embeddings go.
         batch_size: pictures in a forward pass.
@@ -38,7 +38,7 @@ def store_pictures(
     Returns:
         how many pictures were encoded.
     """
-    device = model.decoder.token_embedding.weight.device
+    like = next(one for one in model.image_encoder.parameters() if one.is_floating_point())
     training, encoded = model.training, 0
     model.eval()
     waiting: dict[bytes, tuple[Tensor, int]] = {}
@@ -48,7 +48,7 @@ def store_pictures(
         if not waiting:
             return 0
         pixels, counts = zip(*waiting.values(), strict=True)
-        visual = model.encode(CountedImages(torch.stack(pixels).to(device), counts)).split(list(counts))
+        visual = model.encode(CountedImages(torch.stack(pixels).to(like), counts)).split(list(counts))
         for key, one in zip(waiting, visual, strict=True):
             writer.add(key, one)
         waiting.clear()

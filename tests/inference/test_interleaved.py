@@ -55,6 +55,16 @@ def test_a_page_goes_on(model: Any) -> None:
     assert more.segments
 
 
+def test_a_page_goes_on_in_other_types() -> None:
+    """What a page holds is float32, whatever the model is in."""
+    model = eager().to(torch.float64)
+    (page,) = write_pages(model, Document([Image(PICTURE), Text("and")]), max_new_tokens=30, pictures=1)
+    assert page.visual
+    assert page.visual[0].dtype is torch.float32
+    (more,) = write_pages(model, Document([*page.read(), Text("then")]), max_new_tokens=4)
+    assert more.segments
+
+
 def test_pictures_are_drawn_where_there_is_a_decoder() -> None:
     unet = "model.visual_decoder.unet.config"
     small = [f"{unet}.block_out_channels=[8,8]", f"{unet}.norm_num_groups=4", f"{unet}.attention_head_dim=2"]

@@ -218,14 +218,15 @@ class Emu(nn.Module):
         Args:
             rows: ids of each prompt, places of visual embeddings counted.
             vision: bool of the same lengths, where visual embeddings stand.
-            visual: of all rows, in their order, `(places, visual_width)`; `encode` gives them.
+            visual: of all rows, in their order, `(places, visual_width)`; `encode` gives them. Of any dtype.
             pad_id: any id of the vocabulary.
         """
-        device = self.decoder.token_embedding.weight.device
+        words = self.decoder.token_embedding.weight
+        device = words.device
         ids = left_padded([torch.as_tensor(row) for row in rows], pad_id).to(device)
         tokens = ids.inputs.shape[1]
         places = torch.stack([F.pad(row, (tokens - len(row), 0)) for row in vision]).to(device)
-        return PromptBatch(self.embed(ids.inputs, places, None if visual is None else visual.to(device)), ids.real)
+        return PromptBatch(self.embed(ids.inputs, places, None if visual is None else visual.to(words)), ids.real)
 
     def generate(
         self,

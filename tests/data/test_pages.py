@@ -106,6 +106,19 @@ def test_pages_of_both_layouts_are_documents(folder: Path) -> None:
         PageList(str(folder / "pages.jsonl"), str(folder / "none"))
 
 
+def test_blank_texts_of_pages_are_none(folder: Path) -> None:
+    """They say nothing: neither behind a picture, nor where a page has no other text."""
+    rows = [{"texts": [None, " ", "One.", "\n"], "images": ["a.png", None, None, None]},
+            {"texts": [None, " "], "images": ["a.png", None]},
+            {"texts": [None, "One."], "images": ["a\0.png", None]}]  # fmt: skip
+    (folder / "blank.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    reader = PageList(str(folder / "blank.jsonl"), str(folder / "pictures"))
+    (page,) = reader
+    assert told(page) == [1, "One."]
+    assert page.meta["sentences"] == ["One."]
+    assert reader.skips.counts == {"missing text": 1, "broken record": 1}
+
+
 def test_pages_in_shards_bring_their_pictures_along(tmp_path: Path) -> None:
     inside = json.loads(json.dumps(MMC4))
     inside["image_info"][0]["image_base64"] = base64.b64encode(encoded(3)).decode()

@@ -87,14 +87,15 @@ def _obelics(record: dict[str, Any], opened: Opened, key: str) -> list[Element]:
     texts, images = record["texts"], record["images"]
     if not isinstance(texts, list) or not isinstance(images, list) or len(texts) != len(images):
         raise UnusableError("broken record", f"{key} (texts and images must be of one length)")
+    said = ["" if text is None else str(text).strip() for text in texts]
     found: list[Element] = []
-    for number, (text, name) in enumerate(zip(texts, images, strict=True)):
+    for number, (text, name) in enumerate(zip(said, images, strict=True)):
         if text:
-            found.append(Element(Text(str(text).strip())))
+            found.append(Element(Text(text)))
         elif name:
             picture = opened({"image_name": name}, number)
-            behind = next((one for one in texts[number + 1 :] if one), None)
-            found += [] if picture is None else [Element(picture, None if behind is None else str(behind).strip())]
+            behind = next((one for one in said[number + 1 :] if one), None)
+            found += [] if picture is None else [Element(picture, behind)]
     return found
 
 
@@ -146,7 +147,10 @@ class PageList:
         return page(self.rows[index % len(self)], lambda info, _: self._picture(info, key), key)
 
     def _picture(self, info: dict[str, Any], key: str) -> Image | None:
-        path = (self.folder / str(info.get("image_name", "")).lstrip("/")).resolve()
+        name = str(info.get("image_name", "")).lstrip("/")
+        if "\0" in name:
+            raise UnusableError("broken record", f"{key} (a name with a zero byte)")
+        path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
             raise UnusableError("path outside the folder", key)
         return Image(open_picture(path, f"{key}: {path.name}")) if path.is_file() else None

@@ -81,3 +81,14 @@ def test_a_single_pair_stays_one() -> None:
 def test_bad_settings_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"data.layout.{next(iter(options))}"):
         PairPages(Pairs(), **options)
+
+
+def test_documents_that_are_like_none_of_the_data_set_get_any_others() -> None:
+    """A validation document of a kind that the data set lacks, and one of nothing in particular."""
+    strange = pair(np.full((4, 4, 3), 99, np.uint8), "new", {"key": "new", "kind": "none of these"})
+    layout = PairPages(Pairs(), pairs=(3, 3), same="kind")
+    assert all(len(shown(layout(strange, Random(number)))) == 3 for number in range(20))
+    plain = [pair(np.full((4, 4, 3), number, np.uint8), "a", {"key": str(number)}) for number in range(9)]
+    page = PairPages(plain, pairs=(2, 2), again=1.0), PairPages(plain, pairs=(2, 2))
+    told = [[one(plain[0], Random(number)) for number in range(20)] for one in page]
+    assert [shown(one)[1] for one in told[0]] == [shown(one)[1] for one in told[1]]  # nothing is shown again

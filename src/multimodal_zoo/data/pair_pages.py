@@ -65,12 +65,14 @@ class PairPages:
 
     def _others(self, document: Document, count: int, random: Random) -> Iterator[Document]:
         value = None if self.same is None or random.random() < 0.5 else document.meta.get(self.same)
-        pool = range(len(self.dataset)) if value is None else self._numbers[self.same, value]
+        alike = [] if value is None else self._numbers.get((self.same, value), [])
+        pool = alike or range(len(self.dataset))  # a document of another data set may be like none of this one
         yield from (self.dataset[random.choice(pool)] for _ in range(count))
 
     def _again(self, seen: Document, otherwise: Document, random: Random) -> Document:
         """Another picture of the same thing; where there is none, what stood there."""
-        pool = self._numbers["concept", seen.meta.get("concept")]
+        concept = seen.meta.get("concept")
+        pool = [] if concept is None else self._numbers.get(("concept", concept), [])
         others = [number for number in pool if self._keys[number] != seen.key]
         return self.dataset[random.choice(others)] if others else otherwise
 

@@ -19,6 +19,7 @@ from multimodal_zoo.checkpoints.tables import (
     eva_clip,
     eva_mim,
     eve,
+    fast_bev,
     gguf,
 )
 
@@ -35,6 +36,7 @@ NAMINGS: dict[str, Naming] = {
         *eve.ALL,
         *emu.ALL,
         *diffusion.ALL,
+        fast_bev.FAST_BEV,
         *causal_decoder.ALL,
         gguf.GGUF,
         emu3_vision.EMU3_VISION,

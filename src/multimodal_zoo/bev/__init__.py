@@ -1,0 +1,1 @@
+"""Perception in bird's-eye view: geometry of cameras, view transform, encoders, heads, boxes."""

@@ -1,0 +1,67 @@
+"""The convolutional encoder of the map in bird's-eye view (M2BEV's, as Fast-BEV uses it, arXiv 2301.12511)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from multimodal_zoo.bev.layers import ConvNorm
+from multimodal_zoo.registry import BEV
+
+
+class ResidualBlock(nn.Module):
+    """`relu(x + norm(conv(relu(norm(conv(x))))))`, 3x3.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = ConvNorm(width, width, 3, active=True), ConvNorm(width, width, 3)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, width, x, y)` to the same."""
+        return (maps + self.second(self.first(maps))).relu()
+
+
+@BEV.register_module(name="bev_encoder")
+class BevEncoder(nn.Module):
+    """Features of all heights and frames mixed by a 1x1 convolution, then residual blocks; the map is halved once.
+
+    Args:
+        in_channels: channels of the lifted map.
+        fused: channels behind the 1x1 convolution.
+        width: channels of the result.
+        depth: residual blocks at the result's size.
+        stride: the result is so many times smaller.
+    """
+
+    def __init__(self, in_channels: int, fused: int, width: int, depth: int, stride: int = 2) -> None:
+        super().__init__()
+        self.in_channels, self.width = in_channels, width
+        self.fuse = nn.Conv2d(in_channels, fused, 1)
+        layers: list[nn.Module] = [ResidualBlock(fused), ConvNorm(fused, width, 3, stride, active=True)]
+        for _ in range(depth):
+            layers += [ResidualBlock(width), ConvNorm(width, width, 3, active=True)]
+        self.layers = nn.Sequential(*layers)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal kernels (fan out); the 1x1 convolution by torch's own rule."""
+        self.fuse.reset_parameters()
+        for part in self.layers.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, in_channels, x, y)` to `(batch, width, x / stride, y / stride)`, rounded up.
+
+        Raises:
+            ValueError: a map of another width.
+        """
+        if maps.shape[1] != self.in_channels:
+            raise ValueError(
+                f"bev_encoder.in_channels is {self.in_channels}; the lifted map has {maps.shape[1]} channels (heights x "
+                "maps x frames x features)"
+            )
+        return self.layers(self.fuse(maps))

@@ -1,0 +1,161 @@
+"""The view transform of Fast-BEV: feature maps of cameras copied into voxels by a table (arXiv 2301.12511).
+
+Volumes leave it flat, as maps in bird's-eye view whose channels run over height, frames and features: rows are gathered
+straight into that order, so that concatenating frames and folding the height into channels cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.bev.cameras import Cameras
+from multimodal_zoo.bev.voxel_table import OVERLAPS, VoxelGrid, VoxelTable, voxel_table
+from multimodal_zoo.registry import BEV
+
+#: How maps of several grids come to one size: bilinear to that of the first, or averaged to that of the last.
+RESIZES = ("upsample", "pool")
+
+
+@BEV.register_module(name="voxel_grid")
+def make_voxel_grid(counts: Sequence[int], size: Sequence[float], centre: Sequence[float]) -> VoxelGrid:
+    """A `VoxelGrid` from YAML lists."""
+    (nx, ny, nz), (sx, sy, sz), (cx, cy, cz) = counts, size, centre
+    return VoxelGrid((int(nx), int(ny), int(nz)), (float(sx), float(sy), float(sz)), (float(cx), float(cy), float(cz)))
+
+
+@BEV.register_module(name="fast_ray")
+class FastRay(nn.Module):
+    """Feature maps to one map in bird's-eye view.
+
+    Each pair fills a grid from a map: one pair is the single-scale model (style v1 of the published code), several maps
+    in one grid v2, one map in several grids v3, each map in its own grid v4.
+
+    Args:
+        grids: the volumes (`voxel_grid`).
+        pairs: (map, grid) numbers, in the order of their channels.
+        overlap: a name of `OVERLAPS`.
+        resize: a name of `RESIZES`, where there are several grids.
+        kept_tables: how many tables are kept for camera sets that come again.
+
+    Raises:
+        ValueError: an unknown rule, or pairs that name no grid.
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[VoxelGrid],
+        pairs: Sequence[Sequence[int]] = ((0, 0),),
+        overlap: str = "last",
+        resize: str = "upsample",
+        kept_tables: int = 8,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (("overlap", overlap, OVERLAPS), ("resize", resize, RESIZES)):
+            if value not in known:
+                raise ValueError(f"lift.{name} is {value!r}; it takes {', '.join(known)}")
+        self.grids, self.pairs = list(grids), [(int(level), int(grid)) for level, grid in pairs]
+        if not self.pairs or {grid for _, grid in self.pairs} != set(range(len(self.grids))):
+            raise ValueError(f"lift.pairs is {self.pairs}; every one of {len(self.grids)} grids needs a map")
+        self.overlap, self.resize, self.kept_tables = overlap, resize, kept_tables
+        self._tables: OrderedDict[tuple[str, int, int, int], VoxelTable] = OrderedDict()
+
+    def __deepcopy__(self, memory: dict[int, object]) -> FastRay:
+        return FastRay(self.grids, self.pairs, self.overlap, self.resize, self.kept_tables)
+
+    def tables(self, cameras: Cameras, sizes: Sequence[tuple[int, int]]) -> list[VoxelTable]:
+        """The table of each pair, from those that are kept or made anew.
+
+        Args:
+            cameras: of a batch.
+            sizes: height and width of each map.
+        """
+        name = cameras.fingerprint() if self.kept_tables else ""
+        found = []
+        for level, grid in self.pairs:
+            key = (name, *sizes[level], grid)
+            table = self._tables.get(key)
+            if table is None or table.rows.device != cameras.lidar_to_image.device:
+                table = voxel_table(cameras, sizes[level], self.grids[grid], self.overlap)
+            if self.kept_tables:
+                self._tables[key] = table
+                self._tables.move_to_end(key)
+            found.append(table)
+        while len(self._tables) > self.kept_tables * len(self.pairs):
+            self._tables.popitem(last=False)
+        return found
+
+    def channels(self, maps: Mapping[int, int] | Sequence[int], frames: int) -> int:
+        """Channels of the result.
+
+        Args:
+            maps: channels of each map.
+            frames: number of frames.
+        """
+        return sum(self.grids[grid].counts[2] * frames * maps[level] for level, grid in self.pairs)
+
+    def forward(self, maps: Sequence[Tensor], cameras: Cameras) -> Tensor:
+        """A map in bird's-eye view, `(batch, channels, x, y)`, channels-last in memory.
+
+        Channel `z * (L * T * C) + l * (T * C) + t * C + c` for each grid: height, map of this grid, frame, feature.
+
+        Args:
+            maps: for each level `(batch, frames, cameras, channels, height, width)`.
+            cameras: of the same batch.
+        """
+        return self.gathered(maps, self.tables(cameras, [(m.shape[-2], m.shape[-1]) for m in maps]))
+
+    def gathered(self, maps: Sequence[Tensor], tables: Sequence[VoxelTable]) -> Tensor:
+        """The same by tables that are there already, one for each pair."""
+        flat: list[list[Tensor]] = [[] for _ in self.grids]
+        for (level, grid), table in zip(self.pairs, tables, strict=True):
+            flat[grid].append(gather_voxels(maps[level], table, self.grids[grid]))
+        return self._one_size([folded(parts) for parts in flat])
+
+    def _one_size(self, maps: list[Tensor]) -> Tensor:
+        if len(maps) == 1:
+            return maps[0]
+        if self.resize == "pool":
+            size = maps[-1].shape[-2:]
+            return torch.cat([F.adaptive_avg_pool2d(one, size) for one in maps], dim=1)
+        size = maps[0].shape[-2:]
+        resized = [F.interpolate(one, size=size, mode="bilinear", align_corners=False) for one in maps[1:]]
+        return torch.cat([maps[0], *resized], dim=1)
+
+
+def gather_voxels(maps: Tensor, table: VoxelTable, grid: VoxelGrid) -> Tensor:
+    """The volume of a grid, `(batch, x, y, z, frames, channels)`; voxels that no camera sees are 0.
+
+    Args:
+        maps: `(batch, frames, cameras, channels, height, width)`.
+        table: of these maps.
+        grid: of the table.
+    """
+    batch, frames, _, channels, _, _ = maps.shape
+    rows = maps.permute(0, 1, 2, 4, 5, 3).reshape(batch * frames, -1, channels)
+    rows = F.pad(rows, (0, 0, 0, 1)).flatten(0, 1)  # the row that empty voxels take
+    starts = torch.arange(batch * frames, device=maps.device).view(batch, 1, frames) * (table.empty + 1)
+    if table.overlap == "mean":
+        return _mean(rows, table, grid, starts)
+    index = (table.rows.transpose(1, 2) + starts).flatten()  # (batch, voxels, frames): the order of the result
+    return rows.index_select(0, index).view(batch, *grid.counts, frames, channels)
+
+
+def _mean(rows: Tensor, table: VoxelTable, grid: VoxelGrid, starts: Tensor) -> Tensor:
+    places = table.rows.transpose(1, 2)  # (batch, voxels, frames, cameras)
+    total = rows.new_zeros(places[..., 0].numel(), rows.shape[1])
+    for camera in range(places.shape[-1]):
+        total = total + rows.index_select(0, (places[..., camera] + starts).flatten())
+    seen = (places != table.empty).sum(-1).clamp(min=1).flatten()
+    mean = total / seen[:, None]
+    return mean.view(len(places), *grid.counts, places.shape[2], rows.shape[1])
+
+
+def folded(volumes: list[Tensor]) -> Tensor:
+    """Volumes `(batch, x, y, z, frames, channels)` of one grid as one map, channels in the order z, volume, frame."""
+    one = volumes[0] if len(volumes) == 1 else torch.cat([v.flatten(4) for v in volumes], dim=4)
+    return one.flatten(3).permute(0, 3, 1, 2)

@@ -1,0 +1,27 @@
+"""A convolution with batch norm, which everything here is made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvNorm(nn.Module):
+    """A square convolution without bias, and batch norm; ReLU behind it if wanted.
+
+    Args:
+        inputs: channels of what it reads.
+        outputs: channels of what it gives.
+        side: of the kernel, odd.
+        stride: step of the kernel.
+        active: whether a ReLU follows.
+    """
+
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, active: bool = False) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
+        self.norm, self.active = nn.BatchNorm2d(outputs), active
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps `(batch, inputs, h, w)` to `(batch, outputs, h / stride, w / stride)`, rounded up."""
+        found = self.norm(self.convolution(maps))
+        return found.relu() if self.active else found

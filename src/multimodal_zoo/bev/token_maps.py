@@ -1,0 +1,48 @@
+"""An image encoder of tokens as an encoder of feature maps (the simple pyramid of ViTDet, arXiv 2203.16527)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_zoo.registry import BEV
+
+
+@BEV.register_module(name="token_maps")
+class TokenMaps(nn.Module):
+    """Four maps, with a quarter, half, one and two patches to a cell, by (transposed) convolutions.
+
+    Args:
+        encoder: gives tokens on a grid (`vision_transformer`, a timm or transformers backbone, ...).
+        width: features of its tokens.
+        patch: side of its patches in pixels, 14 or 16 say.
+        channels: channels of every map.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.encoder: Any = encoder
+        self.patch = patch
+        self.channels, self.strides = (channels,) * 4, (patch // 4, patch // 2, patch, 2 * patch)
+        self.quadruple = nn.Sequential(
+            nn.ConvTranspose2d(width, channels, 2, 2), nn.GELU(), nn.ConvTranspose2d(channels, channels, 2, 2)
+        )
+        self.double = nn.ConvTranspose2d(width, channels, 2, 2)
+        self.same = nn.Conv2d(width, channels, 1)
+        self.half = nn.Conv2d(width, channels, 2, 2)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images `(n, 3, height, width)` to four maps `(n, channels, h, w)`, the finest first.
+
+        Raises:
+            ValueError: an encoder whose tokens are not those of the grid (patch dropout).
+        """
+        features = self.encoder(images)
+        rows, columns = features.grid
+        if features.tokens.shape[1] != rows * columns:
+            raise ValueError(f"image_encoder: {features.tokens.shape[1]} tokens for a grid of {rows} x {columns}")
+        tokens = features.tokens.transpose(1, 2).unflatten(2, (rows, columns))
+        even = F.pad(tokens, (0, columns % 2, 0, rows % 2))
+        return [self.quadruple(tokens), self.double(tokens), self.same(tokens), self.half(even)]

@@ -1,0 +1,71 @@
+"""The batch of detectors in bird's-eye view: pictures of several cameras and times, and boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multimodal_zoo.bev.cameras import Cameras
+
+
+@dataclass
+class DetectionBatch:
+    """Scenes with their boxes.
+
+    Attributes:
+        images: float (batch, frames, cameras, 3, height, width), normalised; the current frame first.
+        cameras: where points fall in them.
+        boxes: for each sample (n, 9) in the layout of `bev.boxes`, n may be 0.
+        labels: for each sample long (n,), classes.
+        velocity_known: for each sample bool (n,), False where the velocity of a box is not known.
+        keys: name of each sample, for error messages and reports.
+
+    Raises:
+        ValueError: fields that do not fit each other, or boxes that are not finite, with the sample.
+    """
+
+    images: Tensor
+    cameras: Cameras
+    boxes: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...]
+    velocity_known: tuple[Tensor, ...]
+    keys: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        rows = {name: len(getattr(self, name)) for name in ("images", "cameras", "boxes", "labels", "keys")}
+        if len({*rows.values(), len(self.velocity_known)}) != 1:
+            raise ValueError(f"DetectionBatch needs as many samples in every field, not {rows}")
+        if self.images.dim() != 6 or self.images.shape[:3] != self.cameras.lidar_to_image.shape[:3]:
+            raise ValueError(
+                f"images of shape {tuple(self.images.shape)} for cameras "
+                f"{tuple(self.cameras.lidar_to_image.shape[:3])}; expected (batch, frames, cameras, 3, height, width)"
+            )
+        for key, boxes, labels, known in zip(self.keys, self.boxes, self.labels, self.velocity_known, strict=True):
+            if boxes.dim() != 2 or boxes.shape[1] != 9 or not len(boxes) == len(labels) == len(known):
+                raise ValueError(
+                    f"sample {key}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)}, velocity_known "
+                    f"{tuple(known.shape)}; expected (n, 9), (n,) and (n,)"
+                )
+            if boxes.device.type == "cpu" and not bool(boxes.isfinite().all()):
+                raise ValueError(f"sample {key}: boxes hold numbers that are not finite: {boxes.tolist()}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
+        """The same batch with its tensors on `device`."""
+        cameras = self.cameras.to(device, non_blocking)
+        return self._carried(cameras, lambda one: one.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> DetectionBatch:
+        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
+        return self._carried(self.cameras.pin_memory(), lambda one: one.pin_memory())
+
+    def _carried(self, cameras: Cameras, change: Callable[[Tensor], Tensor]) -> DetectionBatch:
+        boxes, labels, known = (
+            tuple(change(one) for one in part) for part in (self.boxes, self.labels, self.velocity_known)
+        )
+        return DetectionBatch(change(self.images), cameras, boxes, labels, known, self.keys)

@@ -1,0 +1,11 @@
+"""Fast-BEV (arXiv 2301.12511): what each call of its cases means."""
+
+from __future__ import annotations
+
+from harness.run import System
+from systems.fast_bev_parts import encoders, lifting
+
+PARTS = (encoders, lifting)
+SYSTEM = System("fast_bev", fields={"data_licence": None, "pitfalls": None}, call_fields=frozenset({"max_mismatched"}))
+for part in PARTS:
+    part.register(SYSTEM)

@@ -39,11 +39,11 @@ class AnswerFile:
             write_text(file, json.dumps(dict(wanted), indent=1, ensure_ascii=False) + "\n")
             return
         there = json.loads(file.read_text(encoding="utf-8"))
-        if differing := [key for key, value in wanted.items() if there.get(key) != value]:
+        if differing := [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]:
             first = differing[0]
             raise ValueError(
                 f"vqa.folder: {self.folder} holds answers of another {first} ({there.get(first)!r}, now "
-                f"{wanted[first]!r}); give another folder, or delete it"
+                f"{wanted.get(first)!r}); give another folder, or delete it"
             )
 
     def read(self, questions: Sequence[Question]) -> list[str]:

@@ -98,6 +98,16 @@ def test_what_of_an_answer_counts() -> None:
         Asking(form="What?")
 
 
+@pytest.mark.parametrize("role", [None, "assistant"])
+def test_words_go_around_the_question_and_around_no_example(role: str | None) -> None:
+    """Behind an example without a role stands a picture about which nothing is asked."""
+    shown = [Image(BLANK), Text("a cat.", role), Image(BLANK)]
+    asked = Asking(form="describe it {question}").document(Document(shown))
+    assert [one.text for one in asked.segments if isinstance(one, Text)] == ["a cat.", "describe it"]
+    asked = Asking(form="describe it {question}").document(Document([*shown, Text("now")]))
+    assert [one.text for one in asked.segments if isinstance(one, Text)] == ["a cat.", "describe it now"]
+
+
 def test_answers_and_clean_up(eve: nn.Module) -> None:
     asked = [Document([Image(BLANK), Text("what?", role="user")], {"key": str(n)}) for n in range(2)]
     formed = Document([Image(BLANK), Text("please: what? now", role="user")])
@@ -193,6 +203,8 @@ def test_settings_of_asking_are_noted(eve: nn.Module, tmp_path: Path) -> None:
     assert run(asking=Asking(clean_up="short_answer")).details["asking"]["clean_up"] == "short_answer"
     with pytest.raises(ValueError, match="answers of another asking"):
         run(asking=Asking(clean_up="caption"))
+    with pytest.raises(ValueError, match="answers of another asking"):
+        run()  # without any, the earlier answers do not fit either
 
 
 @pytest.mark.parametrize(

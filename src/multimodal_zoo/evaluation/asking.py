@@ -99,10 +99,11 @@ class Asking:
 
     @staticmethod
     def _formed(question: Document, form: str, opening: str) -> Document:
-        last = max((n for n, one in enumerate(question.segments) if isinstance(one, Text)), default=-1)
         segments: list[Segment] = list(question.segments)
+        last = max((n for n, one in enumerate(segments) if isinstance(one, Text)), default=-1)
         asked = segments[last] if last >= 0 else None
-        if isinstance(asked, Text) and asked.role != "assistant":
+        example = last < len(segments) - 1  # a text of no role in front of a picture is what an example says
+        if isinstance(asked, Text) and (asked.role == "user" or (asked.role is None and not example)):
             segments[last] = replace(asked, text=form.replace(PLACE, asked.text))
         elif words := form.replace(PLACE, "").strip():
             segments.append(Text(words, role="user"))  # a picture alone

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.placed_prompts import placed_prompts
 from multimodal_zoo.encoders.image_tokens import image_tokens, unpooled
 from multimodal_zoo.generation.loop import Generated, Progress, generate
 from multimodal_zoo.generation.policies import Policy
-from multimodal_zoo.generation.prompts import PromptBatch, left_padded
+from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.regression import imagine
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.counted_images import CountedImages
@@ -222,10 +222,7 @@ class Emu(nn.Module):
             pad_id: any id of the vocabulary.
         """
         words = self.decoder.token_embedding.weight
-        device = words.device
-        ids = left_padded([torch.as_tensor(row) for row in rows], pad_id).to(device)
-        tokens = ids.inputs.shape[1]
-        places = torch.stack([F.pad(row, (tokens - len(row), 0)) for row in vision]).to(device)
+        ids, places = placed_prompts(rows, vision, pad_id, words.device)
         return PromptBatch(self.embed(ids.inputs, places, None if visual is None else visual.to(words)), ids.real)
 
     def generate(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.placed_prompts import placed_prompts
 from multimodal_zoo.generation.loop import Generated, Progress, generate
 from multimodal_zoo.generation.policies import Policy
-from multimodal_zoo.generation.prompts import PromptBatch, left_padded
+from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.nn.patch_cells import PatchCells
@@ -109,9 +109,7 @@ class Eve(nn.Module):
             pad_id: any id of the vocabulary.
         """
         device = self.decoder.token_embedding.weight.device
-        ids = left_padded([torch.as_tensor(row) for row in rows], pad_id).to(device)
-        tokens = ids.inputs.shape[1]
-        places = torch.stack([F.pad(row, (tokens - len(row), 0)) for row in vision]).to(device)
+        ids, places = placed_prompts(rows, vision, pad_id, device)
         embedded = self.embed(ids.inputs, places, None if pictures is None else pictures.to(device))
         return PromptBatch(embedded, ids.real, places)
 

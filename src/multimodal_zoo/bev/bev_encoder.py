@@ -61,7 +61,7 @@ class BevEncoder(nn.Module):
         """
         if maps.shape[1] != self.in_channels:
             raise ValueError(
-                f"bev_encoder.in_channels is {self.in_channels}; the lifted map has {maps.shape[1]} channels (heights x "
-                "maps x frames x features)"
+                f"bev_encoder.in_channels is {self.in_channels}; the lifted map has {maps.shape[1]} channels "
+                "(heights x maps x frames x features)"
             )
         return self.layers(self.fuse(maps))

@@ -31,8 +31,8 @@ class Cameras:
         matrices = self.lidar_to_image
         if matrices.dim() != 5 or matrices.shape[-2:] != (4, 4) or matrices.dtype != torch.float64:
             raise ValueError(
-                f"cameras.lidar_to_image is {matrices.dtype} of shape {tuple(matrices.shape)}; expected float64 (batch, "
-                "frames, cameras, 4, 4): in lower precision points fall on other pixels"
+                f"cameras.lidar_to_image is {matrices.dtype} of shape {tuple(matrices.shape)}; expected float64 "
+                "(batch, frames, cameras, 4, 4): in lower precision points fall on other pixels"
             )
         if matrices.device.type == "cpu" and not bool(matrices.isfinite().all()):
             raise ValueError("cameras.lidar_to_image holds numbers that are not finite")

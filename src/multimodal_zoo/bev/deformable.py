@@ -1,4 +1,4 @@
-"""Deformable convolution, version 1 (arXiv 1703.06211): the kernel's taps are moved by offsets that a layer predicts."""
+"""Deformable convolution, version 1 (arXiv 1703.06211): taps of the kernel are moved by predicted offsets."""
 
 from __future__ import annotations
 

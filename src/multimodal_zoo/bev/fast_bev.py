@@ -92,7 +92,7 @@ class FastBEV(nn.Module):
             maps: as `encode` gives them.
             cameras: of the same batch, frames and cameras.
         """
-        return self.bev_encoder(self.lift(maps, cameras))
+        return self.bev_encoder(self.lift(maps, cameras, lent=True))
 
     def forward(self, images: Tensor, cameras: Cameras) -> HeadMaps:
         """Scores, boxes and directions of all anchors.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.voxel_table import OVERLAPS, VoxelGrid, VoxelTable, voxel_table
+from multimodal_zoo.nn.accumulate import plain_autograd
 from multimodal_zoo.registry import BEV
 
 #: How maps of several grids come to one size: bilinear to that of the first, or averaged to that of the last.
@@ -63,6 +66,7 @@ class FastRay(nn.Module):
             raise ValueError(f"lift.pairs is {self.pairs}; every one of {len(self.grids)} grids needs a map")
         self.overlap, self.resize, self.kept_tables = overlap, resize, kept_tables
         self._tables: OrderedDict[tuple[str, int, int, int], VoxelTable] = OrderedDict()
+        self._memories = [Memory() for _ in self.pairs]
 
     def __deepcopy__(self, memory: dict[int, object]) -> FastRay:
         return FastRay(self.grids, self.pairs, self.overlap, self.resize, self.kept_tables)
@@ -98,7 +102,7 @@ class FastRay(nn.Module):
         """
         return sum(self.grids[grid].counts[2] * frames * maps[level] for level, grid in self.pairs)
 
-    def forward(self, maps: Sequence[Tensor], cameras: Cameras) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], cameras: Cameras, *, lent: bool = False) -> Tensor:
         """A map in bird's-eye view, `(batch, channels, x, y)`, channels-last in memory.
 
         Channel `z * (L * T * C) + l * (T * C) + t * C + c` for each grid: height, map of this grid, frame, feature.
@@ -106,14 +110,17 @@ class FastRay(nn.Module):
         Args:
             maps: for each level `(batch, frames, cameras, channels, height, width)`.
             cameras: of the same batch.
+            lent: whether the result may lie in memory that the next call writes again; without gradients only.
         """
-        return self.gathered(maps, self.tables(cameras, [(m.shape[-2], m.shape[-1]) for m in maps]))
+        return self.gathered(maps, self.tables(cameras, [(m.shape[-2], m.shape[-1]) for m in maps]), lent=lent)
 
-    def gathered(self, maps: Sequence[Tensor], tables: Sequence[VoxelTable]) -> Tensor:
+    def gathered(self, maps: Sequence[Tensor], tables: Sequence[VoxelTable], *, lent: bool = False) -> Tensor:
         """The same by tables that are there already, one for each pair."""
+        lent = lent and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         flat: list[list[Tensor]] = [[] for _ in self.grids]
-        for (level, grid), table in zip(self.pairs, tables, strict=True):
-            flat[grid].append(gather_voxels(maps[level], table, self.grids[grid]))
+        for number, ((level, grid), table) in enumerate(zip(self.pairs, tables, strict=True)):
+            memory = self._memories[number] if lent else None
+            flat[grid].append(gather_voxels(maps[level], table, self.grids[grid], memory))
         return self._one_size([folded(parts) for parts in flat])
 
     def _one_size(self, maps: list[Tensor]) -> Tensor:
@@ -127,32 +134,64 @@ class FastRay(nn.Module):
         return torch.cat([maps[0], *resized], dim=1)
 
 
-def gather_voxels(maps: Tensor, table: VoxelTable, grid: VoxelGrid) -> Tensor:
+def gather_voxels(maps: Tensor, table: VoxelTable, grid: VoxelGrid, memory: Memory | None = None) -> Tensor:
     """The volume of a grid, `(batch, x, y, z, frames, channels)`; voxels that no camera sees are 0.
 
     Args:
         maps: `(batch, frames, cameras, channels, height, width)`.
         table: of these maps.
         grid: of the table.
+        memory: what the result is written to; None for fresh memory.
     """
     batch, frames, _, channels, _, _ = maps.shape
-    rows = maps.permute(0, 1, 2, 4, 5, 3).reshape(batch * frames, -1, channels)
-    rows = F.pad(rows, (0, 0, 0, 1)).flatten(0, 1)  # the row that empty voxels take
-    starts = torch.arange(batch * frames, device=maps.device).view(batch, 1, frames) * (table.empty + 1)
+    rows = maps.permute(0, 1, 2, 4, 5, 3).flatten(0, 4)  # no copy of channels-last maps
+    shape = (batch, *grid.counts, frames, channels)
     if table.overlap == "mean":
-        return _mean(rows, table, grid, starts)
-    index = (table.rows.transpose(1, 2) + starts).flatten()  # (batch, voxels, frames): the order of the result
-    return rows.index_select(0, index).view(batch, *grid.counts, frames, channels)
+        return _mean(rows, table).view(shape)
+    if memory is not None:
+        volume = memory.take((len(table.index), channels), maps)
+        torch.index_select(rows, 0, table.seen_index, out=volume)
+        return volume.index_fill_(0, table.blank, 0).view(shape)
+    if rows.requires_grad and torch.is_grad_enabled() and plain_autograd():
+        return _Gathered.apply(rows, table).view(shape)
+    return F.pad(rows, (0, 0, 0, 1)).index_select(0, table.index).view(shape)
 
 
-def _mean(rows: Tensor, table: VoxelTable, grid: VoxelGrid, starts: Tensor) -> Tensor:
-    places = table.rows.transpose(1, 2)  # (batch, voxels, frames, cameras)
-    total = rows.new_zeros(places[..., 0].numel(), rows.shape[1])
-    for camera in range(places.shape[-1]):
-        total = total + rows.index_select(0, (places[..., camera] + starts).flatten())
-    seen = (places != table.empty).sum(-1).clamp(min=1).flatten()
-    mean = total / seen[:, None]
-    return mean.view(len(places), *grid.counts, places.shape[2], rows.shape[1])
+class _Gathered(torch.autograd.Function):
+    """Rows at an index; those of nothing are neither copied in nor out."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, table: VoxelTable) -> Tensor:
+        ctx.table, ctx.count = table, len(rows)
+        return rows.index_select(0, table.seen_index).index_fill_(0, table.blank, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """The sum over the voxels that a row fills."""
+        total = upstream.new_zeros(ctx.count + 1, upstream.shape[1])
+        return total.index_add_(0, ctx.table.index, upstream)[:-1], None
+
+
+def _mean(rows: Tensor, table: VoxelTable) -> Tensor:
+    rows = F.pad(rows, (0, 0, 0, 1))
+    total = torch.stack([rows.index_select(0, places) for places in table.index.unbind(-1)]).sum(0)
+    seen = (table.rows != table.empty).sum(-1).clamp(min=1)  # (batch, frames, voxels)
+    return total / seen.transpose(1, 2).flatten()[:, None]
+
+
+class Memory:
+    """A tensor that is written again and again: fresh memory of that size costs more than filling it."""
+
+    def __init__(self) -> None:
+        self._kept: Tensor | None = None
+
+    def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The tensor, of a shape and of another one's kind, with whatever it holds."""
+        kept = self._kept
+        if kept is None or kept.shape != torch.Size(shape) or kept.dtype != like.dtype or kept.device != like.device:
+            kept = self._kept = like.new_empty(shape)
+        return kept
 
 
 def folded(volumes: list[Tensor]) -> Tensor:

@@ -11,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from multimodal_zoo.bev.deformable import DeformableConvolution
 from multimodal_zoo.registry import BEV
 
+#: Of timm, whose tensors are named as the published files name them.
+NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
 
 @BEV.register_module(name="residual_maps")
 class ResidualMaps(nn.Module):
@@ -34,10 +37,8 @@ class ResidualMaps(nn.Module):
         deformable_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if name not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
-            raise ValueError(
-                f"image_encoder.name is {name!r}; it takes resnet18, resnet34, resnet50, resnet101, resnet152"
-            )
+        if name not in NAMES:
+            raise ValueError(f"image_encoder.name is {name!r}; it takes {', '.join(NAMES)}")
         if not -1 <= frozen_stages <= 4:
             raise ValueError(f"image_encoder.frozen_stages is {frozen_stages}; expected -1 to 4")
         network = timm.create_model(name, num_classes=0, global_pool="")

@@ -26,12 +26,12 @@ class TokenMaps(nn.Module):
         self.encoder: Any = encoder
         self.patch = patch
         self.channels, self.strides = (channels,) * 4, (patch // 4, patch // 2, patch, 2 * patch)
-        self.quadruple = nn.Sequential(
+        self.by_four = nn.Sequential(
             nn.ConvTranspose2d(width, channels, 2, 2), nn.GELU(), nn.ConvTranspose2d(channels, channels, 2, 2)
         )
-        self.double = nn.ConvTranspose2d(width, channels, 2, 2)
-        self.same = nn.Conv2d(width, channels, 1)
-        self.half = nn.Conv2d(width, channels, 2, 2)
+        self.by_two = nn.ConvTranspose2d(width, channels, 2, 2)
+        self.by_one = nn.Conv2d(width, channels, 1)
+        self.by_half = nn.Conv2d(width, channels, 2, 2)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images `(n, 3, height, width)` to four maps `(n, channels, h, w)`, the finest first.
@@ -45,4 +45,4 @@ class TokenMaps(nn.Module):
             raise ValueError(f"image_encoder: {features.tokens.shape[1]} tokens for a grid of {rows} x {columns}")
         tokens = features.tokens.transpose(1, 2).unflatten(2, (rows, columns))
         even = F.pad(tokens, (0, columns % 2, 0, rows % 2))
-        return [self.quadruple(tokens), self.double(tokens), self.same(tokens), self.half(even)]
+        return [self.by_four(tokens), self.by_two(tokens), self.by_one(tokens), self.by_half(even)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,29 @@ class VoxelTable:
     rows: Tensor
     empty: int
     overlap: str
+
+    @cached_property
+    def index(self) -> Tensor:
+        """Rows among those of all frames of the batch and a last one, which is empty.
+
+        int32 (batch * voxels * frames,) in the order of a volume; with the cameras as a second axis for the mean.
+        """
+        batch, frames = self.rows.shape[:2]
+        starts = torch.arange(batch * frames, device=self.rows.device).view(batch, 1, frames) * self.empty
+        places = self.rows.transpose(1, 2)
+        starts = starts[..., None] if self.overlap == "mean" else starts
+        found = torch.where(places == self.empty, batch * frames * self.empty, places + starts)
+        return found.flatten(0, 2).int()
+
+    @cached_property
+    def blank(self) -> Tensor:
+        """Where in `index` nothing is seen, long (n,)."""
+        return (self.index == self.rows.shape[0] * self.rows.shape[1] * self.empty).flatten().nonzero().flatten()
+
+    @cached_property
+    def seen_index(self) -> Tensor:
+        """`index` with any row at voxels that nothing fills."""
+        return self.index.index_fill(0, self.blank, 0)
 
     @property
     def coverage(self) -> Tensor:

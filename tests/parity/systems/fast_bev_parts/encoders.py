@@ -74,19 +74,17 @@ def bev_maps(request: Request) -> Outcome:
     case = request.case
     encoder = _bev_model(case).bev_encoder
     (volume,) = case.take(request.call)
-    folded = _folded(volume)
-    fused = encoder.fuse(folded)
+    flat = _folded(volume)
+    fused = encoder.fuse(flat)
     block = encoder.layers[0](fused)
     found = {
-        "s2c_sample": folded[:, :, ::4, ::4],
+        "s2c_sample": flat[:, :, ::4, ::4],
         "fused": fused,
         "block0_sample": block[:, ::4],
         "downsampled": encoder.layers[1](block),
+        "bev": _oriented(case, encoder(flat)),
     }
-    whole = encoder(folded)
-    return {
-        name: _oriented(case, found.get(name, whole)) if name == "bev" else found[name] for name in request.call.outputs
-    }
+    return {name: found[name] for name in request.call.outputs}
 
 
 def bev_training(request: Request) -> Outcome:

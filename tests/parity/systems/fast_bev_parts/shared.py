@@ -23,20 +23,25 @@ BACKBONE = {
 def check_norm(config: Config) -> None:
     """Batch norms whose factors train, of one process or of all."""
     given = take_known(config, {"type", "requires_grad"}, "norm_cfg")
-    assert given["type"] in ("BN", "SyncBN") and given.get("requires_grad", True) is True
+    assert given["type"] in ("BN", "SyncBN")
+    assert given.get("requires_grad", True) is True
 
 
 def backbone(config: Config) -> dict[str, Any]:
     """The node of an image encoder."""
     given = take_known(config, BACKBONE, "backbone")
-    assert given["type"] == "ResNet" and given.get("num_stages", 4) == 4 and given.get("style", "pytorch") == "pytorch"
+    assert given["type"] == "ResNet"
+    assert given.get("num_stages", 4) == 4
+    assert given.get("style", "pytorch") == "pytorch"
     assert list(given.get("out_indices", (0, 1, 2, 3))) == [0, 1, 2, 3]
     assert isinstance(given.get("with_cp", False), bool)  # memory, not values
     check_norm(given.get("norm_cfg", {"type": "BN"}))
     deformable: list[int] = []
     if given.get("dcn") is not None:
         dcn = take_known(given["dcn"], {"type", "deform_groups", "fallback_on_stride"}, "dcn")
-        assert dcn["type"] == "DCN" and dcn.get("deform_groups", 1) == 1 and not dcn.get("fallback_on_stride", False)
+        assert dcn["type"] == "DCN"
+        assert dcn.get("deform_groups", 1) == 1
+        assert not dcn.get("fallback_on_stride", False)
         deformable = [stage for stage, used in enumerate(given["stage_with_dcn"]) if used]
     return {
         "type": "residual_maps",
@@ -50,7 +55,8 @@ def backbone(config: Config) -> dict[str, Any]:
 def pyramid(config: Config) -> dict[str, Any]:
     """The node of a pyramid."""
     given = take_known(config, {"type", "norm_cfg", "in_channels", "out_channels", "num_outs"}, "neck")
-    assert given["type"] == "FPN" and given["num_outs"] == len(given["in_channels"])
+    assert given["type"] == "FPN"
+    assert given["num_outs"] == len(given["in_channels"])
     check_norm(given["norm_cfg"])
     return {"type": "feature_pyramid", "in_channels": given["in_channels"], "channels": given["out_channels"]}
 
@@ -90,7 +96,8 @@ def bev_encoder(config: Config) -> dict[str, Any]:
     given = take_known(config, known, "neck_3d")
     check_norm(given["norm_cfg"])
     fuse = take_known(given["fuse"], {"in_channels", "out_channels"}, "fuse")
-    assert fuse["out_channels"] == given["in_channels"] and given.get("type", "M2BevNeck") == "M2BevNeck"
+    assert fuse["out_channels"] == given["in_channels"]
+    assert given.get("type", "M2BevNeck") == "M2BevNeck"
     return {
         "type": "bev_encoder",
         "in_channels": fuse["in_channels"],

@@ -75,6 +75,7 @@ class Costs:
             "name": self.name,
             "parameters": self.parameters,
             "parts": {part.name: part.parameters for part in self.parts},
+            "trained": {part.name: part.trainable for part in self.parts},
             "inference_bytes": dict(self.inference),
             **self.figures(),
             "training_bytes": {**training, "total": self.training.total},
@@ -86,11 +87,12 @@ class Costs:
     def tables(self) -> Tables:
         """(title, rows of label and value), in reading order."""
         parts = share_rows([p.name for p in self.parts], [p.parameters for p in self.parts], self.parameters)
-        frozen = self.parameters - sum(part.trainable for part in self.parts)
+        trained = sum(part.trainable for part in self.parts)
+        sums = share_rows(["trained", "frozen"], [trained, self.parameters - trained], self.parameters)
         setting = ", ".join(f"{key}={value}" for key, value in asdict(self.setting).items())
         training = [(key, amount(getattr(self.training, key))) for key in TrainingMemory.__dataclass_fields__]
         return [
-            ("parameters", [*parts, ("frozen", f"{frozen:,}"), ("total", f"{self.parameters:,}")]),
+            ("parameters", [*parts, *sums, ("total", f"{self.parameters:,}")]),
             ("operations, two per multiply-add", self.operations()),
             ("inference, weights", [(kind, amount(size)) for kind, size in self.inference.items()]),
             *self.further(),

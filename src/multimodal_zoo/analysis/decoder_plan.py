@@ -18,8 +18,8 @@ from multimodal_zoo.analysis.tables import Rows, Tables, amount, gflop
 from multimodal_zoo.analysis.thinning import by_depth
 from multimodal_zoo.nn.attention import SelfAttention
 
-#: Products of hidden states and head in a step: the losses, the same again in backward, and both gradients.
-HEAD_PRODUCTS = 4
+#: Parts that read what a decoder gives: their gradients do not pass through it.
+BEHIND = ("regression_head", "visual_decoder", "vision_tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,13 @@ def decoder_plan(
     """Plan a multimodal decoder's inference and training.
 
     Attention is taken to be fused, also where its weights are dropped: what it keeps grows with the tokens. The head
-    beside it holds `objective.held_logits` logits, which is little and not counted.
+    beside it holds `objective.held_logits` logits, which is little and not counted; nor is what an image encoder
+    computes and keeps for its pictures. Where a part in front of the decoder trains, gradients reach it through all
+    blocks, frozen ones included.
 
     Args:
-        model: called with ids; has a `decoder`. On any device; build it on `meta` to allocate nothing.
+        model: called with ids; has a `decoder`. On any device; build it on `meta` to allocate nothing. What trains
+            says `requires_grad` (`nn.frozen.freeze`).
         name: what the tables call it.
         context_length: tokens of a sequence.
         setting: how it trains; by default on one device, in float32, one sequence a step.
@@ -124,7 +127,7 @@ def decoder_plan(
         context_length=context_length,
         token_flops=_forward(copy, context_length) // context_length,
         head_flops=head,
-        step_flops=_step(copy, context_length, setting.checkpoint) + HEAD_PRODUCTS * head * context_length,
+        step_flops=_step(copy, context_length, setting.checkpoint) + _head_products(copy) * head * context_length,
         cache={"float32": 4 * numbers, "float16 / bfloat16": 2 * numbers},
         shared_by=shared_by,
         shared={kind: _shared(model, size, shared_by) for kind, size in (("float32", 4), ("float16 / bfloat16", 2))},
@@ -146,7 +149,29 @@ def _as_trained(model: nn.Module) -> nn.Module:
             part.dropout = 0.0
     if isinstance(tokenizer := getattr(copy, "vision_tokenizer", None), nn.Module):
         tokenizer.requires_grad_(False)
+    if _trains_in_front(copy):
+        copy.decoder.token_embedding.register_forward_hook(_as_pictures)
     return copy
+
+
+def _trains_in_front(model: nn.Module) -> bool:
+    """Whether anything trains whose gradient comes through the decoder."""
+    behind = ("decoder", *BEHIND)
+    return any(p.requires_grad for name, p in model.named_parameters() if name.split(".")[0] not in behind)
+
+
+def _as_pictures(embedding: nn.Module, arguments: object, result: Tensor) -> Tensor:
+    """Embeddings that need a gradient, as those of pictures do whose encoder or projection trains."""
+    return result if result.requires_grad else result.detach().requires_grad_()
+
+
+def _head_products(model: nn.Module) -> int:
+    """Products of hidden states and head in a step: the losses, the same again in backward, and one a gradient."""
+    decoder = model.decoder
+    head = int(decoder.head_weight.requires_grad)
+    inside = [p for p in decoder.parameters() if p is not decoder.head_weight or decoder.output is None]
+    hidden = int(_trains_in_front(model) or any(p.requires_grad for p in inside))
+    return 1 + bool(head + hidden) + head + hidden
 
 
 def _ids(tokens: int) -> Tensor:
@@ -174,7 +199,8 @@ def _step(model: nn.Module, tokens: int, checkpoint: str) -> int:
         recompute_by(ghost, checkpoint)
         with ReadZeros(), FlopCounterMode(display=False) as counter:
             hidden = ghost(_ids(tokens))
-            hidden.backward(torch.empty_like(hidden))
+            if hidden.requires_grad:  # nothing of the decoder trains otherwise
+                hidden.backward(torch.empty_like(hidden))
         return int(counter.get_total_flops())
 
     return by_depth(model, measure)

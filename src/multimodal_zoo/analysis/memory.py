@@ -126,7 +126,7 @@ def training_bytes(model: nn.Module, activations: int, setting: Setting) -> Trai
     if devices == 1:
         communication = 0
     elif "weights" in strategy.shared:  # the unit at work, the one fetched ahead, the gradients of one
-        communication = _largest_unit(model) * (2 * working + held)
+        communication = _largest_unit(model, 2 * working, held)
     elif strategy.master:
         communication = min(count, 2 * BUCKET) * held
     else:
@@ -168,7 +168,18 @@ def fewest_devices(model: nn.Module, activations: int, setting: Setting, device_
     return counts[place] if place < len(counts) else None
 
 
-def _largest_unit(model: nn.Module) -> int:
-    """Weights of the largest unit that is gathered at once: a block, or everything that is in no block."""
-    sizes = [sum(p.numel() for p in block.parameters()) for _, block in blocks_of(model)]
-    return max([*sizes, sum(p.numel() for p in model.parameters()) - sum(sizes)])
+def _largest_unit(model: nn.Module, weight: int, gradient: int) -> int:
+    """Bytes of the largest unit that is gathered at once: a block, or everything that is in no block.
+
+    Args:
+        model: on any device.
+        weight: bytes for each weight of a unit.
+        gradient: bytes for each weight that trains, on top.
+    """
+
+    def size(part: nn.Module) -> int:
+        """Bytes of all that a part holds."""
+        return sum(p.numel() * (weight + gradient * p.requires_grad) for p in part.parameters())
+
+    sizes = [size(block) for _, block in blocks_of(model)]
+    return max([*sizes, size(model) - sum(sizes)])

@@ -1,27 +1,30 @@
-"""`mmzoo plan VARIANT [option=value | override ...]`: parameters, memory and FLOPs, computed on the meta device."""
+"""`mmzoo plan VARIANT|RECIPE [option=value | override ...]`: parameters, memory and FLOPs, on the meta device."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.catalogue import list_models
+from multimodal_zoo.catalogue import list_models, list_recipes
 
 if TYPE_CHECKING:
     from multimodal_zoo.analysis import DecoderPlan, Plan
 
-#: Options of the command beside those of the training setting; every other word is an override of the variant.
-OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops", "tensor_parallel")
+#: Options of the command beside those of the training setting; every other word is an override.
+OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops", "tensor_parallel", "frozen", "only")
 
 
 def main(arguments: list[str]) -> int:
-    """Print what a variant costs; `json=true` prints plain numbers.
+    """Print what a variant, or the model of a recipe, costs; `json=true` prints plain numbers.
+
+    All of a variant trains but for `frozen=[PATTERN,...]` or `only=[PATTERN,...]`; of a recipe what its `optim.groups`
+    say.
 
     Raises:
-        ValueError: no variant, or an option whose value does not fit.
+        ValueError: no variant, or an option whose value does not fit; a pattern that matches no weight.
         KeyError: an unknown variant, with the nearest.
     """
     if not arguments or "=" in arguments[0]:
@@ -29,19 +32,18 @@ def main(arguments: list[str]) -> int:
     from rich.console import Console
 
     from multimodal_zoo.analysis import Setting
-    from multimodal_zoo.zoo import declaration
 
     variant, *words = arguments
     settings = {field.name for field in fields(Setting)}
     options = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in (settings | set(OPTIONS)))
     overrides = [word for word in words if word.split("=", 1)[0] not in options]
     try:
-        config = declaration(variant, overrides)
+        config, rules = _declared(variant, overrides, options)
     except KeyError as error:
         if overrides and hasattr(error, "add_note"):
             error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
         raise
-    found = _plan(variant, config, options)
+    found = _plan(variant, config, rules, options)
     if options.get("json") == "true":
         print(json.dumps(found.as_dict(), indent=2))
     else:
@@ -49,34 +51,69 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _plan(variant: str, config: Mapping[str, Any], options: Mapping[str, str]) -> Plan | DecoderPlan:
+def _declared(
+    name: str, overrides: Sequence[str], options: Mapping[str, str]
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The `model:` node of a variant or recipe, and the arguments of `freeze`."""
+    from omegaconf import OmegaConf
+
+    from multimodal_zoo.config import compose
+    from multimodal_zoo.zoo import declaration
+
+    if name in list_models() or name not in list_recipes():
+        given = {key: _patterns(options.get(key, "[]")) for key in ("frozen", "only")}
+        return declaration(name, overrides), {**given, "path": ""}
+    if twice := [key for key in ("frozen", "only") if key in options]:
+        key = twice[0]
+        raise ValueError(f"{key}={options[key]}: a recipe says itself what trains; override optim.groups.{key}")
+    recipe = compose(name, overrides)
+    if "model" not in recipe:
+        raise ValueError(f"mmzoo plan {name}: it has stages and no model of its own; plan the recipe of a stage")
+    config = OmegaConf.to_container(recipe.model, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    groups = recipe.optim.get("groups") or {}
+    # parameters of the objective are not part of a plan
+    given = {key: [p for p in groups.get(key) or [] if not p.startswith("objective.")] for key in ("frozen", "only")}
+    return {str(key): value for key, value in config.items()}, {**given, "path": "optim.groups."}
+
+
+def _plan(
+    variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], options: Mapping[str, str]
+) -> Plan | DecoderPlan:
     """The plan that suits the kind of variant."""
     from multimodal_zoo.analysis import Device, Setting, decoder_plan, plan
+    from multimodal_zoo.nn.frozen import freeze
     from multimodal_zoo.zoo import build_model
 
     settings = {field.name for field in fields(Setting)}
     given = {key: _typed(Setting, key, value) for key, value in options.items() if key in settings}
     device = Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0")))
     positions = (config.get("decoder") or {}).get("max_positions")
+    if positions is None and ("image" not in config or "text" not in config):
+        raise ValueError(f"mmzoo plan knows dual encoders and decoders, {variant} is neither: try mmzoo describe")
+    model = build_model(config, device="meta")
+    freeze(dict(model.named_parameters()), **rules)
     if positions is not None:
         return decoder_plan(
-            build_model(config, device="meta"),
+            model,
             name=variant,
             context_length=_number("context_length", options.get("context_length", positions)),
             setting=Setting(**{"batch_size": 1, **given}),
             device=device,
             shared_by=_number("tensor_parallel", options.get("tensor_parallel", 1)),
         )
-    if "image" not in config or "text" not in config:
-        raise ValueError(f"mmzoo plan knows dual encoders and decoders, {variant} is neither: try mmzoo describe")
     return plan(
-        build_model(config, device="meta"),
+        model,
         name=variant,
         image_size=int(config["image"]["image_size"]),
         text_length=_number("text_length", options.get("text_length", config["text"]["context_length"])),
         setting=Setting(**given),
         device=device,
     )
+
+
+def _patterns(value: str) -> list[str]:
+    return [pattern for pattern in value.strip("[]").replace(" ", "").split(",") if pattern]
 
 
 def _bytes(value: str) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from multimodal_zoo.nn.frozen import freeze, matching, some_names
 from multimodal_zoo.registry import build
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class LayerDecay:
         index = {name: _index(name, head, tail) for name in names}
         blocks = [i for i in index.values() if i is not None]
         if not blocks:
-            raise ValueError(f"{path}.blocks: {self.blocks!r} matches no parameter; names look like {_some(names)}")
+            raise ValueError(
+                f"{path}.blocks: {self.blocks!r} matches no parameter; names look like {some_names(names)}"
+            )
         stem = matching(self.stem, names, f"{path}.stem")
         top = max(blocks) + 2
         layer = {n: 0 if n in stem else top if index[n] is None else (index[n] or 0) + 1 for n in names}
@@ -110,15 +113,7 @@ class ParameterRules:
         Raises:
             ValueError: a pattern matches nothing, or nothing is left to train.
         """
-        stopped = matching(self.frozen, parameters, "optim.groups.frozen")
-        if self.only:
-            stopped |= set(parameters) - matching(self.only, parameters, "optim.groups.only")
-        frozen = sorted(stopped)
-        for name in frozen:
-            parameters[name].requires_grad_(False)
-        if not any(p.requires_grad for p in parameters.values()):
-            raise ValueError(f"optim.groups.frozen: {list(self.frozen)} leaves nothing to train")
-        return frozen
+        return freeze(parameters, frozen=self.frozen, only=self.only, path="optim.groups.")
 
     def groups(self, parameters: Named, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser; call `freeze` first.
@@ -202,22 +197,6 @@ def read_rules(config: Mapping[str, Any] | None) -> ParameterRules:
     return build({**node, "towers": towers}, path="optim.groups")
 
 
-def matching(patterns: Sequence[str], names: Iterable[str], path: str) -> set[str]:
-    """The names that match any of the patterns.
-
-    Raises:
-        ValueError: one pattern matches nothing; the message names it, its configuration key and some names.
-    """
-    names = list(names)
-    found: set[str] = set()
-    for pattern in patterns:
-        hits = [name for name in names if fnmatchcase(name, pattern)]
-        if not hits:
-            raise ValueError(f"{path}: pattern {pattern!r} matches no parameter; names look like {_some(names)}")
-        found.update(hits)
-    return found
-
-
 def table(groups: Sequence[Mapping[str, Any]], frozen: Mapping[str, int]) -> Table:
     """What trains, one row per tower and weight decay, layers folded into a range of rates.
 
@@ -255,8 +234,3 @@ def _index(name: str, head: str, tail: str) -> int | None:
         return None
     number, separator, _ = name[len(head) :].partition(tail) if tail else (name[len(head) :].split(".")[0], ".", "")
     return int(number) if separator and number.isdigit() else None
-
-
-def _some(names: Sequence[str]) -> str:
-    step = max(1, len(names) // 4)
-    return ", ".join(list(names)[::step][:5])

@@ -43,7 +43,7 @@ class Rotation(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:  # the tables stay in float32; only the result is cast
         """Rotate `(batch, heads, tokens, head_dim)`."""
         if self.spin is None or torch.compiler.is_compiling():
-            turned = torch.addcmul(x * self.cos, self.turn(x), self.sin)
+            turned = x * self.cos + self.turn(x) * self.sin  # one fused step would round otherwise than others do
             return turned if turned.dtype == x.dtype else turned.to(x.dtype)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         planes = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
@@ -98,8 +98,9 @@ def _along_sequence(positions: Tensor, head_dim: int, base: float) -> Rotation:
     steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * base ** (-steps / head_dim)
     angles = angles if positions.dim() == 1 else angles[:, None]
-    cos, sin = angles.cos(), angles.sin()
-    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1), swap_halves)
+    angles = torch.cat((angles, angles), dim=-1)
+    first, second = angles.sin().chunk(2, dim=-1)
+    return Rotation(angles.cos(), torch.cat((-first, second), dim=-1), swap_halves)
 
 
 def _check_factor(factor: float) -> float:

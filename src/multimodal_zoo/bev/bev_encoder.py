@@ -4,24 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from multimodal_zoo.bev.layers import ConvNorm
+from multimodal_zoo.bev.layers import ConvNorm, ResidualBlock
 from multimodal_zoo.registry import BEV
-
-
-class ResidualBlock(nn.Module):
-    """`relu(x + norm(conv(relu(norm(conv(x))))))`, 3x3.
-
-    Args:
-        width: channels.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = ConvNorm(width, width, 3, active=True), ConvNorm(width, width, 3)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """`(batch, width, x, y)` to the same."""
-        return (maps + self.second(self.first(maps))).relu()
 
 
 @BEV.register_module(name="bev_encoder")

@@ -1,4 +1,4 @@
-"""A convolution with batch norm, which everything here is made of."""
+"""Convolutions with batch norms, which everything here is made of."""
 
 from __future__ import annotations
 
@@ -25,3 +25,19 @@ class ConvNorm(nn.Module):
         """Maps `(batch, inputs, h, w)` to `(batch, outputs, h / stride, w / stride)`, rounded up."""
         found = self.norm(self.convolution(maps))
         return found.relu() if self.active else found
+
+
+class ResidualBlock(nn.Module):
+    """`relu(x + norm(conv(relu(norm(conv(x))))))`, 3x3.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = ConvNorm(width, width, 3, active=True), ConvNorm(width, width, 3)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, width, x, y)` to the same."""
+        return (maps + self.second(self.first(maps))).relu()

@@ -1,12 +1,16 @@
 """Modules whose import registers the parts of this room."""
 
 from multimodal_zoo.objectives.adversarial import Adversarial as Adversarial
+from multimodal_zoo.objectives.anchor_matching import AnchorMatching as AnchorMatching
+from multimodal_zoo.objectives.assigned_anchors import AssignedAnchors as AssignedAnchors
+from multimodal_zoo.objectives.box_distance import BoxDistance as BoxDistance
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective as ContrastiveObjective
 from multimodal_zoo.objectives.denoising import Denoising as Denoising
 from multimodal_zoo.objectives.discriminators import PatchDiscriminator as PatchDiscriminator
 from multimodal_zoo.objectives.drawn_from import EncodedPictures as EncodedPictures
 from multimodal_zoo.objectives.drawn_from import ImaginedPictures as ImaginedPictures
 from multimodal_zoo.objectives.frames import VideoTextObjective as VideoTextObjective
+from multimodal_zoo.objectives.free_anchor import FreeAnchor as FreeAnchor
 from multimodal_zoo.objectives.image_text import ImageTextContrast as ImageTextContrast
 from multimodal_zoo.objectives.image_text import MultiViewContrast as MultiViewContrast
 from multimodal_zoo.objectives.image_text import NearestNeighbour as NearestNeighbour

@@ -103,8 +103,8 @@ class AssignedAnchors(nn.Module):
         head: Any = model.head
         if len(self.matchings) not in (1, len(head.anchors.sizes)):
             raise ValueError(
-                f"objective.matchings has {len(self.matchings)} entries; expected 1, or {len(head.anchors.sizes)}, one for "
-                "each size of the head's anchors"
+                f"objective.matchings has {len(self.matchings)} entries; expected 1, or {len(head.anchors.sizes)}: the "
+                "head's anchors have so many sizes"
             )
 
     def forward(self, model: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:

@@ -2,7 +2,16 @@
 
 from multimodal_zoo.data import augment as augment
 from multimodal_zoo.data import augment_colour as augment_colour
+from multimodal_zoo.data import balanced_order as balanced_order
 from multimodal_zoo.data import benchmark_set as benchmark_set
+from multimodal_zoo.data import bev_augment as bev_augment
+from multimodal_zoo.data import camera_augment as camera_augment
+from multimodal_zoo.data import camera_checks as camera_checks
+from multimodal_zoo.data import camera_data as camera_data
+from multimodal_zoo.data import camera_history as camera_history
+from multimodal_zoo.data import camera_processor as camera_processor
+from multimodal_zoo.data import camera_reader as camera_reader
+from multimodal_zoo.data import camera_truth as camera_truth
 from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark

@@ -1,0 +1,209 @@
+"""Key frames in one file of JSON lines, compressed: made once from tables, read in seconds, and no pickle.
+
+The first line says what the file is; then come other times, each once, and key frames, which name them by number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, SceneTruth, Sweep
+from multimodal_zoo.files import atomic_file
+
+FORMAT = "multimodal_zoo camera infos"
+#: Changes whenever a line's fields do.
+SCHEMA = 1
+
+
+class StaleCacheError(ValueError):
+    """The file was made with other settings, from other tables, or by another version of the library."""
+
+
+def write_infos(path: Path, infos: Sequence[SceneInfo], settings: Mapping[str, Any]) -> None:
+    """Write key frames in one step: a reader sees the whole file or none.
+
+    Args:
+        path: ends in `.jsonl.gz`.
+        infos: the key frames.
+        settings: what they were made from, plain values; a reader may ask for the same.
+    """
+    numbers: dict[int, int] = {}
+    sweeps: list[Sweep] = []
+    for info in infos:
+        for sweep in (*info.previous, *info.following):
+            if id(sweep) not in numbers:
+                numbers[id(sweep)] = len(sweeps)
+                sweeps.append(sweep)
+    head = {"format": FORMAT, "schema": SCHEMA, "settings": dict(settings)}
+    with atomic_file(path) as temporary, gzip.open(temporary, "wt", encoding="utf-8", compresslevel=5) as file:
+        counts = {"sweeps": len(sweeps), "samples": len(infos)}
+        for line in ({**head, **counts}, *map(_sweep_line, sweeps), *(_info_line(info, numbers) for info in infos)):
+            file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+
+
+def read_infos(path: Path, settings: Mapping[str, Any] | None = None) -> list[SceneInfo]:
+    """The key frames of a file.
+
+    Args:
+        path: as `write_infos` wrote it.
+        settings: what it must have been made from; None takes any.
+
+    Raises:
+        StaleCacheError: made with other settings, or by another version of the library.
+        ValueError: the file is damaged, or is something else.
+    """
+    try:
+        return _read(path, settings)
+    except StaleCacheError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} is damaged or no file of key frames ({type(error).__name__}: {error}); delete it, and it is made "
+            "anew from the tables"
+        ) from error
+
+
+def _read(path: Path, settings: Mapping[str, Any] | None) -> list[SceneInfo]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = (json.loads(line) for line in file)
+        head = next(lines, None)
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise ValueError(f"its first line does not say {FORMAT!r}")
+        if head["schema"] != SCHEMA:
+            raise StaleCacheError(f"{path} has schema {head['schema']}; this version reads {SCHEMA}: delete it")
+        if settings is not None and head["settings"] != json.loads(json.dumps(dict(settings))):
+            raise StaleCacheError(f"{path} was made from {head['settings']}, not from {dict(settings)}: delete it")
+        sweeps = [_sweep(line) for line in _some(lines, head["sweeps"])]
+        return [_info(line, sweeps) for line in _some(lines, head["samples"])]
+
+
+def _some(lines: Iterator[Any], count: int) -> Iterator[Any]:
+    for number in range(count):
+        line = next(lines, None)
+        if line is None:
+            raise ValueError(f"it ends after {number} of {count} records")
+        yield line
+
+
+def _plain(array: np.ndarray) -> Any:
+    """Lists, None for NaN."""
+    if not np.isnan(array).any():
+        return array.tolist()
+    return np.where(np.isnan(array), None, array.astype(object)).tolist()
+
+
+def _array(values: Any, width: int) -> np.ndarray:
+    """Rows of `width` numbers, NaN for None."""
+    return np.array(values, dtype=np.float64).reshape(len(values), width)
+
+
+def _sweep_line(sweep: Sweep) -> dict[str, Any]:
+    return {"time": sweep.timestamp, "ego2global": sweep.ego2global.tolist(), "paths": dict(sweep.paths)}
+
+
+def _sweep(line: Mapping[str, Any]) -> Sweep:
+    return Sweep(line["time"], _array(line["ego2global"], 4), line["paths"])
+
+
+def _info_line(info: SceneInfo, numbers: Mapping[int, int]) -> dict[str, Any]:
+    objects, truth = info.objects, info.truth
+    return {
+        "token": info.token,
+        "scene": info.scene,
+        "time": info.timestamp,
+        "lidar2ego": info.lidar2ego.tolist(),
+        "ego2global": info.ego2global.tolist(),
+        "velocity": info.ego_velocity.tolist(),
+        "cameras": {
+            name: {
+                "path": one.path,
+                "intrinsic": one.intrinsic.tolist(),
+                "sensor2lidar": one.sensor2lidar.tolist(),
+                "size": None if one.size is None else list(one.size),
+            }
+            for name, one in info.cameras.items()
+        },
+        "previous": [numbers[id(sweep)] for sweep in info.previous],
+        "following": [numbers[id(sweep)] for sweep in info.following],
+        "objects": objects
+        and {
+            "boxes": _plain(objects.boxes),
+            "names": list(objects.names),
+            "lidar": objects.num_lidar_pts.tolist(),
+            "radar": objects.num_radar_pts.tolist(),
+            "valid": objects.valid.tolist(),
+        },
+        "truth": truth
+        and {
+            "names": list(truth.names),
+            "translations": truth.translations.tolist(),
+            "sizes": truth.sizes.tolist(),
+            "rotations": truth.rotations.tolist(),
+            "velocities": _plain(truth.velocities),
+            "attributes": list(truth.attributes),
+            "lidar": truth.num_lidar_pts.tolist(),
+            "radar": truth.num_radar_pts.tolist(),
+            "racks": truth.racks.tolist(),
+        },
+    }
+
+
+def _info(line: Mapping[str, Any], sweeps: Sequence[Sweep]) -> SceneInfo:
+    lidar2ego, ego2global = _array(line["lidar2ego"], 4), _array(line["ego2global"], 4)
+    return SceneInfo(
+        token=line["token"],
+        scene=line["scene"],
+        timestamp=line["time"],
+        lidar2ego=lidar2ego,
+        ego2global=ego2global,
+        cameras={
+            name: CameraInfo(
+                one["path"],
+                _array(one["intrinsic"], 3),
+                _array(one["sensor2lidar"], 4),
+                None if one["size"] is None else (one["size"][0], one["size"][1]),
+            )
+            for name, one in line["cameras"].items()
+        },
+        previous=[sweeps[number] for number in line["previous"]],
+        following=[sweeps[number] for number in line["following"]],
+        ego_velocity=np.array(line["velocity"], dtype=np.float64),
+        objects=None if line["objects"] is None else _objects(line["objects"]),
+        truth=None if line["truth"] is None else _truth(line["truth"], line["token"], ego2global, lidar2ego),
+    )
+
+
+def _objects(line: Mapping[str, Any]) -> SceneObjects:
+    return SceneObjects(
+        boxes=_array(line["boxes"], 9),
+        names=tuple(line["names"]),
+        num_lidar_pts=np.array(line["lidar"], dtype=np.int64),
+        num_radar_pts=np.array(line["radar"], dtype=np.int64),
+        valid=np.array(line["valid"], dtype=bool),
+    )
+
+
+def _truth(line: Mapping[str, Any], token: str, ego2global: np.ndarray, lidar2ego: np.ndarray) -> SceneTruth:
+    return SceneTruth(
+        token=token,
+        ego2global=ego2global,
+        lidar2ego=lidar2ego,
+        names=tuple(line["names"]),
+        translations=_array(line["translations"], 3),
+        sizes=_array(line["sizes"], 3),
+        rotations=_array(line["rotations"], 4),
+        velocities=_array(line["velocities"], 2),
+        attributes=tuple(line["attributes"]),
+        num_lidar_pts=np.array(line["lidar"], dtype=np.int64),
+        num_radar_pts=np.array(line["radar"], dtype=np.int64),
+        racks=_array(line["racks"], 10),
+    )

@@ -34,7 +34,8 @@ class Cameras:
                 f"cameras.lidar_to_image is {matrices.dtype} of shape {tuple(matrices.shape)}; expected float64 "
                 "(batch, frames, cameras, 4, 4): in lower precision points fall on other pixels"
             )
-        if matrices.device.type == "cpu" and not bool(matrices.isfinite().all()):
+        traced = torch.compiler.is_compiling()
+        if matrices.device.type == "cpu" and not traced and not bool(matrices.isfinite().all()):
             raise ValueError("cameras.lidar_to_image holds numbers that are not finite")
         if self.present is not None and (self.present.dtype != torch.bool or self.present.shape != matrices.shape[:3]):
             raise ValueError(

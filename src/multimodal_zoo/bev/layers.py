@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.shared_norm import SharedBatchNorm
+
 
 class ConvNorm(nn.Module):
     """A square convolution without bias, and batch norm; ReLU behind it if wanted.
@@ -19,7 +21,7 @@ class ConvNorm(nn.Module):
     def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, active: bool = False) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
-        self.norm, self.active = nn.BatchNorm2d(outputs), active
+        self.norm, self.active = SharedBatchNorm(outputs), active
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps `(batch, inputs, h, w)` to `(batch, outputs, h / stride, w / stride)`, rounded up."""

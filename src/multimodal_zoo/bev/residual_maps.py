@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from multimodal_zoo.bev.deformable import DeformableConvolution
+from multimodal_zoo.nn.shared_norm import share_norms
 from multimodal_zoo.registry import BEV
 
 #: Of timm, whose tensors are named as the published files name them.
@@ -42,6 +43,7 @@ class ResidualMaps(nn.Module):
         if not -1 <= frozen_stages <= 4:
             raise ValueError(f"image_encoder.frozen_stages is {frozen_stages}; expected -1 to 4")
         network = timm.create_model(name, num_classes=0, global_pool="")
+        share_norms(network)
         self.name, self.frozen_stages, self.frozen_norms = name, frozen_stages, frozen_norms
         self.conv1, self.bn1, self.act1, self.maxpool = network.conv1, network.bn1, network.act1, network.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (

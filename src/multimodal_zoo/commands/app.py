@@ -22,6 +22,7 @@ from multimodal_zoo.commands.errors import is_ours, message
 from multimodal_zoo.commands.names import (
     DATA_COMMANDS,
     DEFAULT_RECIPE,
+    NAMED_WORDS,
     PICTURES,
     PROGRAM,
     QUESTION_COMMANDS,
@@ -154,6 +155,28 @@ def with_questions(words: list[str]) -> list[str]:
     return [*rest, *(f"{key}={listed}" for key, listed in lists.items())]
 
 
+def with_named_words(words: list[str], keys: Sequence[str]) -> list[str]:
+    """Take further positional words for the values of some keys.
+
+    Raises:
+        ValueError: more words than keys, or a value given both ways.
+    """
+    if not keys:
+        return words
+    found: list[str] = []
+    word, rest = split(words)
+    while word is not None:
+        found.append(word)
+        word, rest = split(rest)
+    given = {one.partition("=")[0] for one in rest}
+    if len(found) > len(keys):
+        raise ValueError(f"{found[len(keys)]}: one word too many; what follows are {' and '.join(keys)}")
+    for key, value in zip(keys, found, strict=False):
+        if key in given:
+            raise ValueError(f"{key}: {value} and {key}=... are two; give one")
+    return [*rest, *(f"{key}={quoted(value)}" for key, value in zip(keys, found, strict=False))]
+
+
 def _is_picture(word: str) -> bool:
     """Whether a word names a file, or would: a missing picture is no question."""
     try:
@@ -172,6 +195,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
     rest = with_questions(rest) if command in QUESTION_COMMANDS else rest
+    rest = with_named_words(rest, NAMED_WORDS.get(command, ()))
     rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in rest]
     if command in DATA_COMMANDS:
         rest, extra = with_data(rest, extra)

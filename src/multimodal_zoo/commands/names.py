@@ -20,6 +20,10 @@ COMMANDS = {
         "SOURCE [PICTURE ...] [QUESTION]",
         "answers about pictures, or to texts; without a question it asks for them",
     ),
+    "detect": (
+        "SOURCE IMAGES CALIBRATION",
+        "boxes around a car from the pictures of its cameras: IMAGES is their folder, CALIBRATION a JSON file",
+    ),
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
@@ -27,9 +31,11 @@ COMMANDS = {
     "describe": ("VARIANT", "the card of a variant"),
     "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
 }
-HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "export")
+HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
+#: Commands whose further words are the values of some keys, in this order.
+NAMED_WORDS = {"detect": ("images", "calibration")}
 #: Commands whose further words are pictures, if they name files or end like one, and questions.
 QUESTION_COMMANDS = ("chat",)
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

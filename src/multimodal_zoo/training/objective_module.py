@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from multimodal_zoo.nn.shared_norm import SharedBatchNorm
 from multimodal_zoo.objectives.batch import (
     ImageTextBatch,
     MaskedImageBatch,
@@ -24,6 +25,7 @@ from multimodal_zoo.objectives.batch import (
     PreferenceBatch,
     TokenBatch,
 )
+from multimodal_zoo.objectives.detection_batch import DetectionBatch
 from multimodal_zoo.training.accumulation import Window
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules
@@ -37,7 +39,15 @@ log = logging.getLogger(__name__)
 #: parameter groups -> optimiser
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 #: What an objective takes: anything with a length, the number of its samples.
-Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch | TokenBatch | PreferenceBatch | PixelBatch
+Batch = (
+    ImageTextBatch
+    | MultiViewBatch
+    | MaskedImageBatch
+    | TokenBatch
+    | PreferenceBatch
+    | PixelBatch
+    | DetectionBatch
+)
 
 
 class ObjectiveModule(lightning.LightningModule):
@@ -225,6 +235,6 @@ def _accumulates_itself(trainer: lightning.Trainer) -> bool:
 def _own_statistics(model: nn.Module) -> str | None:
     """Name of the first training batch norm whose statistics are one process's alone, or None."""
     for name, part in model.named_modules():
-        if isinstance(part, _BatchNorm) and part.training and not isinstance(part, nn.SyncBatchNorm):
+        if isinstance(part, _BatchNorm) and part.training and not isinstance(part, (nn.SyncBatchNorm, SharedBatchNorm)):
             return name
     return None

@@ -1,0 +1,59 @@
+"""Batch norm over the samples of all processes, on any device."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm (arXiv 1502.03167) whose statistics are those of all processes that train together.
+
+    Several processes then learn exactly what one learns on the whole batch. Torch's own `SyncBatchNorm` does this on
+    GPUs alone. With one process, and outside of training, it is torch's batch norm, with the same tensors.
+
+    Args:
+        channels: of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps `(batch, channels, h, w)` to the same shape."""
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(maps)
+        exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        count = _total(exact.new_tensor([exact.numel() // exact.shape[1]]))
+        mean = _total(exact.sum((0, 2, 3))) / count
+        centred = exact - mean[:, None, None]
+        variance = _total(centred.square().sum((0, 2, 3))) / count  # in two passes: exact for large means too
+        self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
+
+
+def share_norms(module: nn.Module) -> None:
+    """Let all of torch's own 2-D batch norms in a module be shared ones; their tensors stay."""
+    for part in module.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = SharedBatchNorm
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum over all processes; gradients come back from all of them too."""
+    from torch.distributed.nn.functional import all_reduce  # imports much, and only processes that train need it
+
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total

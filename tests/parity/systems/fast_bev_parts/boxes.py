@@ -25,7 +25,6 @@ from multimodal_zoo.registry import build
 Config = Mapping[str, Any]
 CODER = {"anchor_generator", "featmap_size", "code_size", "dir_offset", "box_layout"}
 SELECTION = {"test_cfg", "featmap_size_yx", "anchor_generator", "dir_offset", "dir_limit_offset", "note"}
-#: What published configurations hold; nothing reads the first two, and `use_tta` is in the method of a call.
 TEST = {
     "min_bbox_size", "nms_across_levels", "score_thr", "nms_pre", "max_num", "use_scale_nms", "use_tta",
     "use_rotate_nms", "nms_thr", "nms_type_list", "nms_thr_list", "nms_radius_thr_list", "nms_rescale_factor",

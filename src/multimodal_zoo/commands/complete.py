@@ -51,18 +51,26 @@ def answer() -> int:
 def candidates(line: str) -> list[str]:
     """Candidates for the last word of a command line."""
     from multimodal_zoo.catalogue import list_models, list_recipes
-    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
+    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MADE_DATA
 
     words = line.split(" ")
     word, before = words[-1], [w for w in words[1:-1] if w]
     if not before:
         return _starting(COMMANDS, word)
     command = before[0]
+    if command == "data":
+        return _starting(MADE_DATA if len(before) == 1 else _options(before[1]), word)
     if len(before) == 1 and "=" not in word:
         subjects = list_recipes() if command == "train" else list_models() if command != "list" else []
         keys = _keys(word) if command in HYDRA_COMMANDS else []
         return _starting(subjects, word) + keys
     return _values(word) if "=" in word else _keys(word)
+
+
+def _options(kind: str) -> list[str]:
+    from multimodal_zoo.commands.names import MADE_DATA
+
+    return [f"{option}=" for option in MADE_DATA.get(kind, ())]
 
 
 def _starting(names: Iterable[str], word: str) -> list[str]:

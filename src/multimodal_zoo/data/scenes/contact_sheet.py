@@ -13,9 +13,7 @@ from multimodal_zoo.data.scenes.view import View, textures_of, to_camera
 #: Cameras as a reader expects them around the car: ahead in the first row, behind in the second.
 ROWS = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"))
 #: Corners of `Boxes.corners` that edges join; and the ends of a stroke on the ground, from the middle to the front.
-EDGES = (
-    [(i, (i + 1) % 4) for i in range(4)] + [(i + 4, (i + 1) % 4 + 4) for i in range(4)] + [(i, i + 4) for i in range(4)]
-)
+EDGES = [edge for i in range(4) for edge in ((i, (i + 1) % 4), (i + 4, (i + 1) % 4 + 4), (i, i + 4))]
 LINE, FRONT = (60, 255, 90), (255, 230, 40)
 
 

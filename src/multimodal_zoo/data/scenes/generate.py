@@ -57,10 +57,18 @@ def generate(folder: str | Path, settings: Settings, workers: int = 1) -> Path:
     temporary = beside(target)
     try:
         _write(temporary, settings, workers)
-        os.replace(temporary, target)
+        _place(temporary, target, settings)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _place(temporary: Path, target: Path, settings: Settings) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError:  # another process was faster; its bytes are the same
+        if not _made(target, settings):
+            raise
 
 
 def _made(target: Path, settings: Settings) -> bool:

@@ -1,9 +1,9 @@
 """Textured rectangles in perspective with right occlusion: a z-buffer in numpy, one rectangle at a time.
 
 Where the ray of a pixel p = (u, v, 1) meets the plane of a rectangle with corner c and sides a and b, all in the
-camera's frame, `depth p = K (s a + t b + c)`. So `(s, t, 1) / depth = inv(K [a b c]) p`: three functions that are linear
-in the pixel give both coordinates of the texture and the reciprocal of the depth, also where a rectangle reaches
-behind the camera.
+camera's frame, `depth p = K (s a + t b + c)`. So `(s, t, 1) / depth = inv(K [a b c]) p`: three functions that are
+linear in the pixel give both coordinates of the texture and the reciprocal of the depth, also where a rectangle
+reaches behind the camera.
 """
 
 from __future__ import annotations

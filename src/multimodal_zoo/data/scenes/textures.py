@@ -98,12 +98,8 @@ def _construction_vehicle(colour: Colour) -> Sides:
     front: list[Mark] = [(0, 60, 100, 100, DARK), (20, 10, 80, 42, GLASS), (0, 56, 100, 62, GREY)]
     bars: list[Mark] = [(start, 40, start + 12, 70, TYRE) for start in range(4, 100, 24)]
     rear: list[Mark] = [*bars, (8, 76, 24, 88, RED), (76, 76, 92, 88, RED)]
-    left: list[Mark] = [
-        (0, 0, 22, 58, (150, 190, 214)),
-        (0, 58, 14, 100, DARK),
-        (34, 8, 62, 42, GLASS),
-        *_wheels(34, 78),
-    ]
+    air: list[Mark] = [(0, 0, 22, 58, (150, 190, 214)), (0, 58, 14, 100, DARK)]
+    left: list[Mark] = [*air, (34, 8, 62, 42, GLASS), *_wheels(34, 78)]
     return front, rear, left, [(0, 0, 100, 14, DARK), (30, 24, 70, 56, GLASS)]
 
 
@@ -111,13 +107,9 @@ def _cycle(colour: Colour) -> Sides:
     rider: list[Mark] = [(0, 0, 100, 100, GREY), (25, 16, 75, 54, colour), (40, 54, 60, 100, TYRE)]
     front: list[Mark] = [*rider, (34, 0, 66, 16, SKIN), (38, 54, 62, 64, LAMP)]
     rear: list[Mark] = [*rider, (34, 0, 66, 16, DARK), (38, 56, 62, 66, RED)]
-    wheels: list[Mark] = [
-        (2, 58, 34, 100, TYRE),
-        (66, 58, 98, 100, TYRE),
-        (11, 70, 25, 88, GREY),
-        (75, 70, 89, 88, GREY),
-    ]
-    left: list[Mark] = [(0, 0, 100, 100, GREY), (36, 16, 66, 56, colour), (36, 0, 56, 16, SKIN), *wheels]
+    wheels: list[Mark] = [(2, 58, 34, 100, TYRE), (66, 58, 98, 100, TYRE)]
+    hubs: list[Mark] = [(11, 70, 25, 88, GREY), (75, 70, 89, 88, GREY)]
+    left: list[Mark] = [(0, 0, 100, 100, GREY), (36, 16, 66, 56, colour), (36, 0, 56, 16, SKIN), *wheels, *hubs]
     return front, rear, [*left, (12, 50, 40, 56, colour)], [(0, 0, 100, 100, GREY), (30, 0, 70, 30, TYRE)]
 
 

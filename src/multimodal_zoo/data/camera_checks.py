@@ -73,7 +73,8 @@ class CameraChecks:
         if (np.abs(point - middle) > self.off_centre * 2 * middle).any():
             raise ValueError(
                 f"{key}: the principal point {point.tolist()} lies far from the middle {middle.tolist()} of a "
-                f"picture of {size[0]}x{size[1]} pixels: cam_intrinsic is for another size (limit: processor.checks.off_centre)"
+                f"picture of {size[0]}x{size[1]} pixels: cam_intrinsic is for another size "
+                "(limit: processor.checks.off_centre)"
             )
 
     def rig(self, cameras: Mapping[str, CameraInfo], lidar2ego: np.ndarray, key: str) -> None:
@@ -109,7 +110,7 @@ class CameraChecks:
         if away > self.distance:
             raise ValueError(
                 f"{key}: the camera lies {away:.1f} m from the LiDAR, more than {self.distance:g} m "
-                "(processor.checks.distance): sensor2lidar takes points of the camera to the LiDAR's frame, not to the world's"
+                "(processor.checks.distance): sensor2lidar leads to the LiDAR's frame, not to the world's"
             )
         in_ego = lidar2ego @ pose
         above = float(in_ego[2, 3])

@@ -84,7 +84,7 @@ class CameraCollate:
         """
         del generator
         samples = [row.sample._replace(pixels=one) for row, one in zip(rows, pixels, strict=True)]
-        images, cameras = self.processor.batch(samples)
+        images, cameras = self.processor.joined(samples)
         boxes, labels, known = zip(*(row.truth for row in rows), strict=True)
         return DetectionBatch(images, cameras, boxes, labels, known, tuple(row.sample.key for row in rows))
 

@@ -20,6 +20,8 @@ from multimodal_zoo.data.camera_checks import CameraChecks
 from multimodal_zoo.data.camera_history import CameraHistory
 from multimodal_zoo.data.camera_infos import SceneInfo
 from multimodal_zoo.data.pictures import load, open_picture, to_rgb
+from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.objectives.detection_batch import DetectionBatch
 from multimodal_zoo.registry import DATASETS
 
 
@@ -95,8 +97,31 @@ class CameraProcessor:
         images = (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
         return images if present is None else images * present[..., None, None, None].to(images)
 
-    def batch(self, samples: Sequence[CameraSample]) -> tuple[Tensor, Cameras]:
-        """Normalised pictures (batch, frames, cameras, 3, height, width), and their cameras."""
+    def batch(self, infos: Sequence[SceneInfo], root: Path) -> DetectionBatch:
+        """Key frames as a model reads them, nothing drawn, and without boxes.
+
+        Args:
+            infos: the key frames.
+            root: folder that paths of pictures are relative to.
+
+        Raises:
+            ValueError: a picture that is missing or broken, with its file, or a calibration that cannot be right.
+        """
+        samples = []
+        for info in infos:
+            try:
+                samples.append(self.sample(info, root))
+            except UnusableError as error:
+                raise ValueError(
+                    f"sample {info.token}: {error.reason}: {error.key}; every picture is needed"
+                ) from error
+        images, cameras = self.joined(samples)
+        none = [torch.zeros(0, 9), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)]
+        boxes, labels, known = (tuple(one for _ in samples) for one in none)
+        return DetectionBatch(images, cameras, boxes, labels, known, tuple(one.key for one in samples))
+
+    def joined(self, samples: Sequence[CameraSample]) -> tuple[Tensor, Cameras]:
+        """Normalised pictures (batch, frames, cameras, 3, height, width) of some samples, and their cameras."""
         present = torch.stack([sample.present for sample in samples])
         matrices = torch.stack([sample.lidar_to_image for sample in samples])
         images = self.normalise(torch.stack([sample.pixels for sample in samples]), present)
@@ -130,12 +155,15 @@ class CameraProcessor:
         pixels = torch.zeros(len(times), len(self.cameras), 3, *self.size, dtype=torch.uint8)
         present = torch.zeros(len(times), len(self.cameras), dtype=torch.bool)
         matrices = nowhere(len(times), len(self.cameras))
+        opened: dict[str, Image.Image] = {}  # a repeated time has the same pictures
         for frame, (paths, ego) in enumerate(times):
             for number, (name, path) in enumerate(zip(self.cameras, paths, strict=True)):
                 if path is None or name not in info.cameras:
                     continue
                 camera = info.cameras[name]
-                picture = to_rgb(load(open_picture(root / path, turn=False), str(root / path)))
+                if path not in opened:
+                    opened[path] = to_rgb(load(open_picture(root / path, turn=False), str(root / path)))
+                picture = opened[path]
                 size = picture.height, picture.width
                 if self.checks is not None:
                     self.checks.picture(camera, size, f"sample {info.token}, {name} ({path})")
@@ -149,7 +177,7 @@ class CameraProcessor:
         return CameraSample(pixels, matrices, present, info.token)
 
     def times(self, info: SceneInfo, random: Random | None) -> list[tuple[list[str | None], np.ndarray]]:
-        """Paths of the cameras' pictures, None where there is none, and ego pose of each time, the current one first."""
+        """Paths of the cameras' pictures (None: there is none) and ego pose of each time, the current one first."""
         now = [info.cameras[name].path if name in info.cameras else None for name in self.cameras]
         found: list[tuple[list[str | None], np.ndarray]] = [(now, info.ego2global)]
         for past in self.history.chosen(info, random):

@@ -121,6 +121,42 @@ class StartedCosine:
 
 
 @dataclass(frozen=True)
+class PolyWithWarmup:
+    """A power of the share that is left, and beside it a linear warm-up that starts at a share of its own.
+
+    Step s of n has `final + (1 - final) * (1 - s / n) ** power`, which during the first w steps is multiplied by
+    `1 - (1 - s / w) * (1 - start)`: the line down does not wait for the warm-up. So the released configurations of
+    Fast-BEV count it (arXiv 2301.12511; their `poly` policy with linear warm-up).
+
+    Attributes:
+        warmup: steps if an int, a fraction of all steps if a float below 1.
+        start: factor of the warm-up at the first step.
+        power: of the share that is left.
+        final: factor that the rate ends on.
+
+    Raises:
+        ValueError: a warm-up that is neither, or a negative factor or power.
+    """
+
+    warmup: int | float = 0
+    start: float = 0.0
+    power: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        for key in ("start", "power", "final"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"schedule.{key} is {getattr(self, key)}; it must not be negative")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Factor at `step` of `total`."""
+        warmup = warmup_steps(self.warmup, total)
+        factor = self.final + (1 - self.final) * max(0.0, 1 - step / max(1, total)) ** self.power
+        return factor * (1 - (1 - step / warmup) * (1 - self.start)) if step < warmup else factor
+
+
+@dataclass(frozen=True)
 class Constant:
     """Linear warm-up, then the base rate.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.run import System
-from systems.fast_bev_parts import boxes, encoders, head, lifting, models, metrics, submission
+from systems.fast_bev_parts import boxes, data, encoders, head, lifting, metrics, models, schedule, submission
 
-PARTS = (boxes, encoders, head, lifting, metrics, models, submission)
+PARTS = (boxes, data, encoders, head, lifting, metrics, models, schedule, submission)
 SYSTEM = System("fast_bev", fields={"data_licence": None, "pitfalls": None}, call_fields=frozenset({"max_mismatched"}))
 for part in PARTS:
     part.register(SYSTEM)

@@ -72,6 +72,7 @@ OPTIMIZER_STATES = {
     "emu_adamw": (2, 2),
     "emu2_adamw": (2, 2),
     "drawing_adamw": (2, 2),
+    "fast_bev_adamw": (2, 2),
     "emu_adapters": (2, 2),
     "declip_sgd": (1, 1),
 }

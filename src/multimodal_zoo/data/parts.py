@@ -54,6 +54,7 @@ from multimodal_zoo.data import processor as processor
 from multimodal_zoo.data import size_rule as size_rule
 from multimodal_zoo.data import storyboards as storyboards
 from multimodal_zoo.data import synonyms as synonyms
+from multimodal_zoo.data import synthetic_scenes as synthetic_scenes
 from multimodal_zoo.data import text_augment as text_augment
 from multimodal_zoo.data import text_list as text_list
 from multimodal_zoo.data import text_views as text_views

@@ -87,13 +87,12 @@ def detect(model: FastBEV, info: SceneInfo, root: str | Path, *, mirrored: bool 
 
     Raises:
         TypeError: a model that detects nothing.
-        ValueError: a calibration that cannot be right, with the camera.
-        UnusableError: a picture that is missing or broken, with its file.
+        ValueError: a calibration that cannot be right, or a picture that is missing or broken, with camera or file.
     """
     if not isinstance(model, FastBEV) or model.processor is None:
         raise TypeError(f"{type(model).__name__} finds no boxes; mmzoo detect needs a detector with its processor")
-    images, cameras = model.processor.batch([model.processor.sample(info, Path(root))])
+    batch = model.processor.batch([info], Path(root))
     with evaluating(model) as device:
         look = model.predict_mirrored if mirrored else model.predict
-        (found,) = look(images.to(device), cameras.to(device))
+        (found,) = look(batch.images.to(device), batch.cameras.to(device))
     return SeenScene(info, Path(root), Detections(*(part.cpu() for part in found)), tuple(model.processor.classes))

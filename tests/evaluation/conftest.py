@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,8 @@ from torch.nn.functional import normalize
 
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.skips import Skips
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests' own samples
 
 COLOURS = {
     "red": (220, 30, 30),

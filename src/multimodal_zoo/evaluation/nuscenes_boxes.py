@@ -101,7 +101,7 @@ class NuScenesProtocol:
             raise ValueError(f"protocol.error_distance {error_distance} is none of protocol.distances {self.distances}")
         if not (0 <= self.min_recall < 0.995 and 0 <= self.min_precision < 1):
             raise ValueError(
-                f"protocol.min_recall {min_recall}, min_precision {min_precision}: expected shares below 1"
+                f"protocol.min_recall is {min_recall}, min_precision {min_precision}; expected shares, 0 to below 1"
             )
 
     @property

@@ -44,7 +44,7 @@ def counted(boxes: GlobalBoxes, protocol: NuScenesProtocol, ego: np.ndarray, rac
 def _in_racks(boxes: GlobalBoxes, protocol: NuScenesProtocol, racks: Sequence[np.ndarray]) -> np.ndarray:
     """Whether a box is a cycle whose centre is inside a rack or on its side, bool (n,)."""
     inside = np.zeros(len(boxes), dtype=bool)
-    cycles = np.flatnonzero([protocol.classes[label] in RACKED for label in boxes.label])
+    cycles = np.flatnonzero(np.array([name in RACKED for name in protocol.classes])[boxes.label])
     samples = np.repeat(np.arange(len(racks)), [len(one) for one in racks])
     if not len(cycles) or not len(samples):
         return inside

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from multimodal_zoo.bev.boxes import HEIGHT, VX, YAW
 from multimodal_zoo.bev.geometry import quaternion_of
+from multimodal_zoo.bev.post_processing import Detections
+from multimodal_zoo.data.camera_infos import SceneInfo
 from multimodal_zoo.evaluation.nuscenes_boxes import GlobalBoxes, NuScenesProtocol
 from multimodal_zoo.files import atomic_file
 
@@ -98,6 +100,51 @@ def global_boxes(
         points=np.full(len(boxes), -1),
     )
     return found.take(ego[:, :2].norm(dim=1).numpy() <= protocol.ranges[found.label])
+
+
+def scene_boxes(
+    info: SceneInfo, found: Detections, classes: Sequence[str], protocol: NuScenesProtocol, sample: int = 0
+) -> GlobalBoxes:
+    """What a detector found in a key frame, in the frame of the map; classes that are not compared are left out.
+
+    Args:
+        info: tells where the car and its LiDAR are.
+        found: in the LiDAR frame.
+        classes: the detector's names of its labels.
+        protocol: the rules.
+        sample: number of the key frame.
+
+    Raises:
+        ValueError: numbers that are not finite, with the key frame's token.
+    """
+    numbers = torch.tensor([protocol.classes.index(one) if one in protocol.classes else -1 for one in classes])
+    labels = numbers[found.labels.cpu()]
+    kept = labels >= 0
+    poses = (torch.from_numpy(np.asarray(one, dtype=np.float64)) for one in (info.lidar2ego, info.ego2global))
+    try:
+        return global_boxes(found.boxes.cpu()[kept], found.scores.cpu()[kept], labels[kept], *poses, protocol, sample)
+    except ValueError as error:
+        raise ValueError(f"sample {info.token}: {error}") from None
+
+
+def submission_of(
+    scenes: Sequence[tuple[SceneInfo, Detections]], classes: Sequence[str], meta: Mapping[str, bool] | None = None
+) -> dict[str, object]:
+    """The content of a submission as an object of JSON, for a few key frames; `write_submission` takes thousands.
+
+    Args:
+        scenes: each key frame with what was found in it, in the LiDAR frame.
+        classes: the detector's names of its labels.
+        meta: flags that differ from `META`.
+
+    Raises:
+        ValueError: numbers that are not finite, too many boxes in a key frame, or an unknown flag.
+    """
+    protocol = NuScenesProtocol()
+    boxes = [scene_boxes(info, found, classes, protocol, place) for place, (info, found) in enumerate(scenes)]
+    check_counts(GlobalBoxes.joined(boxes), [info.token for info, _ in scenes], protocol)
+    results = {info.token: _records(own, info.token, protocol) for (info, _), own in zip(scenes, boxes, strict=True)}
+    return {"meta": meta_of(meta), "results": results}
 
 
 def _upright(angle: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from multimodal_zoo.evaluation import few_shot as few_shot
 from multimodal_zoo.evaluation import imagined_retrieval as imagined_retrieval
 from multimodal_zoo.evaluation import linear_probe as linear_probe
 from multimodal_zoo.evaluation import nuscenes_boxes as nuscenes_boxes
+from multimodal_zoo.evaluation import nuscenes_detection as nuscenes_detection
 from multimodal_zoo.evaluation import picture_features as picture_features
 from multimodal_zoo.evaluation import picture_scores as picture_scores
 from multimodal_zoo.evaluation import prompt_suites as prompt_suites

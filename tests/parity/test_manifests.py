@@ -66,6 +66,14 @@ CHECKPOINTS = {
     "EVE-7B-v1.0": ("eve_7b", "eve"),
     "EVE-7B-HD-v1.0": ("eve_7b_hd", "eve"),
     "EVE-7B-HD-v2.0": ("eve_v2_7b_hd", "eve_v2"),
+    "fastbev_m0_r18_s256x704_v200x200x4_c192_d2_f4": ("fast_bev_m0", "fast_bev"),
+    "fastbev_m1_r18_s320x880_v200x200x4_c192_d2_f4": ("fast_bev_m1", "fast_bev"),
+    "fastbev_m2_r34_s256x704_v200x200x4_c224_d4_f4": ("fast_bev_m2", "fast_bev"),
+    "fastbev_m3_r34_s256x704_v200x200x6_c256_d6_f4": ("fast_bev_m3", "fast_bev"),
+    "fastbev_m4_r50_s320x880_v250x250x6_c256_d6_f4": ("fast_bev_m4", "fast_bev"),
+    "fastbev_m5_r50_s512x1408_v250x250x6_c256_d6_f4": ("fast_bev_m5", "fast_bev"),
+    "fastbev_r50_v4_ms_20cbgs_s256x704_v200x200x6_c256_d6_f4": ("fast_bev_r50", "fast_bev"),
+    "fastbev_r101_dcn_v4_ms_20cbgs_s928x1600_v400x400x6_c256_d6_f4": ("fast_bev_r101", "fast_bev"),
 }
 #: What nothing reads of a file, and saving leaves out: the norm and the head behind the image encoder, T5's own words.
 UNREAD = {

@@ -73,7 +73,8 @@ def nuscenes_scenes(
         folder: holds the tables in a folder named after the version, `samples` and `sweeps`.
         version: e.g. `v1.0-trainval`.
         split: `all`, a name in `splits`, or an official one of the small version (`mini_train`, `mini_val`).
-        splits: JSON or YAML file, split -> scene names; None looks for `splits.json` in the folder.
+        splits: JSON or YAML file, split -> scene names; None looks for `splits.json` in the folder and
+            beside the tables.
         cache: file to keep the key frames in (`.jsonl.gz`), made where it is missing or was made from other tables or
             settings; None reads the tables each time.
         spacing: every how many pictures of the front camera another time is listed, 12 a second.
@@ -86,7 +87,7 @@ def nuscenes_scenes(
     root = Path(folder).expanduser()
     tables = NuScenesTables(root, version)
     names = [row["name"] for row in tables.table("scene").values()]
-    scenes = scenes_of(split, root, splits, names)
+    scenes = scenes_of(split, [root, root / version], splits, names)
     lists = HistoryLists(spacing, most)
     settings = {"version": version, "scenes": scenes, "spacing": spacing, "most": most, "tables": tables.sizes()}
     kept = None if cache is None else Path(cache).expanduser()

@@ -54,20 +54,21 @@ class Backdrop:
         level = np.clip(np.log2(covered / LEVELS[0]).round(), 0, len(LEVELS) - 1).astype(np.int64)
         metres = np.array(LEVELS)[level]
         azimuth, elevation = np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
+        widths = np.where(ground, np.array(paint.widths)[level], AROUND)
+        place = np.where(ground, along / metres, azimuth * AROUND / (2 * math.pi)) % widths
+        row = np.where(ground, paint.ground_row(level, beside), paint.sky_row(elevation))
         self.colours = paint.colours
-        self.first = np.where(ground, paint.ground_row(level, beside), paint.sky_row(elevation)).astype(np.int64)
-        self.width = np.where(ground, np.array(paint.widths)[level], AROUND).astype(np.float32)
-        self.place = np.where(ground, along / metres, azimuth * AROUND / (2 * math.pi)).astype(np.float32)
-        self.per_metre = np.where(ground, 1 / metres, 0.0).astype(np.float32)
-        self.per_radian = np.where(ground, 0.0, AROUND / (2 * math.pi)).astype(np.float32)
+        self.first = row.astype(np.int32)
+        # Below the width also as float32, so that the sum of two stays in the doubled row.
+        self.place = np.minimum(place, widths - 0.01).astype(np.float32)
+        self.kind = np.where(ground, level, len(LEVELS)).astype(np.int8)
 
     def picture(self, along: float, heading: float) -> np.ndarray:
         """Uint8 `(height, width, 3)` for a car that is at `along` metres of the road and drives at a heading."""
-        # Whole periods are taken out first: float32 then keeps centimetres.
-        shift = self.per_metre * np.float32(along % PERIOD) + self.per_radian * np.float32(heading % (2 * math.pi))
-        column = np.mod(self.place + shift, self.width).astype(np.int64)
-        column = np.minimum(column, self.width.astype(np.int64) - 1)
-        return self.colours[self.first + column]
+        shifts = [along % PERIOD / metres for metres in LEVELS] + [heading / (2 * math.pi) % 1 * AROUND]
+        column = self.place + np.array(shifts, np.float32).take(self.kind)
+        pixels = self.colours.take(self.first + column.astype(np.int32))
+        return np.ascontiguousarray(pixels.view(np.uint8).reshape(*pixels.shape, 4)[..., :3])
 
 
 class BackdropPaint:
@@ -85,24 +86,32 @@ class BackdropPaint:
             self.starts.append(start)
             self.rows.append(ground.shape[0])
             self.widths.append(ground.shape[1])
-            pieces.append(ground.reshape(-1, 3))
+            pieces.append(_doubled(ground))
             start += len(pieces[-1])
             if level + 1 < len(LEVELS):
                 ground = ground.reshape(ground.shape[0] // 2, 2, ground.shape[1] // 2, 2, 3).mean((1, 3))
         self.sky_start = start
-        pieces.append(_sky(random).reshape(-1, 3))
-        self.colours = np.concatenate(pieces).clip(0, 255).astype(np.uint8)
+        pieces.append(_doubled(_sky(random)))
+        #: uint32, the bytes of red, green, blue and nothing: one look-up finds all of them.
+        self.colours = np.concatenate(pieces)
 
     def ground_row(self, level: np.ndarray, beside: np.ndarray) -> np.ndarray:
         """Index of the first pixel of the row that shows the ground `beside` metres to the left of the middle line."""
         rows = np.array(self.rows)[level]
         row = np.clip((beside + WIDE) / (2 * WIDE) * rows, 0, rows - 1).astype(np.int64)
-        return np.array(self.starts)[level] + row * np.array(self.widths)[level]
+        return np.array(self.starts)[level] + row * 2 * np.array(self.widths)[level]
 
     def sky_row(self, elevation: np.ndarray) -> np.ndarray:
         """The same for a direction so many radians above the horizon; haze below it."""
         row = np.clip(elevation / HIGH * UP, 0, UP - 1).astype(np.int64)
-        return self.sky_start + row * AROUND
+        return self.sky_start + row * 2 * AROUND
+
+
+def _doubled(colours: np.ndarray) -> np.ndarray:
+    """Colours `(rows, columns, 3)` as a list of pixels; each row follows itself once, so that a shift needs no turn."""
+    bytes_ = np.zeros((*colours.shape[:2], 4), np.uint8)
+    bytes_[..., :3] = colours.clip(0, 255)
+    return np.tile(bytes_.view(np.uint32)[..., 0], (1, 2)).reshape(-1)
 
 
 def _ground(random: np.random.Generator) -> np.ndarray:

@@ -42,17 +42,18 @@ def scan(boxes: Boxes, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     )
     origin = np.array(LIDAR_TRANSLATION)
     distance = np.where(rays[..., 2] < 0, -origin[2] / np.minimum(rays[..., 2], -1e-9), np.inf)
-    owner = np.zeros((AROUND, len(BEAMS)), np.int64)
+    owner, point = np.zeros((AROUND, len(BEAMS)), np.int64), distance.copy()
     centres = pose.to_ego(boxes.centres) - origin
     axes = boxes.axes() @ pose.rotation
     for i in np.nonzero(np.linalg.norm(centres, axis=1) < REACH)[0]:
         columns = _columns(centres[i], boxes.sizes[i])
-        found = _entry(rays[columns], centres[i], axes[i], boxes.sizes[i])
+        found, inside = _crossing(rays[columns], centres[i], axes[i], boxes.sizes[i])
         nearer = found < distance[columns]
         distance[columns] = np.where(nearer, found, distance[columns])
+        point[columns] = np.where(nearer, inside, point[columns])
         owner[columns] = np.where(nearer, i + 1, owner[columns])
     kept = (distance < REACH) & ((owner > 0) | (np.arange(owner.size).reshape(owner.shape) % GROUND_SHARE == 0))
-    points = rays[kept] * (distance[kept] + DEEPER * (owner[kept] > 0))[:, None] @ LIDAR_ROTATION
+    points = rays[kept] * point[kept][:, None] @ LIDAR_ROTATION
     beams = np.broadcast_to(np.arange(len(BEAMS)), owner.shape)[kept]
     intensity = np.where(owner[kept] > 0, 40.0, 12.0)
     counts = np.bincount(owner[kept], minlength=len(centres) + 1)[1:]
@@ -69,11 +70,17 @@ def _columns(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.arange(math.floor(middle - reach), math.ceil(middle + reach) + 1) % AROUND
 
 
-def _entry(rays: np.ndarray, centre: np.ndarray, axes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Where rays `(..., 3)` from the origin enter a box, in lengths of the ray; infinity for those that miss it."""
+def _crossing(
+    rays: np.ndarray, centre: np.ndarray, axes: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays `(..., 3)` from the origin enter a box, infinity for those that miss it; and a place just inside.
+
+    Both in lengths of the ray. A ray that cuts a corner off has its place in the middle of the way through the box.
+    """
     directions = rays @ axes.T
     directions = np.where(abs(directions) < 1e-12, 1e-12, directions)
     middle = axes @ centre / directions
     half = abs(size / 2 / directions)
     entry, leave = (middle - half).max(-1), (middle + half).min(-1)
-    return np.where((entry < leave) & (entry > 0), entry, np.inf)
+    meets = (entry < leave) & (entry > 0)
+    return np.where(meets, entry, np.inf), np.minimum(entry + DEEPER, (entry + leave) / 2)

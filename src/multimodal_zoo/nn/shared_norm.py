@@ -25,12 +25,13 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(maps)
         exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        count = _total(exact.new_tensor([exact.numel() // exact.shape[1]]))
-        mean = _total(exact.sum((0, 2, 3))) / count
-        centred = exact - mean[:, None, None]
-        variance = _total(centred.square().sum((0, 2, 3))) / count  # in two passes: exact for large means too
+        sums = torch.float64 if maps.device.type == "cpu" else exact.dtype  # as torch adds up on each
+        count = _total(exact.new_tensor([exact.numel() // exact.shape[1]], dtype=sums))
+        mean = _total(exact.sum((0, 2, 3), dtype=sums)) / count
+        centred = exact - mean.to(exact.dtype)[:, None, None]
+        variance = _total(centred.square().sum((0, 2, 3), dtype=sums)) / count  # in two passes: exact for large means
         self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
-        scale = self.weight * torch.rsqrt(variance + self.eps)
+        scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
 
     @torch.no_grad()

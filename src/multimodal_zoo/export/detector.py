@@ -12,6 +12,8 @@ frame, which the next calls take as those of an earlier one.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -44,8 +46,9 @@ class DetectorGraph(nn.Module):
     """One sample through a detector, with named tensors in and out.
 
     In: `images` (cameras, 3, height, width); for each level `history_<level>` (frames - 1, cameras, channels, h, w), if
-    the model reads several frames; `rows_<pair>` int32 (frames, voxels), or `motion` float64 (frames - 1, 4, 4), from
-    the current LiDAR frame to that of each earlier frame.
+    the model reads several frames; `rows_<pair>` int32 (frames, voxels), with the cameras as a last axis where the mean
+    of overlapping ones counts, or `motion` float64 (frames - 1, 4, 4), from the current LiDAR frame to that of each
+    earlier frame.
 
     Out: `boxes` (anchors, 9), `scores` (anchors, classes), and for each level `maps_<level>` (cameras, channels, h, w).
 
@@ -77,10 +80,7 @@ class DetectorGraph(nn.Module):
     def map_shapes(self) -> list[tuple[int, ...]]:
         """`(cameras, channels, h, w)` of each level, found on the meta device."""
         shadow = torch.empty(1, 1, *self.sizes[:1], 3, *self.sizes[1:], device="meta")
-        with torch.device("meta"):
-            from copy import deepcopy
-
-            maps = deepcopy(self.model).to("meta").encode(shadow)
+        maps = copy.deepcopy(self.model).to("meta").encode(shadow)
         return [tuple(one.shape[2:]) for one in maps]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -91,9 +91,10 @@ class DetectorGraph(nn.Module):
             found |= {f"history_{k}": torch.zeros(earlier, *shape) for k, shape in enumerate(self.map_shapes())}
         if self.calibration == "motion":
             return {**found, **({"motion": torch.eye(4).double().repeat(earlier, 1, 1)} if earlier else {})}
+        several = (self.sizes.cameras,) if self.model.lift.overlap == "mean" else ()
         for number, (_, grid) in enumerate(self.model.lift.pairs):
-            voxels = int(torch.tensor(self.model.lift.grids[grid].counts).prod())
-            found[f"rows_{number}"] = torch.zeros(self.model.frames, voxels, dtype=torch.int32)
+            voxels = math.prod(self.model.lift.grids[grid].counts)
+            found[f"rows_{number}"] = torch.zeros(self.model.frames, voxels, *several, dtype=torch.int32)
         return found
 
     def outputs(self) -> list[str]:
@@ -124,7 +125,7 @@ class DetectorGraph(nn.Module):
         for number, (level, _) in enumerate(self.model.lift.pairs):
             cells = maps[level].shape[-1] * maps[level].shape[-2]
             rows = named[f"rows_{number}"].long()[None]
-            tables.append(VoxelTable(rows, self.sizes.cameras * cells, "last"))
+            tables.append(VoxelTable(rows, self.sizes.cameras * cells, self.model.lift.overlap))
         return tables
 
     def _computed(self, named: Mapping[str, Tensor], maps: Sequence[Tensor]) -> list[VoxelTable]:

@@ -74,7 +74,7 @@ def export(
     if not towers or not set(towers) <= set(TOWERS):
         raise ValueError(f"towers: {list(towers)} must be some of {', '.join(TOWERS)}")
     place = Path(out).resolve()
-    _check_place(place)
+    check_place(place)
     built = [_tower(model, name, image_size) for name in towers]
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = beside(place)
@@ -94,7 +94,12 @@ def export(
     return facts
 
 
-def _check_place(place: Path) -> None:
+def check_place(place: Path) -> None:
+    """Make sure that a folder can be written.
+
+    Raises:
+        ValueError: there is a file, or a folder that holds something.
+    """
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise ValueError(f"out: {place} is in use; name another folder, or delete it")
 

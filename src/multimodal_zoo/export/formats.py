@@ -45,18 +45,18 @@ def program_of(tower: Tower) -> torch.export.ExportedProgram:
     }
     shapes = {place: dims[size] for place, size in enumerate(tower.shape) if isinstance(size, str)}
     sizes = {name: min(TRACED[name], most or TRACED[name]) for name, most in tower.limits.items()}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         return torch.export.export(tower.module, (tower.probe(sizes),), dynamic_shapes=(shapes,))
 
 
 def _write_program(tower: Tower, path: Path) -> None:
-    with _quiet():
+    with quiet():
         torch.export.save(program_of(tower), path)
 
 
 def _load_program(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
     del threads  # a program runs on torch's own threads
-    with _quiet():
+    with quiet():
         module = torch.export.load(path).module()
     return lambda tensor: module(tensor)
 
@@ -64,7 +64,7 @@ def _load_program(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
 def _write_onnx(tower: Tower, path: Path) -> None:
     missing("onnx", "onnxscript")
     weights = sum(p.numel() * p.element_size() for p in tower.module.parameters())
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         graph = torch.onnx.export(
             program_of(tower), dynamo=True, input_names=[tower.input], output_names=[tower.output], verbose=False
         )
@@ -116,7 +116,7 @@ def missing(*packages: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' own chatter; a failure still raises."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]

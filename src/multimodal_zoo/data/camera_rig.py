@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from multimodal_zoo.bev.geometry import check_intrinsic
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, Sweep
 
 #: Endings of a picture that is found by its camera's name.
@@ -75,12 +77,17 @@ def _camera(name: str, given: Mapping[str, Any], folder: Path, lidar2ego: np.nda
         pose = np.linalg.inv(pose)
     elif poses[0] == "sensor2ego":
         pose = np.linalg.inv(lidar2ego) @ pose
+    intrinsic = _matrix(given["intrinsic"], (3, 3), f"{place}.intrinsic")
+    try:
+        check_intrinsic(torch.from_numpy(intrinsic))
+    except ValueError as error:
+        raise ValueError(f"calibration {place}.intrinsic: {error}") from None
     size = given.get("size")
     if size is not None and (not isinstance(size, list) or len(size) != 2):
         raise ValueError(f"calibration {place}.size: {size}; expected [height, width] in pixels")
     return CameraInfo(
         path=_picture(name, given.get("image"), folder),
-        intrinsic=_matrix(given["intrinsic"], (3, 3), f"{place}.intrinsic"),
+        intrinsic=intrinsic,
         sensor2lidar=pose,
         size=None if size is None else (int(size[0]), int(size[1])),
     )

@@ -104,7 +104,7 @@ class CameraChecks:
 
     def _pose(self, camera: CameraInfo, lidar2ego: np.ndarray, key: str) -> None:
         pose = np.asarray(camera.sensor2lidar, dtype=np.float64)
-        if not np.isfinite(pose).all() or abs(abs(np.linalg.det(pose[:3, :3])) - 1) > 0.05:
+        if not np.isfinite(pose).all() or abs(np.linalg.det(pose[:3, :3]) - 1) > 0.05:
             raise ValueError(f"{key}: sensor2lidar is no pose: {pose.tolist()}")
         away = float(np.linalg.norm(pose[:3, 3]))
         if away > self.distance:

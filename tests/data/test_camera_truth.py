@@ -56,10 +56,8 @@ def test_velocities(
 
 
 def test_nothing_there() -> None:
-    for info in (
-        scene(np.zeros((0, 9)), (), [], []),
-        SceneInfo("s", "", 0, *[np.eye(4)] * 2, {}, [], [], np.zeros(2), None, None),
-    ):
+    empty = scene(np.zeros((0, 9)), (), [], [])
+    for info in (empty, dataclasses.replace(empty, objects=None)):
         found = BoxTruth()(info, CLASSES)
         assert found.boxes.shape == (0, 9)
         assert found.labels.dtype == torch.long

@@ -123,7 +123,10 @@ class AugmentedCameraCollate(CameraCollate):
             change = None if self.bev_augment is None else self.bev_augment.draw(random)
             truth = self.learnt(scene.info, change)
             if len(truth.boxes) or self.others is None:
-                sample = self.processor.sample(scene.info, scene.root, random, self.image_augment, change)
+                try:
+                    sample = self.processor.sample(scene.info, scene.root, random, self.image_augment, change)
+                except UnusableError as error:
+                    raise UnusableError(error.reason, f"{scene.info.token} ({error.key})") from error
                 return sample.pixels, CameraRow(sample, truth)
             scene = self.others[random.randrange(len(self.others))]
         raise UnusableError("no objects", scene.info.token)

@@ -70,7 +70,7 @@ def corners(boxes: Tensor) -> Tensor:
     """The eight corners `(..., 8, 3)` of boxes `(..., 7 or 9)`.
 
     The first four are the bottom's, in turn around it, beginning at the smaller w and smaller l side; the last four
-    stand above them. Length grows towards the front: corners 1, 2, 5 and 6 are those of the front at yaw 0 to +y.
+    stand above them. The front has corners 0, 3, 4 and 7: a box of yaw 0 faces -y, since its heading is -yaw - pi / 2.
     """
     across = boxes.new_tensor([-0.5, -0.5, 0.5, 0.5, -0.5, -0.5, 0.5, 0.5]) * boxes[..., WIDTH, None]
     along = boxes.new_tensor([-0.5, 0.5, 0.5, -0.5, -0.5, 0.5, 0.5, -0.5]) * boxes[..., LENGTH, None]

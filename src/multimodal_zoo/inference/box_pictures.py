@@ -17,7 +17,7 @@ COLOURS = (
 )  # fmt: skip
 #: Pairs of corners that a box's edges join (see `bev.boxes.corners`), and those of its front.
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-FRONT = ((1, 2), (5, 6), (1, 6), (2, 5))
+FRONT = ((0, 3), (4, 7), (0, 7), (3, 4))
 #: Metres in front of a camera from which on edges are drawn.
 NEAR = 0.5
 TRUTH = (0, 150, 60)
@@ -106,7 +106,7 @@ def boxes_from_above(
         for box, bottom, centre, fill in zip(rows, corners(rows), gravity_centres(rows), fills, strict=True):
             outline = [pixel(bottom[number]) for number in (0, 1, 2, 3, 0)]
             pen.line(outline, fill=fill, width=width)
-            pen.line([pixel(centre), pixel((bottom[1] + bottom[2]) / 2)], fill=fill, width=width)
+            pen.line([pixel(centre), pixel((bottom[0] + bottom[3]) / 2)], fill=fill, width=width)
             if box.shape[0] > VY and float(box[VX].hypot(box[VY])) > 0.5:
                 pen.line([pixel(box[[X, Y]]), pixel(box[[X, Y]] + box[[VX, VY]])], fill=(*fill[:3], 110), width=1)
     return drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.fast_bev import FastBEV
-from multimodal_zoo.bev.geometry import wrapped
+from multimodal_zoo.bev.geometry import pose, wrapped
+from multimodal_zoo.cli import main
 from multimodal_zoo.export import detector_folder
 from multimodal_zoo.export.detector import DetectorGraph, DetectorSizes
 from multimodal_zoo.export.detector_files import onnx_runner
@@ -31,6 +33,24 @@ from multimodal_zoo.registry import build
 
 pytest.importorskip("onnxruntime")
 SIZES = DetectorSizes(3, 32, 64)
+#: Degrees to the right of straight ahead.
+RIG = {
+    "CAM_FRONT": 0,
+    "CAM_FRONT_RIGHT": 55,
+    "CAM_FRONT_LEFT": -55,
+    "CAM_BACK": 180,
+    "CAM_BACK_LEFT": -110,
+    "CAM_BACK_RIGHT": 110,
+}
+SMALL = [
+    "model.image_encoder.channels=[4,4,4,4]",
+    "model.lift.grids.0.counts=[20,20,2]",
+    "model.lift.grids.0.size=[5,5,3]",
+    "model.bev_encoder.in_channels=128",
+    "model.bev_encoder.fused=8",
+    "model.bev_encoder.width=8",
+    "model.head.in_channels=8",
+]
 HEAD = {
     "type": "anchor_head",
     "classes": ["car", "pedestrian"],
@@ -87,6 +107,37 @@ def exported(model: FastBEV, out: Path, **more: Any) -> tuple[DetectorGraph, Any
     facts = export_detector(model, out, sizes=SIZES, **more)
     graph = DetectorGraph(model, SIZES, more.get("calibration", "tables"), more.get("rig")).eval()
     return graph, onnx_runner(out / facts["file"], graph.outputs(), 1), facts
+
+
+def rig_files(folder: Path, size: tuple[int, int] = (90, 160)) -> Path:
+    """A calibration file of six cameras with pictures of noise, and one earlier time."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    generator, cameras = torch.Generator().manual_seed(0), {}
+    for name in RIG:
+        noise = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
+        for end in ("", "_then"):
+            Image.fromarray(noise.numpy()).save(folder / f"{name}{end}.png")
+        angle = -math.radians(RIG[name])
+        ahead, right = (-math.sin(angle), math.cos(angle), 0.0), (math.cos(angle), math.sin(angle), 0.0)
+        columns = torch.tensor([right, (0.0, 0.0, -1.0), ahead])
+        place = pose(columns.T, torch.tensor(ahead) * 0.8 + torch.tensor([0, 0, -0.3]))
+        focal = 0.6 * size[1]
+        intrinsic = [[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]]
+        cameras[name] = {"image": f"{name}.png", "size": list(size), "intrinsic": intrinsic}
+        cameras[name] |= {"sensor2lidar": place.tolist()}
+    moved = torch.eye(4).double()
+    moved[0, 3] = -2.0
+    content = {
+        "time": 0.5,
+        "lidar2ego": pose(torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]), torch.tensor([0.9, 0, 1.8])).tolist(),
+        "ego2global": torch.eye(4).tolist(),
+        "cameras": cameras,
+        "history": [{"time": 0, "ego2global": moved.tolist(), "images": {name: f"{name}_then.png" for name in RIG}}],
+    }
+    (folder / "calibration.json").write_text(json.dumps(content))
+    return folder / "calibration.json"
 
 
 @pytest.fixture(scope="module")
@@ -163,22 +214,27 @@ def test_a_rig_inside_of_the_graph(tmp_path: Path) -> None:
         graph_inputs(graph, DetectorSample(sample.images, missing))
 
 
-@pytest.mark.parametrize(
-    ("pairs", "overlap"), [(((0, 0),), "mean"), (((0, 0), (1, 1)), "first"), (((0, 0), (1, 0), (0, 1)), "last")]
-)
-def test_every_way_to_lift(tmp_path: Path, pairs: Sequence[Sequence[int]], overlap: str) -> None:
-    graph, run, facts = exported(detector(1, pairs, overlap), tmp_path / "out")
-    assert not any(name.startswith("history") for name in facts["inputs"])
-    sample = random_sample(graph, 3)
-    assert difference(run(graph_inputs(graph, sample)), eager_answer(graph.model, sample)).largest < 1e-4
+LIFTING = [(((0, 0),), "mean"), (((0, 0), (1, 1)), "first"), (((0, 0), (1, 0), (0, 1)), "last")]
 
 
-def test_a_torch_program(tmp_path: Path) -> None:
-    model = detector(frames=2).train()
+@pytest.mark.parametrize(("pairs", "overlap"), LIFTING)
+def test_every_way_to_lift_as_a_torch_program(tmp_path: Path, pairs: Sequence[Sequence[int]], overlap: str) -> None:
+    model = detector(1, pairs, overlap).train()
     facts = export_detector(model, tmp_path / "out", sizes=SIZES, format="torch_export")
     assert model.training
     assert facts["file"] == "detector.pt2"
-    assert facts["largest_difference"]["boxes"] < 1e-4
+    assert not any(name.startswith("history") for name in facts["inputs"])
+    assert max(facts["largest_difference"].values()) < 1e-4
+    rows = facts["inputs"]["rows_0"]["shape"]
+    assert rows == ([1, 200, 3] if overlap == "mean" else [1, 200])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pairs", "overlap"), LIFTING)
+def test_every_way_to_lift_in_onnx(tmp_path: Path, pairs: Sequence[Sequence[int]], overlap: str) -> None:
+    graph, run, _ = exported(detector(1, pairs, overlap), tmp_path / "out")
+    sample = random_sample(graph, 3)
+    assert difference(run(graph_inputs(graph, sample)), eager_answer(graph.model, sample)).largest < 1e-4
 
 
 def test_8_bits_and_what_they_change(four_frames: Any) -> None:
@@ -240,3 +296,34 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kept").write_text("mine")
     with pytest.raises(ValueError, match="is in use"):
         export_detector(model, tmp_path, sizes=SIZES)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rig, out = rig_files(tmp_path / "scene"), tmp_path / "out"
+    words = ["export", "fast_bev_tiny", *SMALL, "format=torch_export", "allow_random=true", f"out={out}"]
+    assert main([*words, f"rig={rig}"]) == 0
+    said = capsys.readouterr().out
+    assert "detector.pt2" in said
+    assert "in   history_0  float32 (1, 6, 32, 24, 64)" in said
+    assert sorted(path.name for path in out.iterdir()) == ["detector.pt2", "export.json"]
+    assert json.loads((out / "export.json").read_text())["cameras"] == list(RIG)
+    for message, more in {
+        "name its calibration file with rig=FILE": ["calibration=motion"],
+        "image_size: 32 is for towers": ["image_size=32"],
+        "int8 needs format=onnx": [f"int8={rig}"],
+        "it takes tables, motion": ["calibration=magic"],
+    }.items():
+        with pytest.raises(SystemExit):
+            main([*words[:-1], f"out={tmp_path / 'other'}", *more])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_the_command_in_8_bits_with_the_rig_inside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rig, out = rig_files(tmp_path / "scene"), tmp_path / "out"
+    words = ["calibration=motion", f"rig={rig}", f"int8=[{rig}]", "allow_random=true", f"out={out}"]
+    assert main(["export", "fast_bev_tiny", *SMALL, *words]) == 0
+    said = capsys.readouterr().out
+    assert "detector.int8.onnx" in said
+    assert "in   motion     float64 (1, 4, 4)" in said

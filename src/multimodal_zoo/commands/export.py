@@ -1,4 +1,7 @@
-"""`mmzoo export SOURCE out=FOLDER format=onnx|torch_export`: both towers for other runtimes, checked at once."""
+"""`mmzoo export SOURCE out=FOLDER format=onnx|torch_export`: a model for other runtimes, checked at once.
+
+Of a dual encoder both towers are written, of a detector one graph (`commands.export_detector`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+
+#: Largest accepted difference from eager mode in a value of an embedding, where none is given.
+TOLERANCE = 1e-4
 
 
 def run(config: DictConfig) -> float | None:
@@ -21,7 +27,9 @@ def run(config: DictConfig) -> float | None:
     """
     import torch
 
+    from multimodal_zoo.bev.fast_bev import FastBEV
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.commands.export_detector import run_detector
     from multimodal_zoo.evaluation.environment import require_vectors
     from multimodal_zoo.export.folder import export, require_format
 
@@ -30,6 +38,9 @@ def run(config: DictConfig) -> float | None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = load_model(config, "export").float()
+    if isinstance(model, FastBEV):
+        run_detector(config, model)
+        return None
     require_vectors(model, "export")
     facts = export(
         model,
@@ -37,7 +48,7 @@ def run(config: DictConfig) -> float | None:
         format=config.format,
         towers=list(config.towers),
         image_size=size,
-        tolerance=float(config.tolerance),
+        tolerance=TOLERANCE if config.tolerance is None else float(config.tolerance),
     )
     for name in config.towers:
         found = facts[name]

@@ -26,7 +26,7 @@ BOX = (
 )
 RULE = (
     "project each voxel's lower corner, index * size + centre - counts / 2 * size, by lidar_to_image in float64; "
-    "divide u and v by depth and by stride; round half to even; keep 0 <= column < width, 0 <= row < height, depth > 0; "
+    "divide u and v by depth and by stride; round half to even; keep what falls into the map with depth > 0: "
     "the entry is camera * height * width + row * width + column, or `empty` where no camera sees the voxel"
 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -101,6 +102,18 @@ def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> D
     maps = [float((found[name] - one).abs().max()) for name, one in expected.items() if name.startswith("maps_")]
     scores = float((found["scores"] - expected["scores"]).abs().max())
     return Difference(float(flat.abs().max()), scores, max(maps), float(turned.float().mean()))
+
+
+def recorded_sample(model: FastBEV, info: Any, root: Path) -> DetectorSample:
+    """A recorded scene as the model reads it.
+
+    Args:
+        model: with its processor.
+        info: a `SceneInfo`.
+        root: folder of its pictures.
+    """
+    images, cameras = model.processor.joined([model.processor.sample(info, root)])
+    return DetectorSample(images, cameras)
 
 
 def random_sample(graph: DetectorGraph, seed: int) -> DetectorSample:

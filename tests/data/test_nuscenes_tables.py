@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from driving_samples import HEADING, HEIGHT, KEY_FRAMES, SPEED, STEP, VERSION, located, place, write_drives
+from torch.testing import assert_close
 
-from multimodal_zoo.data.camera_infos import SceneInfo, global_truth
+from multimodal_zoo.bev.geometry import pose, rotation_of
+from multimodal_zoo.data.camera_infos import SceneInfo, global_truth, rigid_of
 from multimodal_zoo.data.camera_reader import KeyFrames, nuscenes_scenes
 
 
@@ -114,6 +117,16 @@ def test_scenes_without_annotations(folder: Path, tmp_path: Path) -> None:
             (tmp_path / VERSION / path.name).write_bytes(path.read_bytes())
     infos = nuscenes_scenes(str(tmp_path), VERSION, "all").infos
     assert all(info.objects is None and info.truth is None for info in infos)
+
+
+def test_plain_poses() -> None:
+    """The same as through tensors, for quaternions of any length."""
+    drawn = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for quaternion in drawn:
+        found = rigid_of(quaternion.tolist(), [1.0, 2.0, 3.0])
+        assert_close(torch.from_numpy(found), pose(rotation_of(quaternion), torch.tensor([1.0, 2.0, 3.0])))
+    with pytest.raises(ValueError, match="not all 0"):
+        rigid_of([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
 
 
 def test_splits(folder: Path, tmp_path: Path) -> None:

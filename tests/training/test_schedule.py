@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from multimodal_zoo.training.schedule import Constant, LogWarmupLinear, StartedCosine, WarmupCosine
+from multimodal_zoo.training.schedule import Constant, LogWarmupLinear, PolyWithWarmup, StartedCosine, WarmupCosine
 
 
 def test_cosine_with_a_warmup_in_steps() -> None:
@@ -35,6 +35,20 @@ def test_a_warmup_from_a_rate_of_its_own() -> None:
     assert StartedCosine(warmup=9, start=0.5)(8, 9) == 1.0
     with pytest.raises(ValueError, match=r"schedule\.start is -0.1"):
         StartedCosine(start=-0.1)
+
+
+def test_a_power_beside_a_warmup() -> None:
+    """The published rule: the line down does not wait for the warm-up, which begins at a share of its own."""
+    schedule = PolyWithWarmup(warmup=4, start=0.1, power=2.0, final=0.2)
+    line = [0.2 + 0.8 * (1 - step / 10) ** 2 for step in range(11)]
+    assert [schedule(step, 10) for step in range(4)] == pytest.approx(
+        [line[step] * (0.1 + 0.9 * step / 4) for step in range(4)]
+    )
+    assert [schedule(step, 10) for step in range(4, 11)] == pytest.approx(line[4:])
+    assert schedule(99, 10) == pytest.approx(0.2)
+    assert PolyWithWarmup(warmup=0.2, start=1.0)(1, 10) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match=r"schedule\.power is -1"):
+        PolyWithWarmup(power=-1)
 
 
 def test_a_warmup_along_a_logarithm() -> None:

@@ -5,6 +5,7 @@ Numbers are float64 arrays in metres, radians, seconds of the frames of `bev.geo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -151,6 +152,26 @@ def rigid(rotation: np.ndarray, translation: Sequence[float] | np.ndarray) -> np
     found = np.eye(4)
     found[:3, :3], found[:3, 3] = rotation, translation
     return found
+
+
+def rigid_of(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+    """The pose (4, 4) of a quaternion w, x, y, z and a shift, in plain numbers: tables hold millions of them.
+
+    Raises:
+        ValueError: a quaternion of length 0, or not of four numbers.
+    """
+    size = math.hypot(*quaternion)
+    if len(quaternion) != 4 or not size > 0:
+        raise ValueError(f"quaternion {list(quaternion)}: expected w, x, y, z, not all 0")
+    w, x, y, z = (part / size for part in quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), translation[0]],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x), translation[1]],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y), translation[2]],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
 
 
 def global_truth(

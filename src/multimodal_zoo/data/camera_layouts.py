@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from multimodal_zoo.bev.boxes import CLASSES, from_modern
-from multimodal_zoo.bev.geometry import rotation_of
 from multimodal_zoo.data.camera_history import LEGACY_ORDER
-from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, Sweep, global_truth, rigid
+from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, Sweep, global_truth, rigid, rigid_of
 
 #: The layouts by the key that only they have.
 LAYOUTS = {"cams+lidar2ego_rotation": "old", "cams+lidar2ego": "modern", "images+lidar_points": "modern_list"}
@@ -65,9 +64,8 @@ def _one(record: Any, labels: Sequence[str], place: str) -> SceneInfo:
 
 
 def _pose(record: Mapping[str, Any], name: str) -> np.ndarray:
-    turn = np.asarray(record[f"{name}_rotation"], dtype=np.float64)
-    matrix = rotation_of(torch.from_numpy(turn)).numpy() if turn.shape == (4,) else turn
-    return rigid(matrix, record[f"{name}_translation"])
+    turn, where = np.asarray(record[f"{name}_rotation"], dtype=np.float64), record[f"{name}_translation"]
+    return rigid_of(turn.tolist(), where) if turn.shape == (4,) else rigid(turn, where)
 
 
 def old_info(record: Mapping[str, Any], labels: Sequence[str]) -> SceneInfo:

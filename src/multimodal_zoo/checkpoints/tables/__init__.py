@@ -45,7 +45,13 @@ NAMINGS: dict[str, Naming] = {
 }
 #: Namings of files with one part only, which say nothing of a whole model.
 PART_NAMINGS: dict[str, tuple[Naming, ...]] = {
-    "image": (eva_clip.TOWER, eva_mim.CLIP_IMAGE, eva_mim.OWN_IMAGE),
+    "image": (
+        eva_clip.TOWER,
+        eva_mim.CLIP_IMAGE,
+        eva_mim.OWN_IMAGE,
+        fast_bev.DETECTOR_BACKBONE,
+        fast_bev.RESNET,
+    ),
     "decoder": (causal_decoder.LLAMA_TIED.under("", "decoder."), gguf.GGUF.under("", "decoder.")),
     "vision_tokenizer": (emu3_vision.TRANSFORMERS_VISION.under("", "vision_tokenizer."),),
 }

@@ -1,9 +1,9 @@
-"""The names of Fast-BEV's tensors in the published files (mmdetection's), and ours."""
+"""The names of Fast-BEV's tensors in the published files (mmdetection's), of its image encoder alone, and ours."""
 
 from __future__ import annotations
 
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Rule, rename
+from multimodal_zoo.checkpoints.rules import Rule, drop, rename
 
 _HEAD = {"conv_cls": "classes", "conv_reg": "boxes", "conv_dir_cls": "directions"}
 
@@ -27,3 +27,15 @@ FAST_BEV = Naming(
         *(rename(f"bbox_head.{theirs}.*", f"head.{ours}.*") for theirs, ours in _HEAD.items()),
     ],
 )
+
+
+def _residual(theirs: str) -> list[Rule]:
+    names = ("conv1.*", "bn1.*", "layer{}.*")
+    return [rename(f"{theirs}{name}", f"image.{name}") for name in names]
+
+
+_REST = ("neck.*", "neck_fuse_{}.*", "neck_3d.*", "rpn_head.*", "roi_head.*", "bbox_head.*", "mask_head.*")
+#: The image encoder of any detector of mmdetection: what Fast-BEV's published training begins from.
+DETECTOR_BACKBONE = Naming("mmdetection_backbone", [*_residual("backbone."), *(drop(name) for name in _REST)])
+#: A ResNet of torchvision or timm.
+RESNET = Naming("residual_network", [*_residual(""), drop("fc.weight"), drop("fc.bias")])

@@ -49,11 +49,17 @@ def _square(matrices: Tensor) -> Tensor:
 
 def _history(config: Mapping[str, Any], legacy: bool) -> CameraHistory:
     given = take_known(config, HISTORY, "config")
+    frames, side = given["n_times"], given["test_adj"]
+    for name, one in (("prev_only", "prev"), ("next_only", "next")):
+        side = one if given.get(name) else side
+    ids, train_ids = given.get("test_adj_ids"), given.get("train_adj_ids")
+    interval = given["min_interval"], given["max_interval"]
+    CameraHistory(frames, None if train_ids is None else train_ids[: frames - 1], interval)  # not used by these calls
     return CameraHistory(
-        frames=given["n_times"],
-        ids=given.get("test_adj_ids"),
-        interval=(given["min_interval"], given["max_interval"]),
-        evaluation_direction=SIDES[given["test_adj"]],
+        frames=frames,
+        ids=None if ids is None else ids[: frames - 1],
+        interval=interval,
+        evaluation_direction=SIDES[side],
         legacy_history_camera_order=legacy,
     )
 
@@ -252,10 +258,9 @@ def test_matrices(request: Request) -> Outcome:
     config = case.config
     written = ast.literal_eval(re.search(r"(\{.*\})", call.note)[1])  # type: ignore[index]
     written = take_known(written, {"resize", "resize_dims", "crop", "flip", "rotate"}, "augmentation")
-    change = CameraView(config["input_size"]).change(tuple(config["src_size"]))
-    change = PictureChange(
-        written["resize"], change.size, change.crop, written.get("flip", False), written.get("rotate", 0.0)
-    )
+    added = round(written["resize"] - config["input_size"][1] / config["src_size"][1], 12)
+    view = CameraView(config["input_size"], added, bool(written.get("flip", False)), written.get("rotate", 0.0))
+    change = view.change(tuple(config["src_size"]))
     maps = change.map().expand(len(poses), 3, 3)
     turn, shift = _apart(maps, case.tensors[call.outputs[1]])
     return {
@@ -288,7 +293,7 @@ def pixels(request: Request) -> Outcome:
     data = config["data_config"]
     found = {
         "image_train": augment.made(source, view, units.tolist()),
-        "image_test": _test_view(data, size, flip=False).change(source),
+        "image_test": _test_view(data, size).change(source),
         "image_test_flipped": _test_view(data, size, flip=True).change(source),
     }
     return {name: planes(found[name].apply(picture)).permute(1, 2, 0) for name in call.outputs}

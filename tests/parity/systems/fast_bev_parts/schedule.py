@@ -21,22 +21,22 @@ from multimodal_zoo.training.schedule import PolyWithWarmup
 KNOWN = {"optimizer", "grad_clip", "lr_config", "max_iters", "note"}
 
 
-def _optimizer(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
-    """Arguments of AdamW, and the multipliers of parts' learning rates."""
+def _optimizer(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+    """Arguments of AdamW, and for parts the multipliers of learning rate and decay."""
     given = take_known(config, {"type", "lr", "weight_decay", "betas", "eps", "paramwise_cfg"}, "optimizer")
     assert given["type"] in ("AdamW2", "AdamW")
     parts = take_known(given.get("paramwise_cfg") or {}, {"custom_keys"}, "paramwise_cfg").get("custom_keys", {})
     rates = {}
     for key, node in parts.items():
         rule = take_known(node, {"lr_mult", "decay_mult"}, f"custom_keys.{key}")
-        assert rule.get("decay_mult", 1.0) == 1.0
-        rates[key] = rule.get("lr_mult", 1.0)
+        rates[key] = rule.get("lr_mult", 1.0), rule.get("decay_mult", 1.0)
     rest = {"betas": (0.9, 0.999), "eps": 1e-8, **{key: given[key] for key in ("betas", "eps") if key in given}}
     return {"lr": given["lr"], "weight_decay": given["weight_decay"], **rest}, rates
 
 
-def _rules(lr: float, rates: Mapping[str, float]) -> ParameterRules:
-    towers = {key: Tower([f"{key}.*"], lr=lr * rate) for key, rate in rates.items()}
+def _rules(arguments: Mapping[str, Any], rates: Mapping[str, tuple[float, float]]) -> ParameterRules:
+    lr, decay = arguments["lr"], arguments["weight_decay"]
+    towers = {key: Tower([f"*{key}*"], lr=lr * rate, weight_decay=decay * kept) for key, (rate, kept) in rates.items()}
     return ParameterRules(no_decay_rank=-1, towers=towers)
 
 
@@ -54,7 +54,7 @@ def learning_rates(request: Request) -> Outcome:
     arguments, rates = _optimizer(config["optimizer"])
     (steps,) = case.take(call)
     columns = []
-    for rate in [*(arguments["lr"] * factor for factor in rates.values()), arguments["lr"]]:
+    for rate in [*(arguments["lr"] * factor for factor, _ in rates.values()), arguments["lr"]]:
         # the published floor is a rate, ours a share of one
         schedule = PolyWithWarmup(*warmup, given.get("power", 1.0), given.get("min_lr", 0.0) / rate)
         columns.append([rate * schedule(int(step), config["max_iters"]) for step in steps])
@@ -86,8 +86,9 @@ def steps(request: Request) -> Outcome:
     net.load_state_dict({key: seeded(key, value.shape) for key, value in net.state_dict().items()})
     arguments, rates = _optimizer(config["optimizer"])
     parameters = dict(net.named_parameters())
-    groups = _rules(arguments["lr"], rates).groups(parameters, arguments["lr"], arguments["weight_decay"])
-    optimizer = torch.optim.AdamW([{"params": one["params"], "lr": one["lr"]} for one in groups], **arguments)
+    groups = _rules(arguments, rates).groups(parameters, arguments["lr"], arguments["weight_decay"])
+    kept = [{key: one[key] for key in ("params", "lr", "weight_decay")} for one in groups]
+    optimizer = torch.optim.AdamW(kept, **arguments)
     (x,) = case.take(call)
     rows = []
     for step in range(int(count[1])):

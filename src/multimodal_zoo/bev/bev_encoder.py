@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.bev.layers import ConvNorm, ResidualBlock
@@ -48,4 +49,9 @@ class BevEncoder(nn.Module):
                 f"bev_encoder.in_channels is {self.in_channels}; the lifted map has {maps.shape[1]} channels "
                 "(heights x maps x frames x features)"
             )
-        return self.layers(self.fuse(maps))
+        return self.layers(self._fused(maps))
+
+    def _fused(self, maps: Tensor) -> Tensor:
+        # lifted maps lie channels last: a product of matrices, for which torch's convolution would copy them
+        rows = F.linear(maps.permute(0, 2, 3, 1), self.fuse.weight.flatten(1), self.fuse.bias)
+        return rows.permute(0, 3, 1, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multimodal_zoo.commands.names import MADE_DATA
 
-USAGE = "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=12 workers=1]"
+USAGE = "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]"
 
 
 def main(arguments: list[str]) -> int:

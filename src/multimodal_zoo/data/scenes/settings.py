@@ -23,7 +23,8 @@ class Settings:
         width: of the pictures, pixels.
         height: the same.
         seed: of everything random.
-        rate: pictures a second of each camera, a multiple of 2.
+        rate: pictures a second of each camera, a multiple of 2: 2 for key frames and nothing between them, 12 as in
+            nuScenes.
 
     Raises:
         ValueError: a number that is out of range, with the key of `mmzoo data synth-nuscenes`.
@@ -34,7 +35,7 @@ class Settings:
     width: int = 400
     height: int = 225
     seed: int = 0
-    rate: int = 12
+    rate: int = KEY_RATE
 
     def __post_init__(self) -> None:
         for key, least, most in (("scenes", 2, 9999), ("frames", 1, 400), ("seed", 0, 2**32 - 1), ("rate", 2, 60)):

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,21 @@ def test_old_layout(folder: Path, tmp_path: Path, suffix: str) -> None:
         np.testing.assert_allclose(one.ego_velocity, other.ego_velocity)
 
 
+def test_prefix(folder: Path, infos: list[SceneInfo], tmp_path: Path) -> None:
+    """Published paths begin with a folder that is not the user's."""
+    path = tmp_path / "infos.json"
+    text = json.dumps({"infos": [_old(one, False) for one in infos]})
+    path.write_text(re.sub(r'"(samples|sweeps)/', r'"./data/nuscenes/\1/', text))
+    found = camera_info_file(str(path), str(folder), "./data/nuscenes/").infos
+    for one, other in zip(found, infos, strict=True):
+        assert [camera.path for camera in one.cameras.values()] == [camera.path for camera in other.cameras.values()]
+        assert [dict(sweep.paths) for sweep in one.following] == [dict(sweep.paths) for sweep in other.following]
+    with pytest.raises(
+        ValueError, match=r"data\.train\.prefix is './nuscenes/', but a path of sample s0-0 is './data/"
+    ):
+        camera_info_file(str(path), str(folder), "./nuscenes/")
+
+
 def test_modern_layouts(folder: Path, tmp_path: Path) -> None:
     infos = nuscenes_scenes(str(folder), VERSION, "mini_val").infos
     own, listed = [], []
@@ -237,7 +253,11 @@ def test_modern_layouts(folder: Path, tmp_path: Path) -> None:
                 "timestamp": info.timestamp / 1e6,
                 "lidar_points": {"lidar2ego": info.lidar2ego.tolist()},
                 "images": {
-                    name: {"img_path": one.path, "cam2img": one.intrinsic.tolist(), "lidar2cam": inverse[name]}
+                    name: {
+                        "img_path": Path(one.path).name,
+                        "cam2img": one.intrinsic.tolist(),
+                        "lidar2cam": inverse[name],
+                    }
                     for name, one in info.cameras.items()
                 },
                 "instances": [
@@ -258,6 +278,7 @@ def test_modern_layouts(folder: Path, tmp_path: Path) -> None:
             turned[:, 6] = (turned[:, 6] + np.pi) % (2 * np.pi) - np.pi
             np.testing.assert_allclose(turned, 0, atol=1e-9)
             assert one.timestamp == other.timestamp
+            assert one.cameras["CAM_BACK"].path == other.cameras["CAM_BACK"].path
             assert_close(
                 torch.from_numpy(one.cameras["CAM_BACK"].sensor2lidar),
                 torch.from_numpy(other.cameras["CAM_BACK"].sensor2lidar),

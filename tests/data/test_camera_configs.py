@@ -50,5 +50,5 @@ def test_full_and_files(folder: Path, tmp_path: Path) -> None:
     data = made("nuscenes", *place, *cache)
     assert (len(data.train), len(data.validation)) == (8, 4)
     files = [f"data.{part}.file={tmp_path / part}.jsonl.gz" for part in ("train", "validation")]
-    again = made("nuscenes_infos", f"data.train.folder={folder}", *files)
+    again = made("nuscenes_infos", f"data.train.folder={folder}", "data.train.prefix=''", *files)
     assert [info.token for info in again.train.infos] == [info.token for info in data.train.infos]

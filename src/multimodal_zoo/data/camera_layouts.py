@@ -169,7 +169,9 @@ def listed_info(record: Mapping[str, Any], labels: Sequence[str]) -> SceneInfo:
     """
     cameras = {
         name: CameraInfo(
-            str(one["img_path"]), np.asarray(one["cam2img"], dtype=np.float64)[:3, :3], _inverse(one["lidar2cam"])
+            _placed(str(one["img_path"]), name),
+            np.asarray(one["cam2img"], dtype=np.float64)[:3, :3],
+            _inverse(one["lidar2cam"]),
         )
         for name, one in record["images"].items()
     }
@@ -217,6 +219,11 @@ def _modern_objects(rows: Sequence[Mapping[str, Any]], boxes: list[list[float]],
     told = [r.get("valid", r.get("bbox_3d_isvalid")) for r in rows]
     valid = lidar + radar > 0 if any(one is None for one in told) else np.array(told, dtype=bool)
     return SceneObjects(from_modern(torch.from_numpy(both)).numpy(), tuple(names), lidar, radar, valid)
+
+
+def _placed(path: str, camera: str) -> str:
+    """Paths without a folder belong to that of their camera's key frames."""
+    return path if "/" in path else f"samples/{camera}/{path}"
 
 
 def _inverse(matrix: Any) -> np.ndarray:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from multimodal_zoo.data.camera_cache import StaleCacheError, read_infos, write_infos
-from multimodal_zoo.data.camera_infos import SceneInfo
+from multimodal_zoo.data.camera_infos import SceneInfo, Sweep
 from multimodal_zoo.data.camera_layouts import infos_of
 from multimodal_zoo.data.camera_pickle import read_pickle
 from multimodal_zoo.data.nuscenes_infos import HistoryLists, InfoBuilder
@@ -106,7 +107,7 @@ def nuscenes_scenes(
 
 
 @DATASETS.register_module(name="camera_info_file")
-def camera_info_file(file: str, folder: str) -> KeyFrames:
+def camera_info_file(file: str, folder: str, prefix: str = "") -> KeyFrames:
     """Key frames of a file: our own (`.jsonl.gz`), or one of mmdetection3d's layouts as JSON or pickle.
 
     Of a pickle only numpy arrays and plain containers are read.
@@ -114,20 +115,42 @@ def camera_info_file(file: str, folder: str) -> KeyFrames:
     Args:
         file: the file.
         folder: that its paths of pictures are relative to.
+        prefix: what its paths begin with and is taken off: published files have `./data/nuscenes/` there.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a damaged file, an unknown layout, or a pickle that holds anything else.
+        ValueError: a damaged file, an unknown layout, a pickle that holds anything else, or a path without the prefix.
     """
     path, root = Path(file).expanduser(), Path(folder).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"data.train.file: {path} does not exist")
-    if path.name.endswith(".jsonl.gz"):
-        return KeyFrames(read_infos(path), root)
+    infos = read_infos(path) if path.name.endswith(".jsonl.gz") else infos_of(_content(path), str(path))
+    return KeyFrames([_without(info, prefix) for info in infos] if prefix else infos, root)
+
+
+def _content(path: Path) -> Any:
     if path.suffix in (".pkl", ".pickle"):
-        return KeyFrames(infos_of(read_pickle(path), str(path)), root)
+        return read_pickle(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged, or neither JSON, .jsonl.gz nor a pickle: {error}") from None
-    return KeyFrames(infos_of(content, str(path)), root)
+
+
+def _without(info: SceneInfo, prefix: str) -> SceneInfo:
+    """The key frame with the beginning of all paths taken off."""
+
+    def cut(path: str) -> str:
+        if not path.startswith(prefix):
+            raise ValueError(f"data.train.prefix is {prefix!r}, but a path of sample {info.token} is {path!r}")
+        return path.removeprefix(prefix)
+
+    def moved(sweep: Sweep) -> Sweep:
+        return replace(sweep, paths={name: cut(path) for name, path in sweep.paths.items()})
+
+    return replace(
+        info,
+        cameras={name: replace(camera, path=cut(camera.path)) for name, camera in info.cameras.items()},
+        previous=[moved(sweep) for sweep in info.previous],
+        following=[moved(sweep) for sweep in info.following],
+    )

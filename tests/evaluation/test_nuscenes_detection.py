@@ -22,7 +22,7 @@ from multimodal_zoo.data.camera_infos import SceneInfo
 from multimodal_zoo.data.camera_processor import CameraProcessor
 from multimodal_zoo.data.camera_reader import KeyFrames, nuscenes_scenes
 from multimodal_zoo.evaluation.nuscenes_boxes import NuScenesProtocol
-from multimodal_zoo.evaluation.nuscenes_detection import NuScenesDetection, true_boxes
+from multimodal_zoo.evaluation.nuscenes_detection import NuScenesDetection, judged, true_boxes
 from multimodal_zoo.evaluation.nuscenes_results import read_submission
 from multimodal_zoo.evaluation.report import write_report
 from multimodal_zoo.evaluation.result import Result
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # made-up drives
 sys.path.insert(0, str(Path(__file__).parents[1] / "bev"))  # small detectors
 from driving_samples import VERSION, write_drives
 from models import detector
+from nuscenes_made_up import some
 
 CLASSES = ("car", "pedestrian", "traffic_cone")
 RULES = NuScenesProtocol(classes=CLASSES)
@@ -101,6 +102,8 @@ def test_a_detector_that_knows_everything(reader: KeyFrames, tmp_path: Path, bat
     boxes, meta = read_submission(tmp_path / "submission.json", [one.token for one in reader.infos], RULES)
     assert len(boxes) == 3 * len(reader)
     assert meta["use_camera"] is True
+    again = judged(reader.infos, boxes, RULES)
+    assert {name: again.summary()[name] for name in result.headline} == {n: result.metrics[n] for n in result.headline}
     expected = np.stack([info.truth.translations[0] for info in reader.infos if info.truth is not None])
     np.testing.assert_allclose(boxes.translation[boxes.label == 0], expected, atol=1e-5)
 
@@ -153,6 +156,8 @@ def test_key_frames_without_annotations_give_a_submission(reader: KeyFrames, tmp
     assert result.metrics == {"key_frames": len(reader), "boxes": 3 * len(reader)}
     assert not result.tables
     assert json.loads((tmp_path / "submission.json").read_text())["meta"]["use_external"] is True
+    with pytest.raises(ValueError, match=f"none of {len(reader)} key frames is annotated"):
+        judged(bare.infos, some(0), RULES)
     mixed = KeyFrames([*bare.infos[:2], *reader.infos[2:]], reader.root)
     with pytest.raises(ValueError, match=rf"2 of {len(reader)} key frames are not annotated, {reader.infos[0].token}"):
         evaluate(mixed, tmp_path, Knowing(reader.infos))

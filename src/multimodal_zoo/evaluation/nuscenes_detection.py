@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.post_processing import Detections
 from multimodal_zoo.data.camera_infos import SceneInfo, SceneTruth
 from multimodal_zoo.data.skips import UnusableError
@@ -93,7 +95,7 @@ class NuScenesDetection:
         infos: list[SceneInfo] = [frame.info for frame in frames]
         if not infos:
             raise ValueError(f"{describe(self.dataset)} has no key frame; check the evaluation's dataset")
-        truths = self._truths(infos)
+        annotated = truths_of(infos) is not None
         start = time.perf_counter()
         parts, figures = self._detect(model, processor, device, frames)
         seconds = time.perf_counter() - start
@@ -102,34 +104,15 @@ class NuScenesDetection:
         path = write_submission(self.folder / SUBMISSION, found, tokens, self.protocol, self.meta)
         metrics = {"key_frames": float(len(infos)), "boxes": float(len(found))}
         details = {"submission": str(path), "meta": self.meta, "seconds_of_detection": round(seconds, 2)}
-        if truths is None:
+        if not annotated:
             return Result("nuscenes_detection", metrics, [], figures, details, ("key_frames", "boxes"))
-        scores = self._judge(infos, truths, found)
+        scores = judged(infos, found, self.protocol)
         measured = metrics_of(scores)
         tables = tables_of(scores, f"detection in {len(infos)} key frames of {describe(self.dataset)}")
         figures = {"recall_precision": recall_precision(scores), **figures}
         return Result(
             "nuscenes_detection", {**measured, **metrics}, tables, figures, details, tuple(headline_of(measured))
         )
-
-    def _truths(self, infos: Sequence[SceneInfo]) -> list[SceneTruth] | None:
-        """What is judged; None where no key frame is annotated."""
-        truths = [info.truth for info in infos if info.truth is not None]
-        if truths and len(truths) < len(infos):
-            bare = next(info.token for info in infos if info.truth is None)
-            raise ValueError(
-                f"{len(infos) - len(truths)} of {len(infos)} key frames are not annotated, {bare} first: judge them "
-                "apart from the others"
-            )
-        return truths or None
-
-    def _judge(self, infos: Sequence[SceneInfo], truths: Sequence[SceneTruth], found: GlobalBoxes) -> DetectionScores:
-        rules = self.protocol
-        ego = np.stack([info.ego2global[:3, 3] for info in infos])
-        racks = [truth.racks for truth in truths]
-        sides = (GlobalBoxes.of(truths, rules.classes, rules.attributes), found)
-        truth, detected = (side.take(counted(side, rules, ego, racks)) for side in sides)
-        return detection_scores(truth, detected, rules)
 
     def _detect(
         self, model: Any, processor: Any, device: torch.device, frames: Sequence[Any]
@@ -153,14 +136,7 @@ class NuScenesDetection:
 
     def _batches(self, processor: Any, frames: Sequence[Any]) -> Iterator[Any]:
         """Pictures and cameras, read ahead."""
-
-        def read(batch: list[Any]) -> Any:
-            try:
-                return processor.joined([processor.sample(frame.info, frame.root) for frame in batch])
-            except UnusableError as error:
-                raise ValueError(f"{error.reason}: {error.key}; evaluation needs every picture") from error
-
-        return prefetched(read, batched(frames, self.batch_size), self.workers)
+        return prefetched(partial(_read, processor), batched(frames, self.batch_size), self.workers)
 
     def _picture(self, seen: SeenScene) -> Picture:
         sheet = seen.sheet(self.score, true_boxes(seen.info, seen.classes))
@@ -171,6 +147,49 @@ class NuScenesDetection:
             file.getvalue(),
             f"Boxes of score {self.score:g} or more in the cameras and from above, where what is there is green",
         )
+
+
+def judged(infos: Sequence[SceneInfo], found: GlobalBoxes, protocol: NuScenesProtocol) -> DetectionScores:
+    """Compare detections, of a submission say, with what is annotated.
+
+    Args:
+        infos: the key frames.
+        found: of all key frames, in the frame of the map.
+        protocol: the rules.
+
+    Raises:
+        ValueError: key frames without annotations, or boxes that cannot be compared.
+    """
+    truths = truths_of(infos)
+    if truths is None:
+        raise ValueError(f"none of {len(infos)} key frames is annotated, so nothing can be compared")
+    ego, racks = np.stack([info.ego2global[:3, 3] for info in infos]), [truth.racks for truth in truths]
+    sides = (GlobalBoxes.of(truths, protocol.classes, protocol.attributes), found)
+    truth, detected = (side.take(counted(side, protocol, ego, racks)) for side in sides)
+    return detection_scores(truth, detected, protocol)
+
+
+def truths_of(infos: Sequence[SceneInfo]) -> list[SceneTruth] | None:
+    """What is annotated in each key frame; None where none is.
+
+    Raises:
+        ValueError: annotations of some only, with the first that has none.
+    """
+    truths = [info.truth for info in infos if info.truth is not None]
+    if truths and len(truths) < len(infos):
+        bare = next(info.token for info in infos if info.truth is None)
+        raise ValueError(
+            f"{len(infos) - len(truths)} of {len(infos)} key frames are not annotated, {bare} first: judge them apart "
+            "from the others"
+        )
+    return truths or None
+
+
+def _read(processor: Any, frames: Sequence[Any]) -> tuple[Tensor, Cameras]:
+    try:
+        return processor.joined([processor.sample(frame.info, frame.root) for frame in frames])
+    except UnusableError as error:
+        raise ValueError(f"{error.reason}: {error.key}; evaluation needs every picture") from error
 
 
 def true_boxes(info: SceneInfo, classes: Sequence[str]) -> Tensor | None:

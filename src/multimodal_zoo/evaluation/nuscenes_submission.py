@@ -120,9 +120,12 @@ def scene_boxes(
     numbers = torch.tensor([protocol.classes.index(one) if one in protocol.classes else -1 for one in classes])
     labels = numbers[found.labels.cpu()]
     kept = labels >= 0
-    poses = (torch.from_numpy(np.asarray(one, dtype=np.float64)) for one in (info.lidar2ego, info.ego2global))
+    lidar2ego, ego2global = (
+        torch.from_numpy(np.asarray(one, dtype=np.float64)) for one in (info.lidar2ego, info.ego2global)
+    )
+    boxes, scores = found.boxes.cpu()[kept], found.scores.cpu()[kept]
     try:
-        return global_boxes(found.boxes.cpu()[kept], found.scores.cpu()[kept], labels[kept], *poses, protocol, sample)
+        return global_boxes(boxes, scores, labels[kept], lidar2ego, ego2global, protocol, sample)
     except ValueError as error:
         raise ValueError(f"sample {info.token}: {error}") from None
 

@@ -1,13 +1,14 @@
 """Keeping the best of boxes that overlap, for one class: by rotated rectangles, by aligned ones, by circles.
 
-Boxes are taken by falling score; each that is left suppresses those behind it that are too near. Which pairs are too
-near is computed for all at once, and the greedy choice is the one fixed point of "a box stays if nothing that stays
-before it is too near". Everything is plain tensor arithmetic, on any device, and exports with `torch.export`.
+Boxes are taken by falling score; each that stays suppresses those behind it that are too near. A block of the best is
+settled at once, as the one fixed point of "a box stays if nothing that stays before it is too near"; what it suppresses
+is never looked at again. Everything is plain tensor arithmetic, on any device, and exports with `torch.export` (there
+all boxes are one block).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,8 @@ from multimodal_zoo.bev.boxes import X, Y, seen_from_above
 from multimodal_zoo.bev.overlaps import aligned_overlaps, rotated_overlaps
 from multimodal_zoo.registry import BEV
 
-#: Distances between centres that are held at a time.
-HELD_DISTANCES = 2**22
+#: Boxes that are settled at a time.
+BLOCK = 128
 #: Pairs whose overlap is computed at a time: so few that they stay in the processor's cache.
 HELD_PAIRS = 2**13
 
@@ -27,43 +28,42 @@ class Pairs(NamedTuple):
     """Boxes that are near each other.
 
     Attributes:
-        before: long (p,), the number of the box of higher score.
-        behind: long (p,), that of the other.
+        before: long (p,), places in a list of boxes.
+        behind: long (p,), places in another list, or the same.
     """
 
     before: Tensor
     behind: Tensor
 
 
-def near_pairs(centres: Tensor, reach: Tensor) -> Pairs:
-    """Pairs whose circles touch: no others can overlap.
+#: numbers of boxes and of others -> pairs of places in both that are too near each other
+TooNear = Callable[[Tensor, Tensor], Pairs]
+
+
+def greedy(scores: Tensor, too_near: TooNear) -> Tensor:
+    """Numbers, long, of the boxes that stay, by falling score.
 
     Args:
-        centres: (n, 2), by falling score.
-        reach: (n,), radius around each centre.
+        scores: (n,), n may be 0.
+        too_near: says which pairs do not go together.
     """
-    parts = [_near_rows(centres, reach, rows) for rows in _row_ranges(len(centres))]
-    return Pairs(*(torch.cat(side) for side in zip(*parts, strict=True)))
-
-
-def _row_ranges(count: int) -> Iterator[slice]:
+    rest = scores.argsort(descending=True, stable=True)
     if torch.compiler.is_compiling():
-        yield slice(0, count)
-        return
-    step = max(1, HELD_DISTANCES // max(1, count))
-    for start in range(0, max(1, count), step):
-        yield slice(start, min(start + step, count))
+        return _settled(rest, too_near)
+    chosen = [rest[:0]]
+    while len(rest):
+        block, rest = _settled(rest[:BLOCK], too_near), rest[BLOCK:]
+        chosen.append(block)
+        stays = torch.ones(len(rest), dtype=torch.bool, device=rest.device)
+        stays[too_near(block, rest).behind] = False
+        rest = rest[stays]
+    return torch.cat(chosen)
 
 
-def _near_rows(centres: Tensor, reach: Tensor, rows: slice) -> Pairs:
-    shift_x = centres[rows, None, 0] - centres[None, :, 0]
-    shift_y = centres[rows, None, 1] - centres[None, :, 1]
-    limit = reach[rows, None] + reach[None]
-    near = shift_x.square_().add_(shift_y.square_()) <= limit.square_()
-    number = torch.arange(len(centres), device=centres.device)
-    near &= number[None] > number[rows, None]
-    before, behind = near.nonzero(as_tuple=True)
-    return Pairs(before + rows.start, behind)
+def _settled(block: Tensor, too_near: TooNear) -> Tensor:
+    before, behind = too_near(block, block)
+    onwards = behind > before
+    return block[kept(len(block), Pairs(before[onwards], behind[onwards]))]
 
 
 def kept(count: int, pairs: Pairs) -> Tensor:
@@ -74,7 +74,7 @@ def kept(count: int, pairs: Pairs) -> Tensor:
 
     Args:
         count: number of boxes, by falling score.
-        pairs: those that are too near each other.
+        pairs: places of those that are too near each other, the better one first.
     """
     start = torch.ones(count, dtype=torch.bool, device=pairs.before.device)
     if torch.compiler.is_compiling():
@@ -96,23 +96,36 @@ def _once_more(now: Tensor, pairs: Pairs) -> Tensor:
     return hits.index_add(0, pairs.behind, now[pairs.before].int()) == 0
 
 
-def _suppressed(scores: Tensor, too_near: Callable[[Tensor], Pairs]) -> Tensor:
-    """Numbers of the boxes that stay, by falling score; `too_near` gets the order and gives pairs of places in it."""
-    order = scores.argsort(descending=True, stable=True)
-    return order[kept(len(order), too_near(order))]
+def near_pairs(centres: Tensor, reach: Tensor, first: Tensor, second: Tensor) -> Pairs:
+    """Places of pairs whose circles touch: no others can overlap.
+
+    Args:
+        centres: (n, 2).
+        reach: (n,), radius around each centre.
+        first: long (p,), numbers of boxes.
+        second: long (q,), numbers of others.
+    """
+    shift_x = centres[first, None, 0] - centres[None, second, 0]
+    shift_y = centres[first, None, 1] - centres[None, second, 1]
+    limit = reach[first, None] + reach[None, second]
+    return Pairs(*(shift_x.square() + shift_y.square() <= limit.square()).nonzero(as_tuple=True))
 
 
-def _overlapping(rectangles: Tensor, threshold: float, overlaps: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
+def _overlapping(rectangles: Tensor, threshold: float, overlaps: Callable[[Tensor, Tensor], Tensor]) -> TooNear:
     """Pairs of rectangles `(n, 5)` whose overlap is above a threshold."""
     reach = (rectangles[:, 2].square() + rectangles[:, 3].square()).sqrt() / 2
-    pairs = near_pairs(rectangles[:, :2], reach)
-    if torch.compiler.is_compiling():
-        above = overlaps(rectangles[pairs.before], rectangles[pairs.behind]) > threshold
-    else:
-        parts = zip(pairs.before.split(HELD_PAIRS), pairs.behind.split(HELD_PAIRS), strict=True)
-        found = [overlaps(rectangles[first], rectangles[second]) > threshold for first, second in parts]
-        above = torch.cat(found)
-    return Pairs(pairs.before[above], pairs.behind[above])
+
+    def too_near(first: Tensor, second: Tensor) -> Pairs:
+        around = near_pairs(rectangles[:, :2], reach, first, second)
+        pairs = first[around.before], second[around.behind]
+        if torch.compiler.is_compiling():
+            parts = [pairs]
+        else:
+            parts = list(zip(*(side.split(HELD_PAIRS) for side in pairs), strict=True))
+        above = torch.cat([overlaps(rectangles[one], rectangles[other]) > threshold for one, other in parts])
+        return Pairs(around.before[above], around.behind[above])
+
+    return too_near
 
 
 def _aligned(first: Tensor, second: Tensor) -> Tensor:
@@ -152,7 +165,7 @@ class RotatedSuppression:
             scores: (n,).
         """
         rectangles = _resized(boxes, self.factor)
-        return _suppressed(scores, lambda order: _overlapping(rectangles[order], self.threshold, rotated_overlaps))
+        return greedy(scores, _overlapping(rectangles, self.threshold, rotated_overlaps))
 
 
 @BEV.register_module(name="aligned_suppression")
@@ -173,7 +186,7 @@ class AlignedSuppression:
     def __call__(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """As that of `RotatedSuppression`."""
         rectangles = _resized(boxes, self.factor)
-        return _suppressed(scores, lambda order: _overlapping(rectangles[order], self.threshold, _aligned))
+        return greedy(scores, _overlapping(rectangles, self.threshold, _aligned))
 
 
 @BEV.register_module(name="circle_suppression")
@@ -197,14 +210,13 @@ class CircleSuppression:
 
     def __call__(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """As that of `RotatedSuppression`."""
-        return _suppressed(scores, lambda order: self._near(boxes[order]))[: self.limit]
-
-    def _near(self, boxes: Tensor) -> Pairs:
         centres = boxes[:, [X, Y]]
-        around = near_pairs(centres, torch.full_like(centres[:, 0], 0.51 * self.squared_distance**0.5))  # some to spare
-        shift = centres[around.before] - centres[around.behind]
-        near = shift.square().sum(-1) <= self.squared_distance
-        return Pairs(around.before[near], around.behind[near])
+
+        def too_near(first: Tensor, second: Tensor) -> Pairs:
+            shift = centres[first, None] - centres[None, second]
+            return Pairs(*(shift.square().sum(-1) <= self.squared_distance).nonzero(as_tuple=True))
+
+        return greedy(scores, too_near)[: self.limit]
 
 
 def _checked(threshold: float, factor: float) -> tuple[float, float]:

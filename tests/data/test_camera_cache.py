@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import logging
@@ -20,7 +21,7 @@ from torch.testing import assert_close
 from multimodal_zoo.bev.boxes import to_modern
 from multimodal_zoo.data import camera_cache
 from multimodal_zoo.data.camera_cache import read_infos, write_infos
-from multimodal_zoo.data.camera_infos import SceneInfo
+from multimodal_zoo.data.camera_infos import SceneInfo, SceneObjects, global_truth
 from multimodal_zoo.data.camera_reader import camera_info_file, nuscenes_scenes
 
 
@@ -81,6 +82,24 @@ def test_nan_in_the_cache(folder: Path, tmp_path: Path) -> None:
     assert_same(read_infos(tmp_path / "one.jsonl.gz"), infos[:1])
     text = gzip.decompress((tmp_path / "one.jsonl.gz").read_bytes()).decode()
     assert "NaN" not in text
+
+
+def test_key_frames_without_objects(folder: Path, infos: list[SceneInfo], tmp_path: Path) -> None:
+    """Nothing around the car is not the same as nothing annotated."""
+    full = infos[0].objects
+    assert full is not None
+    nothing = SceneObjects(full.boxes[:0], (), full.num_lidar_pts[:0], full.num_radar_pts[:0], full.valid[:0])
+    truth = global_truth("s0-0", infos[0].ego2global, infos[0].lidar2ego, nothing, ["car"])
+    empty = dataclasses.replace(infos[0], objects=nothing, truth=truth, previous=[], following=[])
+    rows = [empty, dataclasses.replace(empty, objects=None, truth=None)]
+    write_infos(tmp_path / "rows.jsonl.gz", rows, {})
+    assert_same(read_infos(tmp_path / "rows.jsonl.gz"), rows)
+    (tmp_path / "old.json").write_text(json.dumps({"infos": [_old(empty, False)]}))
+    (found,) = camera_info_file(str(tmp_path / "old.json"), str(folder)).infos
+    assert found.objects is not None
+    assert found.truth is not None
+    assert (len(found.objects), len(found.truth)) == (0, 0)
+    assert found.truth.translations.shape == (0, 3)
 
 
 def test_stale_cache(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,6 +99,8 @@ def test_velocities_that_nobody_knows(folder: Path, tmp_path: Path) -> None:
             for row in rows:
                 if row["token"] == "s0-1-0":
                     row["prev"] = row["next"] = ""
+                if row["sample_token"] == "s1-2":  # nothing was there
+                    row["sample_token"] = "s1-3"
                 if row["token"] == "s0-0-1":
                     row["next"] = "s0-3-1"  # 1.5 s: still known
         (tables / path.name).write_text(json.dumps(rows))
@@ -106,6 +108,10 @@ def test_velocities_that_nobody_knows(folder: Path, tmp_path: Path) -> None:
     assert infos[1].objects is not None
     assert infos[0].objects is not None
     assert np.isnan(infos[1].objects.boxes[0, 7:]).all()
+    assert infos[6].objects is not None
+    assert infos[6].truth is not None
+    assert (len(infos[6].objects), len(infos[6].truth)) == (0, 0)
+    assert infos[6].objects.boxes.shape == (0, 9)
     assert np.isfinite(infos[0].objects.boxes[1]).all()
 
 

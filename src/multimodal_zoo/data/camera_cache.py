@@ -115,7 +115,6 @@ def _sweep(line: Mapping[str, Any]) -> Sweep:
 
 
 def _info_line(info: SceneInfo, numbers: Mapping[int, int]) -> dict[str, Any]:
-    objects, truth = info.objects, info.truth
     return {
         "token": info.token,
         "scene": info.scene,
@@ -134,26 +133,32 @@ def _info_line(info: SceneInfo, numbers: Mapping[int, int]) -> dict[str, Any]:
         },
         "previous": [numbers[id(sweep)] for sweep in info.previous],
         "following": [numbers[id(sweep)] for sweep in info.following],
-        "objects": objects
-        and {
-            "boxes": _plain(objects.boxes),
-            "names": list(objects.names),
-            "lidar": objects.num_lidar_pts.tolist(),
-            "radar": objects.num_radar_pts.tolist(),
-            "valid": objects.valid.tolist(),
-        },
-        "truth": truth
-        and {
-            "names": list(truth.names),
-            "translations": truth.translations.tolist(),
-            "sizes": truth.sizes.tolist(),
-            "rotations": truth.rotations.tolist(),
-            "velocities": _plain(truth.velocities),
-            "attributes": list(truth.attributes),
-            "lidar": truth.num_lidar_pts.tolist(),
-            "radar": truth.num_radar_pts.tolist(),
-            "racks": truth.racks.tolist(),
-        },
+        "objects": None if info.objects is None else _objects_line(info.objects),
+        "truth": None if info.truth is None else _truth_line(info.truth),
+    }
+
+
+def _objects_line(objects: SceneObjects) -> dict[str, Any]:
+    return {
+        "boxes": _plain(objects.boxes),
+        "names": list(objects.names),
+        "lidar": objects.num_lidar_pts.tolist(),
+        "radar": objects.num_radar_pts.tolist(),
+        "valid": objects.valid.tolist(),
+    }
+
+
+def _truth_line(truth: SceneTruth) -> dict[str, Any]:
+    return {
+        "names": list(truth.names),
+        "translations": truth.translations.tolist(),
+        "sizes": truth.sizes.tolist(),
+        "rotations": truth.rotations.tolist(),
+        "velocities": _plain(truth.velocities),
+        "attributes": list(truth.attributes),
+        "lidar": truth.num_lidar_pts.tolist(),
+        "radar": truth.num_radar_pts.tolist(),
+        "racks": truth.racks.tolist(),
     }
 
 

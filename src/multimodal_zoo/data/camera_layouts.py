@@ -101,7 +101,7 @@ def old_info(record: Mapping[str, Any], labels: Sequence[str]) -> SceneInfo:
         following=_old_sweeps(record.get("next")),
         ego_velocity=velocity,
         objects=objects,
-        truth=objects and global_truth(token, ego2global, lidar2ego, objects, CLASSES),
+        truth=None if objects is None else global_truth(token, ego2global, lidar2ego, objects, CLASSES),
     )
 
 
@@ -203,7 +203,7 @@ def _modern(
         following=[],
         ego_velocity=np.zeros(2),
         objects=objects,
-        truth=objects and global_truth(token, ego2global, lidar2ego, objects, CLASSES),
+        truth=None if objects is None else global_truth(token, ego2global, lidar2ego, objects, CLASSES),
     )
 
 

@@ -17,12 +17,14 @@ import yaml
 
 import multimodal_zoo as zoo
 from multimodal_zoo.catalogue import list_group
-from multimodal_zoo.commands.app import as_text, split, with_questions
+from multimodal_zoo.commands.app import as_text, split, with_named_words, with_questions
 from multimodal_zoo.commands.names import (
     COMMANDS,
     DATA_COMMANDS,
     DEFAULT_RECIPE,
     HYDRA_COMMANDS,
+    MADE_DATA,
+    NAMED_WORDS,
     QUESTION_COMMANDS,
     TEXT_KEYS,
 )
@@ -39,6 +41,7 @@ CLIP_BENCHMARK = ROOT / "docs" / "systems" / "clip_benchmark.md"
 EMU3 = ROOT / "docs" / "systems" / "emu3.md"
 EVE = ROOT / "docs" / "systems" / "eve.md"
 EMU = ROOT / "docs" / "systems" / "emu.md"
+FAST_BEV = ROOT / "docs" / "systems" / "fast_bev.md"
 #: What the cards of a page's variants call their system, and the ending of those that the page may leave out.
 SYSTEMS = {
     CLIP: ({"CLIP"}, None),
@@ -47,6 +50,7 @@ SYSTEMS = {
     EMU3: ({"Emu3"}, None),
     EVE: ({"EVE"}, None),
     EMU: ({"Emu", "Emu2"}, None),
+    FAST_BEV: ({"Fast-BEV"}, None),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -118,11 +122,15 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         assert parse_retrieval(words[1:])[0]
     elif words[0] == "report":
         assert parse_report(words[1:])[0]
+    elif words[0] == "data":
+        assert subject is not None
+        assert {word.partition("=")[0] for word in rest if "=" in word} <= set(MADE_DATA[subject])
     elif words[0] in HYDRA_COMMANDS:
         assert subject is not None
         data, overrides = split(overrides) if words[0] in DATA_COMMANDS else (None, overrides)
         overrides += [f"data={data}"] if data in list_group("data") else []  # other data need not be there
         overrides = with_questions(overrides) if words[0] in QUESTION_COMMANDS else overrides
+        overrides = with_named_words(overrides, NAMED_WORDS.get(words[0], ()))
         overrides = [as_text(word, TEXT_KEYS.get(words[0], ())) for word in overrides]
         model = f"model={subject}" if subject in zoo.list_models() else f"source='{subject}'"
         zoo.compose(f"base/{words[0]}", [model, *overrides])

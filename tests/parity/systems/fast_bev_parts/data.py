@@ -73,7 +73,7 @@ def history(request: Request) -> Outcome:
     counts = re.search(r"previous sweeps available (\d+), next (\d+)", call.note)
     assert counts is not None
     assert len(names) == len(poses)
-    legacy = "BACK_RIGHT before BACK_LEFT" in call.note
+    legacy = "BACK_RIGHT before BACK_LEFT" in call.note or "legacy" in label
     lists = []
     for side, egos, count in (("prev", before, int(counts[1])), ("next", after, int(counts[2]))):
         lists.append(
@@ -129,7 +129,8 @@ def truth(request: Request) -> Outcome:
     config = take_known(case.config, TRUTH, "config")
     words = {"abs_velo": "absolute", "relative_velo": "relative"}
     assert config["speed_mode"] in words, config["speed_mode"]
-    by_flag = "use_valid_flag=True" in call.method or config["use_valid_flag"]
+    told = re.search(r"use_valid_flag=(True|False)", call.method)
+    by_flag = config["use_valid_flag"] if told is None else told[1] == "True"
     rule = BoxTruth("valid_flag" if by_flag else "lidar_points", words[config["speed_mode"]], "legacy")
     found = rule(_scene(case, call), config["classes"])
     if "drops label -1" in call.method:
@@ -326,7 +327,7 @@ def register(system: System) -> None:
     system.call(r"NuScenesDataset\.get_data_info \(test mode\)")(history)
     system.call(r"NuScenesDataset\.get_data_info -> ann_info")(truth)
     system.call(r"NuScenesMultiViewDataset\.get_data_info \(drops label -1\)")(truth)
-    system.call(r"the same with use_valid_flag=True")(truth)
+    system.call(r"the same with use_valid_flag=(True|False)")(truth)
     system.call(r"RandomAugImageMultiViewImage\.sample_augmentation \(train\)")(parameters)
     system.call(r"RandomAugImageMultiViewImage\.img_transform \(matrices\)")(picture_maps)
     system.call(r"RandomFlip3D.*")(scene_change)

@@ -2,10 +2,10 @@
 
     python benchmarks/bev_suppression.py           # one thread: about a minute of processor time
 
-1,000 boxes with random sizes and yaws, scattered over squares of 100 m, 30 m and 10 m around the car, from few that touch
-to heaps. The loop takes boxes by falling score and clips the polygon of each against those that stay (Sutherland and
-Hodgman), in Python; the published code does that in a compiled operation for GPUs, which was not at hand. Both must keep
-the same boxes.
+1,000 boxes with random sizes and yaws, scattered over squares of 100 m, 30 m and 10 m around the car, from few that
+touch to heaps. The loop takes boxes by falling score and clips the polygon of each against those that stay (Sutherland
+and Hodgman), in Python; the published code does that in a compiled operation for GPUs, which was not at hand. Both must
+keep the same boxes.
 """
 
 from __future__ import annotations

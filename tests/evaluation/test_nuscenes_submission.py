@@ -206,6 +206,8 @@ def test_too_many_boxes_and_unknown_flags(tmp_path: Path) -> None:
     file = write_submission(tmp_path / "submission.json", some(4, sample=1), TOKENS, RULES)
     with pytest.raises(ValueError, match="sample second has 4 boxes"):
         read_submission(file, TOKENS, few)
+    with pytest.raises(ValueError, match="sample first stands twice among 3"):
+        write_submission(tmp_path / "submission.json", some(1), ("first", "second", "first"), RULES)
     for flags in ({"use_sonar": True}, {"use_lidar": 1}):
         with pytest.raises(ValueError, match="meta is"):
             meta_of(flags)
@@ -256,6 +258,11 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
         read_submission(file, TOKENS, RULES)
     file.write_bytes(b'{"meta": {}, "results": {"first": [')
     with pytest.raises(ValueError, match="not JSON"):
+        read_submission(file, TOKENS, RULES)
+    write_submission(file, some(2), TOKENS, RULES)
+    twice = file.read_text().replace('"second": []', '"first": [], "second": []')
+    file.write_text(twice)
+    with pytest.raises(ValueError, match="2 boxes are in a sample that stands twice"):
         read_submission(file, TOKENS, RULES)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not JSON"):

@@ -73,13 +73,15 @@ class NuScenesDetection:
                 f"batch_size is {batch_size}, workers {workers}, shown {shown}; expected at least 1, 0 and 0"
             )
         self.dataset, self.protocol = dataset, protocol or NuScenesProtocol()
-        self.batch_size, self.workers, self.mirrored, self.meta = batch_size, workers, mirrored, meta_of(meta)
+        self.batch_size, self.workers, self.meta = batch_size, workers, meta_of(meta)
+        self.way = "predict_mirrored" if mirrored else "predict"
         self.folder, self.shown, self.score = Path(folder), shown, score
+        self.place = self.folder
 
     def share(self, workspace: Workspace) -> None:
         """Put the submission into the evaluated model's folder."""
         if workspace.folder is not None:
-            self.folder = workspace.folder.parent / self.folder
+            self.place = workspace.folder.parent / self.folder
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Detect, write, judge.
@@ -89,7 +91,7 @@ class NuScenesDetection:
             ValueError: no key frame, some without annotations beside others with, a picture that is missing or broken,
                 detections that are not finite or too many.
         """
-        if not hasattr(model, "predict") or not hasattr(processor, "sample"):
+        if not hasattr(model, self.way) or not hasattr(processor, "sample"):
             raise TypeError(f"{type(model).__name__} finds no boxes; nuscenes_detection needs a detector")
         frames = list(self.dataset)
         infos: list[SceneInfo] = [frame.info for frame in frames]
@@ -101,7 +103,7 @@ class NuScenesDetection:
         seconds = time.perf_counter() - start
         found = GlobalBoxes.joined(parts)
         tokens = [info.token for info in infos]
-        path = write_submission(self.folder / SUBMISSION, found, tokens, self.protocol, self.meta)
+        path = write_submission(self.place / SUBMISSION, found, tokens, self.protocol, self.meta)
         metrics = {"key_frames": float(len(infos)), "boxes": float(len(found))}
         details = {"submission": str(path), "meta": self.meta, "seconds_of_detection": round(seconds, 2)}
         if not annotated:
@@ -118,7 +120,7 @@ class NuScenesDetection:
         self, model: Any, processor: Any, device: torch.device, frames: Sequence[Any]
     ) -> tuple[list[GlobalBoxes], dict[str, Picture]]:
         """Boxes of each key frame, and pictures of some."""
-        look = model.predict_mirrored if self.mirrored else model.predict
+        look = getattr(model, self.way)
         wanted = {place * len(frames) // max(1, self.shown) for place in range(self.shown)}
         parts: list[GlobalBoxes] = []
         figures: dict[str, Picture] = {}

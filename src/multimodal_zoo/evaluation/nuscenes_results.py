@@ -32,7 +32,7 @@ def read_submission(
     Raises:
         ValueError: no such file of JSON, samples that are missing or not judged, boxes that lack something, that have
             unknown classes or attributes, numbers that are not finite or are filed under another sample, too many in a
-            sample.
+            sample, or a sample that stands twice.
         FileNotFoundError: no file.
     """
     reader = _Reader(path, tokens, protocol)
@@ -66,6 +66,7 @@ class _Reader:
         self.path, self.tokens, self.protocol = path, tokens, protocol
         self.samples = {token: number for number, token in enumerate(tokens)}
         self.labels = {name: number for number, name in enumerate(protocol.classes)}
+        self.read = 0
         self.attributes = {"": -1, **{name: number for number, name in enumerate(protocol.attributes)}}
 
     def packed(self, record: dict[str, Any]) -> Any:
@@ -73,6 +74,7 @@ class _Reader:
         if "detection_name" not in record and "translation" not in record:
             return record
         token = record.get("sample_token")
+        self.read += 1
         try:
             label, attribute = self.labels[record["detection_name"]], self.attributes[record["attribute_name"]]
             numbers = [self.samples.get(str(token), -1), label, attribute, record["detection_score"]]
@@ -105,6 +107,10 @@ class _Reader:
             parts.append(part)
             rows.clear()  # its memory is needed for the next ones
         found = GlobalBoxes.joined(parts)
+        if len(found) != self.read:
+            raise ValueError(
+                f"{self.path}: {self.read - len(found)} boxes are in a sample that stands twice, or in none"
+            )
         check_counts(found, self.tokens, self.protocol)
         return found
 

@@ -195,9 +195,12 @@ def write_submission(
         meta: flags that differ from `META`.
 
     Raises:
-        ValueError: more boxes in a sample than the protocol allows, numbers that are not finite, or an unknown flag.
+        ValueError: more boxes in a sample than the protocol allows, a sample that stands twice, or an unknown flag.
     """
     flags = meta_of(meta)
+    if len(set(tokens)) != len(tokens):
+        twice = next(token for place, token in enumerate(tokens) if token in tokens[:place])
+        raise ValueError(f"sample {twice} stands twice among {len(tokens)}; a submission holds each once")
     check_counts(boxes, tokens, protocol)
     order = np.argsort(boxes.sample, kind="stable")
     bounds = np.searchsorted(boxes.sample[order], np.arange(len(tokens) + 1))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
-from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange, change_of
+from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange, change_of, planes
 
 
 def marked(height: int, width: int, row: float, column: float) -> Image.Image:
@@ -64,6 +65,8 @@ def test_outside_is_black() -> None:
     assert padded.shape == (10, 18, 3)
     assert padded[0, 0].tolist() == padded[5, 1].tolist() == [9, 8, 7]
     assert padded[1, 2].tolist() == [255] * 3
+    view = CameraView((13, 16))
+    assert_close(view(white, Random(0)), planes(view.change((9, 16)).apply(white)))
 
 
 def test_draws() -> None:

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from multimodal_zoo.bev.geometry import image_map
+from multimodal_zoo.data.documents import Picture
+from multimodal_zoo.data.pictures import load, open_picture, to_rgb
 from multimodal_zoo.registry import DATASETS
 
 
@@ -157,6 +160,16 @@ class CameraView:
         """What happens to a picture of some height and width."""
         return self.padded(change_of(source, self.size, self.resize, (0.0, 0.0), self.flip, self.degrees))
 
+    def __call__(self, picture: Picture, random: Random) -> Tensor:
+        """Uint8 (3, height, width) of one picture; nothing is drawn.
+
+        Raises:
+            UnusableError: it cannot be decoded.
+        """
+        del random
+        image = to_rgb(load(open_picture(picture, turn=False)))
+        return planes(self.change((image.height, image.width)).apply(image))
+
     def padded(self, change: PictureChange) -> PictureChange:
         """A change with this view's padding."""
         return PictureChange(
@@ -218,6 +231,11 @@ class CameraAugment:
                 _between(self.degrees, turn),
             )
         )
+
+
+def planes(picture: Image.Image) -> Tensor:
+    """Uint8 (3, height, width) of a picture in RGB."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def _between(pair: Sequence[float], unit: float) -> float:

@@ -14,6 +14,7 @@ from multimodal_zoo.data.camera_augment import CameraAugment
 from multimodal_zoo.data.camera_infos import SceneInfo
 from multimodal_zoo.data.camera_processor import CameraProcessor, CameraSample
 from multimodal_zoo.data.camera_truth import Boxes, BoxTruth
+from multimodal_zoo.data.collate import PictureTransform
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.objectives.detection_batch import DetectionBatch
 
@@ -44,7 +45,7 @@ class CameraCollate:
 
     def __init__(self, processor: CameraProcessor, truth: BoxTruth, area: Sequence[float]) -> None:
         self.processor, self.truth, self.area = processor, truth, area
-        self.image_transform = processor.view  # readers of key frames hold no pixels
+        self.image_transform: PictureTransform | None = processor.view  # readers of key frames hold no pixels
 
     def row(self, scene: Any, random: Random) -> tuple[Tensor, CameraRow]:
         """Pixels uint8 (frames, cameras, 3, height, width) and the row of one key frame.

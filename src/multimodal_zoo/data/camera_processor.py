@@ -15,7 +15,7 @@ from torch import Tensor
 from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.geometry import history_pose, lidar_to_image
 from multimodal_zoo.data.bev_augment import BevChange
-from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange
+from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange, planes
 from multimodal_zoo.data.camera_checks import CameraChecks
 from multimodal_zoo.data.camera_history import CameraHistory
 from multimodal_zoo.data.camera_infos import SceneInfo
@@ -191,11 +191,6 @@ class CameraProcessor:
         if random is None:
             raise ValueError("augmentation needs a source of random numbers")
         return augment.draw(size, self.view, random)
-
-
-def planes(picture: Image.Image) -> Tensor:
-    """Uint8 (3, height, width) of a picture in RGB."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def nowhere(frames: int, cameras: int) -> Tensor:

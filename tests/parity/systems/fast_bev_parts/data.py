@@ -17,10 +17,10 @@ from torch import Tensor
 
 from multimodal_zoo.bev.geometry import lidar_to_image
 from multimodal_zoo.data.bev_augment import BevAugment, BevChange, inside, turned_home
-from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange
+from multimodal_zoo.data.camera_augment import CameraAugment, CameraView, PictureChange, planes
 from multimodal_zoo.data.camera_history import CameraHistory
 from multimodal_zoo.data.camera_infos import CAMERA_NAMES, CameraInfo, SceneInfo, SceneObjects, Sweep
-from multimodal_zoo.data.camera_processor import CameraProcessor, moved_pose, planes
+from multimodal_zoo.data.camera_processor import CameraProcessor, moved_pose
 from multimodal_zoo.data.camera_truth import BoxTruth
 
 HISTORY = {

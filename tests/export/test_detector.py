@@ -230,7 +230,7 @@ def test_every_way_to_lift_as_a_torch_program(tmp_path: Path, pairs: Sequence[Se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pairs", "overlap"), LIFTING)
+@pytest.mark.parametrize(("pairs", "overlap"), [LIFTING[0], LIFTING[2]])
 def test_every_way_to_lift_in_onnx(tmp_path: Path, pairs: Sequence[Sequence[int]], overlap: str) -> None:
     graph, run, _ = exported(detector(1, pairs, overlap), tmp_path / "out")
     sample = random_sample(graph, 3)

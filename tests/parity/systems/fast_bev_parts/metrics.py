@@ -13,7 +13,7 @@ from harness.words import take_known
 from torch import Tensor
 
 from multimodal_zoo.evaluation.nuscenes_boxes import ERRORS, GlobalBoxes, NuScenesProtocol
-from multimodal_zoo.evaluation.nuscenes_curves import Curves
+from multimodal_zoo.evaluation.nuscenes_curves import RECALLS, Curves
 from multimodal_zoo.evaluation.nuscenes_filter import counted
 from multimodal_zoo.evaluation.nuscenes_metrics import DetectionScores, class_curves, detection_scores
 
@@ -97,7 +97,7 @@ def _curve(curves: Curves, name: str) -> np.ndarray:
     """One curve by its published name."""
     if name in CURVES:
         return curves.errors[ERRORS.index(CURVES[name])]
-    return {"precision": curves.precision, "confidence": curves.confidence}[name]
+    return {"precision": curves.precision, "confidence": curves.confidence, "recall": RECALLS}[name]
 
 
 def curves_of_class(request: Request) -> Outcome:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,11 +95,9 @@ def _some(lines: Iterator[Any], count: int) -> Iterator[Any]:
         yield line
 
 
-def _plain(array: np.ndarray) -> Any:
-    """Lists, None for NaN."""
-    if not np.isnan(array).any():
-        return array.tolist()
-    return np.where(np.isnan(array), None, array.astype(object)).tolist()
+def _plain(rows: np.ndarray) -> list[list[float | None]]:
+    """Lists of rows, None for NaN."""
+    return [[None if math.isnan(value) else value for value in row] for row in rows.tolist()]
 
 
 def _array(values: Any, width: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from driving_samples import VERSION, write_drives
 from torch.testing import assert_close
 
+from multimodal_zoo.data import camera_collate
 from multimodal_zoo.data.camera_data import DetectionRules
 from multimodal_zoo.data.camera_truth import BoxTruth
 from multimodal_zoo.data.datamodule import ImageTextData
@@ -153,7 +154,7 @@ def test_broken_pictures(folder: Path, tmp_path: Path, caplog: pytest.LogCapture
         list(data.val_dataloader())
 
 
-def test_key_frames_without_objects(folder: Path) -> None:
+def test_key_frames_without_objects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are samples like others, or give way to others with objects."""
     far = [10_000, -50, -5, 10_050, 50, 3]
     for batch in made(folder, {"area": far}).train_dataloader():
@@ -163,6 +164,7 @@ def test_key_frames_without_objects(folder: Path) -> None:
         data.train.infos[number].objects.num_lidar_pts[:] = 0
     assert [batch.keys for batch in data.train_dataloader()] == [("s0-3",)] * 4
     data.train.infos[3].objects.num_lidar_pts[:] = 0
+    monkeypatch.setattr(camera_collate, "PATIENCE", 20)
     with pytest.raises(ValueError, match=r"no usable sample; .*no objects"):
         list(data.train_dataloader())
 

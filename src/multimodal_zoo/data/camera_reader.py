@@ -140,17 +140,17 @@ def _content(path: Path) -> Any:
 def _without(info: SceneInfo, prefix: str) -> SceneInfo:
     """The key frame with the beginning of all paths taken off."""
 
-    def cut(path: str) -> str:
+    def _cut(path: str) -> str:
         if not path.startswith(prefix):
             raise ValueError(f"data.train.prefix is {prefix!r}, but a path of sample {info.token} is {path!r}")
         return path.removeprefix(prefix)
 
-    def moved(sweep: Sweep) -> Sweep:
-        return replace(sweep, paths={name: cut(path) for name, path in sweep.paths.items()})
+    def _moved(sweep: Sweep) -> Sweep:
+        return replace(sweep, paths={name: _cut(path) for name, path in sweep.paths.items()})
 
     return replace(
         info,
-        cameras={name: replace(camera, path=cut(camera.path)) for name, camera in info.cameras.items()},
-        previous=[moved(sweep) for sweep in info.previous],
-        following=[moved(sweep) for sweep in info.following],
+        cameras={name: replace(camera, path=_cut(camera.path)) for name, camera in info.cameras.items()},
+        previous=[_moved(sweep) for sweep in info.previous],
+        following=[_moved(sweep) for sweep in info.following],
     )

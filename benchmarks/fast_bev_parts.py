@@ -151,10 +151,10 @@ def row_of(way: Way, results: Sequence[dict[str, Any]]) -> dict[str, str | float
 
 
 def report(plan: Plan, command: str) -> None:
-    """The table."""
+    """The table; with further overrides it is printed and not kept."""
     rows = [row_of(way, results) for way in WAYS if (results := plan.results(way))]
     if rows:
-        record("fast_bev_parts", rows, command)
+        record("fast_bev_parts", rows, command, keep=not plan.words)
 
 
 def main() -> None:
@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a run, in place of the recipe's")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--words", nargs="*", default=[], help="further overrides, as of mmzoo train")
+    parser.add_argument(
+        "--words", nargs="*", default=[], help="further overrides, as of mmzoo train; then nothing is kept"
+    )
     chosen = parser.parse_args()
     use_threads(1)
     folder = chosen.folder.resolve()

@@ -87,3 +87,17 @@ def test_the_bev_encoder_halves_once(stride: int) -> None:
     found = encoder(torch.randn(2, 6, 7, 10))
     assert found.shape == (2, 5, -(-7 // stride), 10 // stride)
     assert bool((found >= 0).all())
+
+
+def test_a_bev_encoder_without_a_fusing_convolution_begins_with_the_block() -> None:
+    torch.manual_seed(0)
+    encoder = BevEncoder(6, None, 5, depth=1).eval()
+    assert not [name for name in encoder.state_dict() if name.startswith("fuse")]
+    maps = torch.randn(1, 6, 7, 4)
+    assert torch.equal(encoder(maps), encoder.layers(maps))
+    fused = BevEncoder(6, 6, 5, depth=1).eval()
+    fused.load_state_dict(encoder.state_dict(), strict=False)
+    with torch.no_grad():
+        fused.fuse.weight.copy_(torch.eye(6)[..., None, None])
+        fused.fuse.bias.zero_()
+    assert torch.allclose(fused(maps), encoder(maps), atol=1e-5)

@@ -15,17 +15,18 @@ class BevEncoder(nn.Module):
 
     Args:
         in_channels: channels of the lifted map.
-        fused: channels behind the 1x1 convolution.
+        fused: channels behind the 1x1 convolution; none: there is none.
         width: channels of the result.
         depth: residual blocks at the result's size.
         stride: the result is so many times smaller.
     """
 
-    def __init__(self, in_channels: int, fused: int, width: int, depth: int, stride: int = 2) -> None:
+    def __init__(self, in_channels: int, fused: int | None, width: int, depth: int, stride: int = 2) -> None:
         super().__init__()
         self.in_channels, self.width = in_channels, width
-        self.fuse = nn.Conv2d(in_channels, fused, 1)
-        layers: list[nn.Module] = [ResidualBlock(fused), ConvNorm(fused, width, 3, stride, active=True)]
+        self.fuse = None if fused is None else nn.Conv2d(in_channels, fused, 1)
+        inner = in_channels if fused is None else fused
+        layers: list[nn.Module] = [ResidualBlock(inner), ConvNorm(inner, width, 3, stride, active=True)]
         for _ in range(depth):
             layers += [ResidualBlock(width), ConvNorm(width, width, 3, active=True)]
         self.layers = nn.Sequential(*layers)
@@ -33,7 +34,8 @@ class BevEncoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """Kaiming normal kernels (fan out); the 1x1 convolution by torch's own rule."""
-        self.fuse.reset_parameters()
+        if self.fuse is not None:
+            self.fuse.reset_parameters()
         for part in self.layers.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -52,6 +54,8 @@ class BevEncoder(nn.Module):
         return self.layers(self._fused(maps))
 
     def _fused(self, maps: Tensor) -> Tensor:
+        if self.fuse is None:
+            return maps
         # lifted maps lie channels last: a product of matrices, for which torch's convolution would copy them
         rows = F.linear(maps.permute(0, 2, 3, 1), self.fuse.weight.flatten(1), self.fuse.bias)
         return rows.permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,11 @@ def _image_model(case: Case) -> Any:
     return case.once("image", lambda: filled(case, parts))
 
 
-def thinned(whole: Tensor, kept: Tensor, axis: int = 1) -> Tensor:
-    """Every nth channel, as many as a case keeps."""
-    step = whole.shape[axis] // kept.shape[axis]
+def thinned(whole: Tensor, kept: Tensor, note: str, axis: int = 1) -> Tensor:
+    """Every nth channel, as many as a case keeps; n is 1 or stands in the note, as `4th` or `2nd`."""
+    count, channels = whole.shape[axis], kept.shape[axis]
+    steps = [1, *(int(number) for number in re.findall(r"\b(\d+)(?:nd|rd|th)\b", note))]
+    step = next((step for step in steps if -(-count // step) == channels), -(-count // channels))
     return whole.index_select(axis, torch.arange(0, whole.shape[axis], step))
 
 
@@ -51,7 +54,8 @@ def image_maps(request: Request) -> Outcome:
         found |= {f"fused_{name}": fusion(levels)[0] for name, fusion in model.fusions.items()}
     tensors = request.case.tensors
     return {
-        name: thinned(found[name], tensors[name], 0 if name.startswith("fused") else 1) for name in request.call.outputs
+        name: thinned(found[name], tensors[name], request.call.note, 0 if name.startswith("fused") else 1)
+        for name in request.call.outputs
     }
 
 
@@ -75,7 +79,7 @@ def bev_maps(request: Request) -> Outcome:
     encoder = _bev_model(case).bev_encoder
     (volume,) = case.take(request.call)
     flat = _folded(volume)
-    fused = encoder.fuse(flat)
+    fused = flat if encoder.fuse is None else encoder.fuse(flat)
     block = encoder.layers[0](fused)
     found = {
         "s2c_sample": flat[:, :, ::4, ::4],

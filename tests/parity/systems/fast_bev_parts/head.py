@@ -175,7 +175,7 @@ def maps_of_head(request: Request) -> Outcome:
     by_name = {"cls_from_features": found.classes, "reg_from_features": found.boxes}
     if found.directions is not None:
         by_name["dir_from_features"] = found.directions
-    return {name: thinned(by_name[name], case.tensors[name]) for name in request.call.outputs}
+    return {name: thinned(by_name[name], case.tensors[name], request.call.note) for name in request.call.outputs}
 
 
 def _norms(gradients: Sequence[Tensor]) -> Tensor:

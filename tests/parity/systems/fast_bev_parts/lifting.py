@@ -31,15 +31,26 @@ def _described(request: Request) -> tuple[VoxelGrid, int, tuple[int, int]]:
     """Grid, stride and map of a call, from its note and the grid that it names."""
     note, config = request.call.note, take_known(request.case.config, REAL, "config")
     stride = int(re.search(r"stride (\d+)", note)[1])  # type: ignore[index]
-    size = config["input_size"][0] // stride, config["input_size"][1] // stride
-    found = re.search(r"n_voxels (\[.*?\]), voxel_size (\[.*?\])", _note_with_grid(request.case, stride))
+    whole = _note_with_grid(request.case, note, stride)
+    size = _map_size(config, stride)
+    given = re.search(r"feature map (\d+)x(\d+)", whole)
+    assert given is None or (int(given[1]), int(given[2])) == size
+    found = re.search(r"n_voxels (\[.*?\]), voxel_size (\[.*?\])", whole)
     assert found is not None
     counts, sizes = json.loads(found[1]), json.loads(found[2])
     return VoxelGrid(tuple(counts), tuple(sizes), _centre(config)), stride, size
 
 
-def _note_with_grid(case: Case, stride: int) -> str:
-    """The note that describes the grid of a stride; several calls may share it."""
+def _map_size(config: Mapping[str, Any], stride: int) -> tuple[int, int]:
+    """Height and width of the maps at a stride: convolutions round up."""
+    height, width = config["input_size"]
+    return -(-height // stride), -(-width // stride)
+
+
+def _note_with_grid(case: Case, note: str, stride: int) -> str:
+    """The note that describes a call's grid: its own, or that of another call at its stride."""
+    if "n_voxels" in note:
+        return note
     notes = [call.note for call in case.calls if f"stride {stride}," in call.note and "n_voxels" in call.note]
     assert len(set(notes)) == 1
     return notes[0]
@@ -92,7 +103,7 @@ def full_grids(case: Case) -> Outcome:
     for name, given in config["full_grids"].items():
         grid = VoxelGrid(tuple(given["n_voxels"]), tuple(given["voxel_size"]), _centre(config))
         seen = cameras(case.tensors["lidar2img"], config["input_size"], 1)
-        size = config["input_size"][0] // given["stride"], config["input_size"][1] // given["stride"]
+        size = _map_size(config, given["stride"])
         table = voxel_table(seen, size, grid, "last")
         rows = table.rows[0, 0]
         winners = torch.where(rows == table.empty, -1, rows // (size[0] * size[1]))
@@ -115,7 +126,7 @@ def several_scales(request: Request) -> Outcome:
     *levels, matrices = case.take(request.call)
     model: Any = filled(case, {"fusions": fusions(config["neck_fuse"], config["multi_scale_id"])})
     volumes = grids(config)
-    node = lift(config["style"], volumes, len(model.fusions), config["multi_scale_3d_scaler"])
+    node = lift(config["style"], volumes, len(model.fusions), config.get("multi_scale_3d_scaler"))
     part: FastRay = build(node)
     seen = cameras(matrices, config["input_size"], config["n_times"])
     with torch.no_grad():

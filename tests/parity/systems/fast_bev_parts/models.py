@@ -25,7 +25,7 @@ from multimodal_zoo.registry import build
 KEYS = {"model", "input_size", "n_times", "adjacent_ids", "note"}
 MODEL = {
     "type", "style", "backbone", "neck", "neck_fuse", "neck_3d", "seg_head", "bbox_head", "multi_scale_id", "n_voxels",
-    "voxel_size", "train_cfg", "test_cfg", "multi_scale_3d_scaler", "backproject",
+    "voxel_size", "train_cfg", "test_cfg", "multi_scale_3d_scaler", "backproject", "with_cp", "extrinsic_noise",
 }  # fmt: skip
 #: Mean and deviation of red, green and blue, 0 to 255 (the published `img_norm_cfg`).
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -36,11 +36,12 @@ def detector(case: Case) -> FastBEV:
     config = take_known(case.config, KEYS, "config")
     given = take_known(config["model"], MODEL, "model")
     assert given["type"] == "FastBEV"
-    assert given["seg_head"] is None
+    assert given.get("seg_head") is None
+    assert isinstance(given.get("with_cp", False), bool)  # memory, not values
+    assert given.get("extrinsic_noise", 0) == 0
     assert given.get("backproject", "inplace") in ("inplace", "vanilla")
     overlap = "last" if given.get("backproject", "inplace") == "inplace" else "mean"
     levels = given["multi_scale_id"]
-    scaler = given.get("multi_scale_3d_scaler") or "upsample"
     model: FastBEV = build(
         {
             "type": "fast_bev",
@@ -48,7 +49,7 @@ def detector(case: Case) -> FastBEV:
             "image_encoder": backbone(given["backbone"]),
             "pyramid": pyramid(given["neck"]),
             "fusions": fusions(given["neck_fuse"], levels),
-            "lift": lift(given["style"], grids(given), len(levels), scaler, overlap),
+            "lift": lift(given["style"], grids(given), len(levels), given.get("multi_scale_3d_scaler"), overlap),
             "bev_encoder": bev_encoder(given["neck_3d"]),
             "head": head(given["bbox_head"], given["test_cfg"]),
         }
@@ -84,15 +85,15 @@ def features(request: Request) -> Outcome:
     level, grid = lifting.pairs[0]
     volume = gather_voxels(maps[level], tables[0], lifting.grids[grid])[0]
     bev = model.bev(maps, seen)
-    tensors, found = request.case.tensors, {}
+    tensors, note, found = request.case.tensors, request.call.note, {}
     for name in request.call.outputs:
         if taken := re.fullmatch(r"fused_cam(\d+)", name):
-            found[name] = thinned(maps[0][0, 0, int(taken[1])], tensors[name], 0)
+            found[name] = thinned(maps[0][0, 0, int(taken[1])], tensors[name], note, 0)
         elif taken := re.fullmatch(r"volume_frame(\d+)", name):
             whole = volume[..., int(taken[1]), :].permute(3, 0, 1, 2)[:, ::2, ::2]
-            found[name] = thinned(whole, tensors[name], 0)
+            found[name] = thinned(whole, tensors[name], note, 0)
         else:
-            found[name] = thinned(bev[0], tensors[name], 0)
+            found[name] = thinned(bev[0], tensors[name], note, 0)
     return found
 
 
@@ -102,7 +103,8 @@ def head_maps(request: Request) -> Outcome:
     model, (images, seen) = _model(request.case), inputs(request)
     maps, tensors = model(images, seen), request.case.tensors
     found = dict(zip(("cls_score", "bbox_pred", "dir_cls_pred"), maps, strict=True))
-    return {name: thinned(found[name][0, :, ::2, ::2], tensors[name], 0) for name in request.call.outputs}
+    note = request.call.note
+    return {name: thinned(found[name][0, :, ::2, ::2], tensors[name], note, 0) for name in request.call.outputs}
 
 
 def objects(request: Request) -> Outcome:

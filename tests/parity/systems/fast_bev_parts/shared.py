@@ -78,8 +78,12 @@ def grids(config: Config, centre: Sequence[float] = (0.0, 0.0, -1.0)) -> list[di
     return [{"type": "voxel_grid", "counts": n, "size": s, "centre": list(centre)} for n, s in pairs]
 
 
-def lift(style: str, volumes: list[dict[str, Any]], maps: int, scaler: str, overlap: str = "last") -> dict[str, Any]:
-    """The node of the view transform of a style."""
+def lift(
+    style: str, volumes: list[dict[str, Any]], maps: int, scaler: str | None, overlap: str = "last"
+) -> dict[str, Any]:
+    """The node of the view transform of a style; without a scaler all grids are of one size."""
+    wide = {tuple(one["counts"][:2]) for one in volumes}
+    assert scaler or style in ("v1", "v2") or len(wide) == 1, f"multi_scale_3d_scaler: {scaler}"
     volumes = volumes if style in ("v3", "v4") else volumes[:1]
     pairs = {
         "v1": [[0, 0]],
@@ -87,21 +91,25 @@ def lift(style: str, volumes: list[dict[str, Any]], maps: int, scaler: str, over
         "v3": [[0, grid] for grid in range(len(volumes))],
         "v4": [[level, level] for level in range(maps)],
     }[style]
-    return {"type": "fast_ray", "grids": volumes, "pairs": pairs, "overlap": overlap, "resize": scaler}
+    return {"type": "fast_ray", "grids": volumes, "pairs": pairs, "overlap": overlap, "resize": scaler or "upsample"}
 
 
 def bev_encoder(config: Config) -> dict[str, Any]:
     """The node of the encoder in bird's-eye view."""
-    known = {"type", "in_channels", "out_channels", "num_layers", "stride", "is_transpose", "fuse", "norm_cfg", "note"}
+    known = {
+        "type", "in_channels", "out_channels", "num_layers", "stride", "is_transpose", "fuse", "norm_cfg", "with_cp",
+        "note",
+    }  # fmt: skip
     given = take_known(config, known, "neck_3d")
     check_norm(given["norm_cfg"])
-    fuse = take_known(given["fuse"], {"in_channels", "out_channels"}, "fuse")
-    assert fuse["out_channels"] == given["in_channels"]
+    fuse = take_known(given.get("fuse") or {}, {"in_channels", "out_channels"}, "fuse")
+    assert fuse.get("out_channels", given["in_channels"]) == given["in_channels"]
     assert given.get("type", "M2BevNeck") == "M2BevNeck"
+    assert isinstance(given.get("with_cp", False), bool)  # memory, not values
     return {
         "type": "bev_encoder",
-        "in_channels": fuse["in_channels"],
-        "fused": fuse["out_channels"],
+        "in_channels": fuse.get("in_channels", given["in_channels"]),
+        "fused": fuse.get("out_channels"),
         "width": given["out_channels"],
         "depth": given["num_layers"],
         "stride": given.get("stride", 2),

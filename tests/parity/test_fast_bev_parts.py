@@ -1,0 +1,43 @@
+"""How Fast-BEV's handlers read what other cases than the copied ones may hold."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from systems.fast_bev_parts.encoders import thinned
+from systems.fast_bev_parts.lifting import _map_size
+from systems.fast_bev_parts.shared import bev_encoder, lift
+
+
+@pytest.mark.parametrize(
+    ("channels", "step", "note"),
+    [
+        (54, 4, "every 4th channel of the first two kept"),
+        (9, 4, "every 4th channel kept"),
+        (96, 32, "every 32nd channel of c2-c5, every 2nd of p2 and p5"),
+        (26, 2, "every 32nd channel of c2-c5, every 2nd of p2 and p5"),
+        (7, 1, "every 4th channel kept elsewhere"),
+        (10, 3, "some channels kept"),
+    ],
+)
+def test_channels_are_thinned_by_the_step_of_the_note(channels: int, step: int, note: str) -> None:
+    whole = torch.arange(channels)[None]
+    assert torch.equal(thinned(whole, whole[:, ::step], note), whole[:, ::step])
+
+
+def test_maps_of_sides_that_a_stride_does_not_divide_are_rounded_up() -> None:
+    assert _map_size({"input_size": [250, 702]}, 4) == (63, 176)
+
+
+def test_one_grid_needs_no_scaler_and_several_do() -> None:
+    grids = [{"counts": [4, 4, 2]}, {"counts": [2, 2, 2]}]
+    assert lift("v2", grids, 3, None)["pairs"] == [[0, 0], [1, 0], [2, 0]]
+    assert lift("v4", grids, 2, "pool")["resize"] == "pool"
+    with pytest.raises(AssertionError, match="multi_scale_3d_scaler"):
+        lift("v4", grids, 2, None)
+
+
+def test_an_encoder_without_a_fusing_convolution_reads_the_lifted_map() -> None:
+    config = {"in_channels": 6, "out_channels": 5, "num_layers": 1, "fuse": None, "norm_cfg": {"type": "BN"}}
+    node = bev_encoder(config)
+    assert (node["in_channels"], node["fused"]) == (6, None)

@@ -115,7 +115,7 @@ def _overlapping(rectangles: Tensor, threshold: float, overlaps: Callable[[Tenso
     """Pairs of rectangles `(n, 5)` whose overlap is above a threshold."""
     reach = (rectangles[:, 2].square() + rectangles[:, 3].square()).sqrt() / 2
 
-    def too_near(first: Tensor, second: Tensor) -> Pairs:
+    def _too_near(first: Tensor, second: Tensor) -> Pairs:
         around = near_pairs(rectangles[:, :2], reach, first, second)
         pairs = first[around.before], second[around.behind]
         if torch.compiler.is_compiling():
@@ -125,7 +125,7 @@ def _overlapping(rectangles: Tensor, threshold: float, overlaps: Callable[[Tenso
         above = torch.cat([overlaps(rectangles[one], rectangles[other]) > threshold for one, other in parts])
         return Pairs(around.before[above], around.behind[above])
 
-    return too_near
+    return _too_near
 
 
 def _aligned(first: Tensor, second: Tensor) -> Tensor:
@@ -212,11 +212,11 @@ class CircleSuppression:
         """As that of `RotatedSuppression`."""
         centres = boxes[:, [X, Y]]
 
-        def too_near(first: Tensor, second: Tensor) -> Pairs:
+        def _too_near(first: Tensor, second: Tensor) -> Pairs:
             shift = centres[first, None] - centres[None, second]
             return Pairs(*(shift.square().sum(-1) <= self.squared_distance).nonzero(as_tuple=True))
 
-        return greedy(scores, too_near)[: self.limit]
+        return greedy(scores, _too_near)[: self.limit]
 
 
 def _checked(threshold: float, factor: float) -> tuple[float, float]:

@@ -39,15 +39,7 @@ log = logging.getLogger(__name__)
 #: parameter groups -> optimiser
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 #: What an objective takes: anything with a length, the number of its samples.
-Batch = (
-    ImageTextBatch
-    | MultiViewBatch
-    | MaskedImageBatch
-    | TokenBatch
-    | PreferenceBatch
-    | PixelBatch
-    | DetectionBatch
-)
+Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch | TokenBatch | PreferenceBatch | PixelBatch | DetectionBatch
 
 
 class ObjectiveModule(lightning.LightningModule):

@@ -67,9 +67,7 @@ class SeenScene(NamedTuple):
     def above(self, score: float, truth: Tensor | None = None) -> Image.Image:
         """The map from above with the boxes of at least a score, and with true ones, (n, 9), if given."""
         kept = self.found.scores >= score
-        return boxes_from_above(
-            self.found.boxes[kept], self.found.labels[kept], truth, scores=self.found.scores[kept]
-        )
+        return boxes_from_above(self.found.boxes[kept], self.found.labels[kept], truth, scores=self.found.scores[kept])
 
     def sheet(self, score: float, truth: Tensor | None = None) -> Image.Image:
         """All pictures and the map as one."""

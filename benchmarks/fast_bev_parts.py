@@ -91,7 +91,7 @@ WAYS = (
     Way(
         "untrained",
         "untrained, all candidates",
-        ("trainer.max_steps=1", "optim.lr=0", "model.head.selection.score_threshold=0"),
+        ("trainer.max_steps=1", "optim.lr=1e-12", "model.head.selection.score_threshold=0"),
         learns=False,
     ),
 )

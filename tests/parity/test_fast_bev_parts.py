@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from systems.fast_bev_parts.encoders import thinned
 from systems.fast_bev_parts.lifting import _map_size
+from systems.fast_bev_parts.models import detector
 from systems.fast_bev_parts.shared import bev_encoder, lift
 
 
@@ -41,3 +45,17 @@ def test_an_encoder_without_a_fusing_convolution_reads_the_lifted_map() -> None:
     config = {"in_channels": 6, "out_channels": 5, "num_layers": 1, "fuse": None, "norm_cfg": {"type": "BN"}}
     node = bev_encoder(config)
     assert (node["in_channels"], node["fused"]) == (6, None)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_detector_turns_its_map_once(turned: bool) -> None:
+    parts = {name: {"is_transpose": turned} for name in ("neck_3d", "bbox_head")}
+    case: Any = SimpleNamespace(config={"model": {"type": "FastBEV", "test_cfg": {}, **parts}})
+    with pytest.raises(AssertionError, match="one of the two"):
+        detector(case)
+
+
+def test_a_detector_of_mirrored_pictures_is_refused() -> None:
+    case: Any = SimpleNamespace(config={"model": {"type": "FastBEV", "test_cfg": {"use_tta": True}}})
+    with pytest.raises(AssertionError, match="use_tta"):
+        detector(case)

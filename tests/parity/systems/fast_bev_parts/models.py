@@ -39,6 +39,9 @@ def detector(case: Case) -> FastBEV:
     assert given.get("seg_head") is None
     assert isinstance(given.get("with_cp", False), bool)  # memory, not values
     assert given.get("extrinsic_noise", 0) == 0
+    assert not given["test_cfg"].get("use_tta", False), "use_tta: pictures have no mirrored copies here"
+    turned = [given[name].get("is_transpose", False) for name in ("neck_3d", "bbox_head")]
+    assert sum(turned) == 1, "neck_3d or bbox_head brings (x, y) to (y, x), one of the two"
     assert given.get("backproject", "inplace") in ("inplace", "vanilla")
     overlap = "last" if given.get("backproject", "inplace") == "inplace" else "mean"
     levels = given["multi_scale_id"]
@@ -85,6 +88,7 @@ def features(request: Request) -> Outcome:
     level, grid = lifting.pairs[0]
     volume = gather_voxels(maps[level], tables[0], lifting.grids[grid])[0]
     bev = model.bev(maps, seen)
+    bev = bev.mT if request.case.config["model"]["neck_3d"].get("is_transpose") else bev
     tensors, note, found = request.case.tensors, request.call.note, {}
     for name in request.call.outputs:
         if taken := re.fullmatch(r"fused_cam(\d+)", name):

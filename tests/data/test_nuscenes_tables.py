@@ -115,12 +115,15 @@ def test_velocities_that_nobody_knows(folder: Path, tmp_path: Path) -> None:
     assert np.isfinite(infos[0].objects.boxes[1]).all()
 
 
-def test_scenes_without_annotations(folder: Path, tmp_path: Path) -> None:
-    """The official test scenes come without these tables."""
+@pytest.mark.parametrize("empty", [False, True])
+def test_scenes_without_annotations(folder: Path, tmp_path: Path, empty: bool) -> None:
+    """The official test scenes come without these tables, or with tables without rows: nobody annotated them."""
     (tmp_path / VERSION).mkdir()
     for path in (folder / VERSION).glob("*.json"):
         if path.stem not in ("sample_annotation", "instance"):
             (tmp_path / VERSION / path.name).write_bytes(path.read_bytes())
+        elif empty:
+            (tmp_path / VERSION / path.name).write_text("[]")
     infos = nuscenes_scenes(str(tmp_path), VERSION, "all").infos
     assert all(info.objects is None and info.truth is None for info in infos)
 

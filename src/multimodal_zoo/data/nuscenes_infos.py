@@ -67,7 +67,8 @@ class InfoBuilder:
 
     def __init__(self, tables: NuScenesTables, lists: HistoryLists) -> None:
         self.tables, self.lists = tables, lists
-        self.annotated = tables.has("sample_annotation")
+        # The official test scenes come with an empty table, or none: that nothing stood there would be another claim.
+        self.annotated = tables.has("sample_annotation") and bool(tables.table("sample_annotation"))
 
     def scene(self, scene: Row) -> list[SceneInfo]:
         """Key frames of a scene, a row of that table, in order of time."""

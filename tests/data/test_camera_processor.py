@@ -85,6 +85,8 @@ def test_cameras_in_any_number(reader: KeyFrames) -> None:
     ]
     alone = made(["CAM_BACK"]).sample(reader.infos[1], reader.root)
     assert_close(alone.lidar_to_image[:, 0], sample.lidar_to_image[:, 0])
+    with pytest.raises(ValueError, match=r"sample s0-1: none of processor\.cameras \['front'\] .* 'CAM_BACK'\]"):
+        made(["front"]).sample(reader.infos[1], reader.root)  # other names would be black pictures
 
 
 def test_augmented(reader: KeyFrames) -> None:

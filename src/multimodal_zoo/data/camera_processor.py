@@ -146,10 +146,15 @@ class CameraProcessor:
 
         Raises:
             UnusableError: a picture that is missing or broken, with its file.
-            ValueError: a calibration that cannot be right, with the camera.
+            ValueError: a calibration that cannot be right, with the camera, or none of the cameras by name.
         """
+        known = {name: camera for name, camera in info.cameras.items() if name in self.cameras}
+        if not known:
+            raise ValueError(
+                f"sample {info.token}: none of processor.cameras {list(self.cameras)} is among its cameras, which are "
+                f"{list(info.cameras)}: a model would see nothing"
+            )
         if self.checks is not None:
-            known = {name: camera for name, camera in info.cameras.items() if name in self.cameras}
             self.checks.rig(known, info.lidar2ego, f"sample {info.token}")
         times = self.times(info, random)
         pixels = torch.zeros(len(times), len(self.cameras), 3, *self.size, dtype=torch.uint8)

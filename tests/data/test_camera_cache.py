@@ -82,6 +82,29 @@ def test_nan_in_the_cache(folder: Path, tmp_path: Path) -> None:
     assert_same(read_infos(tmp_path / "one.jsonl.gz"), infos[:1])
     text = gzip.decompress((tmp_path / "one.jsonl.gz").read_bytes()).decode()
     assert "NaN" not in text
+    truth.translations[0], truth.sizes[0], truth.racks[:] = (
+        np.nan,
+        np.nan,
+        np.nan,
+    )  # refused by who judges, with its row
+    write_infos(tmp_path / "one.jsonl.gz", infos[:1], {})
+    assert_same(read_infos(tmp_path / "one.jsonl.gz"), infos[:1])
+    objects.boxes[0, 0] = np.inf
+    with pytest.raises(ValueError, match=f"{infos[0].token}: poses and boxes: Out of range"):
+        write_infos(tmp_path / "two.jsonl.gz", infos[:1], {})
+    assert [one.name for one in tmp_path.iterdir()] == ["one.jsonl.gz"]
+
+
+def test_shared_names(infos: list[SceneInfo], tmp_path: Path) -> None:
+    """A class, an attribute and a camera are one text in memory, however many rows have them."""
+    write_infos(tmp_path / "one.jsonl.gz", infos, {})
+    first, second = read_infos(tmp_path / "one.jsonl.gz")[:2]
+    assert first.truth is not None
+    assert second.truth is not None
+    assert second.objects is not None
+    for one, other in ((first.truth.names, second.objects.names), (first.truth.attributes, second.truth.attributes)):
+        assert one[0] is other[0]
+    assert next(iter(first.cameras)) is next(iter(second.previous[0].paths))
 
 
 def test_key_frames_without_objects(folder: Path, infos: list[SceneInfo], tmp_path: Path) -> None:
@@ -111,11 +134,35 @@ def test_stale_cache(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
             "scene-0103"
         }
     assert "it is made anew" in caplog.text
+    (tmp_path / VERSION).mkdir()
+    for path in (folder / VERSION).glob("*.json"):
+        (tmp_path / VERSION / path.name).write_bytes(path.read_bytes())
+    annotations = tmp_path / VERSION / "sample_annotation.json"
+    before = annotations.read_bytes()
+    for size in (1.8, 9.8):  # as many bytes
+        annotations.write_bytes(before.replace(b'"size": [1.8', f'"size": [{size}'.encode()))
+        objects = nuscenes_scenes(str(tmp_path), VERSION, "mini_val", cache=cache).infos[0].objects
+        assert objects is not None
+        assert objects.boxes[0, 3] == size
+        assert annotations.stat().st_size == len(before)
+    nuscenes_scenes(str(folder), VERSION, "mini_train", cache=cache)
     lines = gzip.decompress(Path(cache).read_bytes()).decode().splitlines()
     head = {**json.loads(lines[0]), "schema": camera_cache.SCHEMA + 1}
     Path(cache).write_bytes(gzip.compress("\n".join([json.dumps(head), *lines[1:]]).encode()))
     with pytest.raises(ValueError, match="has schema 2; this version reads 1"):
         read_infos(Path(cache))
+
+
+def test_a_cache_that_cannot_be_written(
+    folder: Path, infos: list[SceneInfo], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a shared, read-only data set: what was read is used, and it is said."""
+    (tmp_path / "file").write_text("")
+    cache = str(tmp_path / "file" / "kept.jsonl.gz")
+    with caplog.at_level(logging.WARNING):
+        assert_same(nuscenes_scenes(str(folder), VERSION, "mini_train", cache=cache).infos, infos)
+    assert "were not kept" in caplog.text
+    assert "set `cache`" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "lines", "empty"])

@@ -77,7 +77,7 @@ def nuscenes_scenes(
         splits: JSON or YAML file, split -> scene names; None looks for `splits.json` in the folder and
             beside the tables.
         cache: file to keep the key frames in (`.jsonl.gz`), made where it is missing or was made from other tables or
-            settings; None reads the tables each time.
+            settings; None reads the tables each time. Where it cannot be written that is said, and nothing is kept.
         spacing: every how many pictures of the front camera another time is listed, 12 a second.
         most: entries of the lists of earlier and of later times.
 
@@ -90,7 +90,7 @@ def nuscenes_scenes(
     names = [row["name"] for row in tables.table("scene").values()]
     scenes = scenes_of(split, [root, root / version], splits, names)
     lists = HistoryLists(spacing, most)
-    settings = {"version": version, "scenes": scenes, "spacing": spacing, "most": most, "tables": tables.sizes()}
+    settings = {"version": version, "scenes": scenes, "spacing": spacing, "most": most, "tables": tables.state()}
     kept = None if cache is None else Path(cache).expanduser()
     if kept is not None and kept.exists():
         try:
@@ -102,7 +102,10 @@ def nuscenes_scenes(
         info for scene in tables.table("scene").values() if scene["name"] in wanted for info in builder.scene(scene)
     ]
     if kept is not None:
-        write_infos(kept, infos, settings)
+        try:
+            write_infos(kept, infos, settings)
+        except OSError as error:  # a shared data set is often read-only; minutes of reading are not thrown away for it
+            logger.warning("the key frames were not kept (%s); set `cache` to a place that can be written to", error)
     return KeyFrames(infos, root)
 
 

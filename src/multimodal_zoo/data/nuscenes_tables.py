@@ -82,9 +82,10 @@ class NuScenesTables:
             raise ValueError(f"{self.folder / self.version}/{table}.json has no row with the token {token!r}")
         return found
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each table's file: changes where a table was changed."""
-        return {path.name: path.stat().st_size for path in sorted((self.folder / self.version).glob("*.json"))}
+    def state(self) -> dict[str, list[int]]:
+        """Bytes of each table's file and nanoseconds of its last change: a digit may change without the size."""
+        found = {path.name: path.stat() for path in sorted((self.folder / self.version).glob("*.json"))}
+        return {name: [one.st_size, one.st_mtime_ns] for name, one in found.items()}
 
     def pose(self, table: str, token: str) -> np.ndarray:
         """The pose (4, 4) of a row of `ego_pose` (ego to global) or `calibrated_sensor` (sensor to ego)."""

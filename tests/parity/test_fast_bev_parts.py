@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from systems.fast_bev import SYSTEM
 from systems.fast_bev_parts.encoders import thinned
-from systems.fast_bev_parts.lifting import _map_size
+from systems.fast_bev_parts.lifting import _map_size, full_grids
 from systems.fast_bev_parts.models import detector
 from systems.fast_bev_parts.shared import bev_encoder, lift
 
@@ -59,3 +60,19 @@ def test_a_detector_of_mirrored_pictures_is_refused() -> None:
     case: Any = SimpleNamespace(config={"model": {"type": "FastBEV", "test_cfg": {"use_tta": True}}})
     with pytest.raises(AssertionError, match="use_tta"):
         detector(case)
+
+
+def test_counts_of_grids_in_a_configuration_are_compared() -> None:
+    assert SYSTEM.fields["config"] is full_grids
+    given = {
+        "stride": 4, "n_voxels": [2, 2, 1], "voxel_size": [1.0, 1.0, 1.0], "borderline": 0, "winner_counts": {"0": 4},
+        "seen_by_n_cameras": {"1": 4}, "index_sum": 4 * 5, "filled_fraction": 1.0, "per_camera_fraction": [1.0],
+    }  # fmt: skip
+    matrix = torch.zeros(1, 4, 4)  # any point falls on row 1, column 1 of the 2 x 3 map
+    matrix[0, :3, 3] = torch.tensor([4.0, 4.0, 1.0])
+    config = {"input_size": [8, 12], "point_cloud_range": [-1, -1, -1, 1, 1, 1], "full_grids": {"tiny": given}}
+    case: Any = SimpleNamespace(config=config, tensors={"lidar2img": matrix})
+    assert all(pair.found == pair.expected for pair in full_grids(case).values())
+    for name, wrong in (("winner_counts", {"0": 3}), ("index_sum", 21), ("per_camera_fraction", [0.5])):
+        config["full_grids"] = {"tiny": given | {name: wrong}}
+        assert not all(pair.found == pair.expected for pair in full_grids(case).values()), name

@@ -6,6 +6,14 @@ from harness.run import System
 from systems.fast_bev_parts import boxes, data, encoders, head, lifting, metrics, models, schedule, submission
 
 PARTS = (boxes, data, encoders, head, lifting, metrics, models, schedule, submission)
-SYSTEM = System("fast_bev", fields={"data_licence": None, "pitfalls": None}, call_fields=frozenset({"max_mismatched"}))
+SYSTEM = System(
+    "fast_bev",
+    fields={
+        "data_licence": None,
+        "pitfalls": None,
+        **{name: check for part in PARTS for name, check in part.FIELDS.items()},
+    },
+    call_fields=frozenset({"max_mismatched"}),
+)
 for part in PARTS:
     part.register(SYSTEM)

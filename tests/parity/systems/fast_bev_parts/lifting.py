@@ -65,6 +65,7 @@ def filling(request: Request) -> Outcome:
     """Which pixel of which camera fills each voxel, and who sees it."""
     grid, stride, size = _described(request)
     seen = _cameras(request)
+    assert len(request.case.config["camera_order"]) == seen.lidar_to_image.shape[2]
     assert map_stride(seen, size[1]) == stride
     names = {name.rpartition("_")[0]: name for name in request.call.outputs}
     matrix = seen.lidar_to_image[0, 0, :, :3].clone()
@@ -108,9 +109,15 @@ def full_grids(case: Case) -> Outcome:
         rows = table.rows[0, 0]
         winners = torch.where(rows == table.empty, -1, rows // (size[0] * size[1]))
         off = sum(abs(int((winners == int(k)).sum()) - n) for k, n in given["winner_counts"].items())
-        seers = (projected(seen, size, grid)[0, 0] >= 0).sum(0)
+        cells = projected(seen, size, grid)[0, 0] >= 0
+        seers = cells.sum(0)
         off += sum(abs(int((seers == int(k)).sum()) - n) for k, n in given["seen_by_n_cameras"].items())
         found[name] = Pair(off <= 2 * given["borderline"], True)
+        shares = cells.float().mean(1) - torch.tensor(given["per_camera_fraction"])
+        found[f"{name} cameras"] = Pair(bool(shares.abs().max() <= given["borderline"] / cells.shape[1] + 1e-6), True)
+        # a voxel on a border falls into the next cell of its row or column
+        total = int(torch.where(rows == table.empty, 0, rows + 1).sum())
+        found[f"{name} rows"] = Pair(abs(total - given["index_sum"]) <= given["borderline"] * size[0] * size[1], True)
         found[f"{name} share"] = Pair(round(float(table.coverage), 3), round(given["filled_fraction"], 3))
     return found
 
@@ -124,6 +131,7 @@ def several_scales(request: Request) -> Outcome:
     case = request.case
     config = take_known(case.config, keys, "config")
     *levels, matrices = case.take(request.call)
+    assert {level.shape[1] for level in levels} == {config["fpn_channels"]}
     model: Any = filled(case, {"fusions": fusions(config["neck_fuse"], config["multi_scale_id"])})
     volumes = grids(config)
     node = lift(config["style"], volumes, len(model.fusions), config.get("multi_scale_3d_scaler"))

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.registry import build
+from multimodal_zoo.zoo import create
 
 
 def test_samples_of_a_batch_are_seen_alone() -> None:
@@ -100,3 +101,18 @@ def test_pictures_that_the_calibration_does_not_know() -> None:
         model(torch.randn(1, 1, 3, 3, 64, 88), rig(3))
     with pytest.raises(ValueError, match=r"model\.frames is 1"):
         model(torch.randn(1, 2, 3, 3, 32, 88), rig(3, frames=2))
+
+
+def test_an_eva_transformer_takes_the_place_of_the_image_encoder() -> None:
+    """By overrides alone, for pictures of another shape than it was made for."""
+    words = [
+        *("~model.image_encoder.channels", "model.image_encoder.type=token_maps", "+model.image_encoder.width=128"),
+        *("+model.image_encoder.patch=8", "+model.image_encoder.channels=16"),
+        *("+encoder@model.image_encoder.encoder=eva_vit_tiny", "model.pyramid.in_channels=[16,16,16,16]"),
+        "model.lift.grids=[{type: voxel_grid, counts: [10, 10, 2], size: [10.0, 10.0, 3.0], centre: [0, 0, -1]}]",
+        *("model.bev_encoder.in_channels=64", "model.frames=1", "model.processor.history={frames: 1, ids: []}"),
+    ]
+    model = create("fast_bev_tiny", overrides=words)
+    maps = model.train()(torch.randn(1, 1, 3, 3, 32, 88), rig(3))
+    maps.classes.square().mean().backward()
+    assert model.image_encoder.encoder.blocks.layers[0].attention.out.weight.grad.abs().sum() > 0

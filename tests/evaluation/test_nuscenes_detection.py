@@ -163,6 +163,20 @@ def test_key_frames_without_annotations_give_a_submission(reader: KeyFrames, tmp
         evaluate(mixed, tmp_path, Knowing(reader.infos))
 
 
+def test_annotations_without_attributes(reader: KeyFrames, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files of key frames of other libraries hold none: figures that are too low are not given without a word."""
+    plain = [
+        dataclasses.replace(info, truth=dataclasses.replace(info.truth, attributes=("",) * len(info.truth)))
+        for info in reader.infos
+        if info.truth is not None
+    ]
+    evaluate(reader, tmp_path, Knowing(reader.infos))
+    assert "attribute" not in caplog.text
+    metrics = evaluate(KeyFrames(plain, reader.root), tmp_path, Knowing(reader.infos)).metrics
+    assert metrics["mAAE"] == 1
+    assert "mAAE is 1 and NDS up to 0.1 too low" in caplog.text
+
+
 def test_key_frames_without_objects_are_valid(reader: KeyFrames, tmp_path: Path) -> None:
     one = reader.infos[0]
     assert one.truth is not None

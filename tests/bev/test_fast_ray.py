@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
 from rigs import rig
+from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from multimodal_zoo.bev.cameras import Cameras, joined_frames
@@ -107,7 +109,7 @@ def test_styles_order_their_channels_as_published() -> None:
 
 
 def test_tables_are_kept_by_what_the_cameras_are() -> None:
-    part, seen = FastRay([GRID], kept_tables=2), rig(3)
+    part, seen = FastRay([GRID], kept_tables=2).eval(), rig(3)
     (first,) = part.tables(seen, [(8, 22)])
     again = Cameras(seen.lidar_to_image.clone(), seen.size)
     assert part.tables(again, [(8, 22)])[0] is first
@@ -117,7 +119,53 @@ def test_tables_are_kept_by_what_the_cameras_are() -> None:
     part.tables(Cameras(moved, seen.size), [(8, 22)])
     assert len(part._tables) == 2
     assert part.tables(seen, [(8, 22)])[0] is not first  # it was the oldest
-    assert len(copy.deepcopy(part)._tables) == 0
+    twin = copy.deepcopy(part)
+    assert len(twin._tables) == 0
+    assert not twin.training
+    assert len(pickle.dumps(part)) < 4_000  # without tables too
+
+
+def test_training_keeps_nothing() -> None:
+    part, seen = FastRay([GRID]).eval(), rig(3)
+    with torch.no_grad():
+        part([torch.ones(1, 1, 3, 2, 8, 22)], seen, lent=True)
+    assert len(part._tables) == 1
+    part.train()
+    part([torch.ones(1, 1, 3, 2, 8, 22)], seen)
+    assert len(part._tables) == 0
+    assert part._memories[0]._kept is None
+
+
+@pytest.mark.parametrize("overlap", ["last", "mean"])
+def test_what_inference_mode_left_serves_outside(overlap: str) -> None:
+    part, seen, maps = FastRay([GRID], overlap=overlap).eval(), rig(3), torch.randn(1, 1, 3, 2, 8, 22)
+    with torch.inference_mode():
+        within = part([maps.clone()], seen.to("cpu"), lent=True).clone()
+    with torch.no_grad():
+        assert torch.equal(part([maps], seen, lent=True), within)
+    learned = part([maps.requires_grad_()], seen)
+    learned.sum().backward()
+    assert torch.equal(learned, within)
+    assert maps.grad is not None
+
+
+def test_compiled_once_for_all_cameras() -> None:
+    part, seen, maps = FastRay([GRID]).eval(), rig(3), torch.randn(1, 1, 3, 2, 8, 22)
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(part, backend=counter)
+    counts = []
+    with torch.no_grad():
+        for step in range(6):
+            moved = Cameras(seen.lidar_to_image * (1 + step / 100), seen.size)
+            assert torch.equal(compiled([maps], moved), part([maps], moved))
+            counts.append(counter.frame_count)
+    assert counts[-1] == counts[1]
+
+
+def test_maps_of_other_cameras_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"maps of \(1, 1, 5\).*calibrations of \(1, 1, 4\)"):
+        FastRay([GRID])([torch.randn(1, 1, 5, 2, 8, 22)], rig(4))
 
 
 def test_half_precision_reads_the_same_pixels() -> None:

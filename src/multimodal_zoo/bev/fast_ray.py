@@ -43,7 +43,8 @@ class FastRay(nn.Module):
         pairs: (map, grid) numbers, in the order of their channels.
         overlap: a name of `OVERLAPS`.
         resize: a name of `RESIZES`, where there are several grids.
-        kept_tables: how many tables are kept for camera sets that come again.
+        kept_tables: how many tables are kept for camera sets that come again, in evaluation mode: training augments
+            them, so that none does.
 
     Raises:
         ValueError: an unknown rule, or pairs that name no grid.
@@ -68,9 +69,19 @@ class FastRay(nn.Module):
         self._tables: OrderedDict[tuple[str, int, int, int], VoxelTable] = OrderedDict()
         self._memories = [Memory() for _ in self.pairs]
 
-    def __deepcopy__(self, memory: dict[int, object]) -> FastRay:
-        return FastRay(self.grids, self.pairs, self.overlap, self.resize, self.kept_tables)
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: without tables and volumes."""
+        return self.__dict__ | {"_tables": OrderedDict(), "_memories": [Memory() for _ in self.pairs]}
 
+    def train(self, mode: bool = True) -> FastRay:
+        """Training mode, which gives back what evaluation keeps."""
+        super().train(mode)
+        if mode:
+            self._tables.clear()
+            self._memories = [Memory() for _ in self.pairs]
+        return self
+
+    @torch.compiler.disable  # every new table would be compiled again
     def tables(self, cameras: Cameras, sizes: Sequence[tuple[int, int]]) -> list[VoxelTable]:
         """The table of each pair, from those that are kept or made anew.
 
@@ -78,20 +89,30 @@ class FastRay(nn.Module):
             cameras: of a batch.
             sizes: height and width of each map.
         """
-        name = cameras.fingerprint() if self.kept_tables else ""
+        keeping = self.kept_tables > 0 and not self.training
+        name = cameras.fingerprint() if keeping else ""
         found = []
         for level, grid in self.pairs:
             key = (name, *sizes[level], grid)
             table = self._tables.get(key)
             if table is None or table.rows.device != cameras.lidar_to_image.device:
-                table = voxel_table(cameras, sizes[level], self.grids[grid], self.overlap)
-            if self.kept_tables:
+                table = self._built(cameras, sizes[level], self.grids[grid])
+            if keeping:
                 self._tables[key] = table
                 self._tables.move_to_end(key)
             found.append(table)
         while len(self._tables) > self.kept_tables * len(self.pairs):
             self._tables.popitem(last=False)
         return found
+
+    def _built(self, cameras: Cameras, size: Sequence[int], grid: VoxelGrid) -> VoxelTable:
+        with torch.inference_mode(False):  # what is kept may serve gradients later
+            table = voxel_table(cameras, size, grid, self.overlap)
+            if self.overlap == "mean":
+                table.index  # noqa: B018 (computed when first asked for)
+            else:
+                table.seen_index  # noqa: B018
+        return table
 
     def channels(self, maps: Mapping[int, int] | Sequence[int], frames: int) -> int:
         """Channels of the result.
@@ -111,7 +132,16 @@ class FastRay(nn.Module):
             maps: for each level `(batch, frames, cameras, channels, height, width)`.
             cameras: of the same batch.
             lent: whether the result may lie in memory that the next call writes again; without gradients only.
+
+        Raises:
+            ValueError: maps of another batch, number of frames or of cameras than the cameras are of.
         """
+        expected = tuple(cameras.lidar_to_image.shape[:3])
+        for one in maps:
+            if tuple(one.shape[:3]) != expected:
+                raise ValueError(
+                    f"maps of {tuple(one.shape[:3])} samples, frames and cameras with calibrations of {expected}"
+                )
         return self.gathered(maps, self.tables(cameras, [(m.shape[-2], m.shape[-1]) for m in maps]), lent=lent)
 
     def gathered(self, maps: Sequence[Tensor], tables: Sequence[VoxelTable], *, lent: bool = False) -> Tensor:
@@ -190,7 +220,8 @@ class Memory:
         """The tensor, of a shape and of another one's kind, with whatever it holds."""
         kept = self._kept
         if kept is None or kept.shape != torch.Size(shape) or kept.dtype != like.dtype or kept.device != like.device:
-            kept = self._kept = like.new_empty(shape)
+            with torch.inference_mode(False):  # to be written outside of it too
+                kept = self._kept = like.new_empty(shape)
         return kept
 
 

@@ -127,6 +127,11 @@ def _broken(written: dict[str, Any], change: str) -> dict[str, Any]:
         front.pop("sensor2lidar")
     elif change == "shape":
         front["sensor2lidar"] = front["sensor2lidar"][:3]
+    elif change == "transposed":  # shifts in the last row, as some libraries write them
+        front["sensor2lidar"] = np.array(front["sensor2lidar"]).T.tolist()
+    elif change == "no inverse":
+        front["lidar2cam"] = np.diag([1.0, 1.0, 0.0, 1.0]).tolist()
+        front.pop("sensor2lidar")
     elif change == "inverted":
         for one in written["cameras"].values():
             one["sensor2lidar"] = np.linalg.inv(np.array(one["sensor2lidar"])).tolist()
@@ -148,6 +153,8 @@ def _broken(written: dict[str, Any], change: str) -> dict[str, Any]:
         ("picture", ["CAM_FRONT", "nothing.jpg"]),
         ("no place", ["CAM_FRONT", "sensor2lidar, lidar2cam, sensor2ego"]),
         ("shape", ["CAM_FRONT.sensor2lidar", "(3, 4)"]),
+        ("transposed", ["CAM_FRONT.sensor2lidar", "is no pose"]),
+        ("no inverse", ["CAM_FRONT.lidar2cam", "is no pose"]),
         ("inverted", ["camera"]),
         ("global", ["camera"]),
         ("size", ["CAM_FRONT", "900"]),

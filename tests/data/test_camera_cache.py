@@ -371,6 +371,12 @@ def test_pickles_call_nothing(tmp_path: Path) -> None:
         camera_info_file(str(path), str(tmp_path))
 
 
+def _singular() -> dict[str, Any]:
+    """A modern record whose camera stands nowhere."""
+    camera = {"file": "a.jpg", "cam_intrinsic": np.eye(3).tolist(), "lidar2cam": np.zeros((4, 4)).tolist()}
+    return {"cams": {"CAM_FRONT": camera}, "lidar2ego": np.eye(4).tolist()}
+
+
 def test_unknown_layouts(tmp_path: Path) -> None:
     path = tmp_path / "infos.json"
     for content, words in (
@@ -378,6 +384,7 @@ def test_unknown_layouts(tmp_path: Path) -> None:
         ({"infos": [{"token": "x"}]}, r"record 0 is of no known layout: its keys are \['token'\]"),
         ({"infos": [3]}, "record 0 is int; expected a mapping"),
         ({"infos": [{"cams": {}, "lidar2ego_rotation": [1, 0, 0, 0]}]}, r"record 0 \(old layout\): KeyError"),
+        ({"infos": [_singular()]}, r"record 0 \(modern layout\): LinAlgError: Singular matrix"),
     ):
         path.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=words):

@@ -55,7 +55,7 @@ def _one(record: Any, labels: Sequence[str], place: str) -> SceneInfo:
         if all(key in record for key in keys.split("+")):
             try:
                 return {"old": old_info, "modern": modern_info, "modern_list": listed_info}[layout](record, labels)
-            except (KeyError, IndexError, TypeError) as error:
+            except (KeyError, IndexError, TypeError, ValueError) as error:  # a singular matrix is a ValueError
                 raise ValueError(f"{place} ({layout} layout): {type(error).__name__}: {error}") from error
     raise ValueError(
         f"{place} is of no known layout: its keys are {sorted(map(str, record))[:12]}; expected `cams` with "

@@ -47,7 +47,7 @@ def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
     if not isinstance(given, dict) or not isinstance(given.get("cameras"), dict) or not given["cameras"]:
         raise ValueError(f"calibration {path}: expected an object with an entry `cameras` of one camera or more")
     folder = path.parent if images is None else images
-    lidar2ego = _matrix(given.get("lidar2ego", np.eye(4)), (4, 4), f"{path}: lidar2ego")
+    lidar2ego = _pose(given.get("lidar2ego", np.eye(4)), f"{path}: lidar2ego")
     cameras = {name: _camera(name, one, folder, lidar2ego, path) for name, one in given["cameras"].items()}
     sweeps = [_sweep(number, one, folder, cameras, path) for number, one in enumerate(given.get("history", []))]
     if sweeps and "ego2global" not in given:
@@ -57,7 +57,7 @@ def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
         scene="",
         timestamp=round(1e6 * float(given.get("time", 0.0))),
         lidar2ego=lidar2ego,
-        ego2global=_matrix(given.get("ego2global", np.eye(4)), (4, 4), f"{path}: ego2global"),
+        ego2global=_pose(given.get("ego2global", np.eye(4)), f"{path}: ego2global"),
         cameras=cameras,
         previous=sweeps,
         following=[],
@@ -72,7 +72,7 @@ def _camera(name: str, given: Mapping[str, Any], folder: Path, lidar2ego: np.nda
     poses = [key for key in ("sensor2lidar", "lidar2cam", "sensor2ego") if key in given]
     if "intrinsic" not in given or len(poses) != 1:
         raise ValueError(f"calibration {place}: needs `intrinsic` and one of sensor2lidar, lidar2cam, sensor2ego")
-    pose = _matrix(given[poses[0]], (4, 4), f"{place}.{poses[0]}")
+    pose = _pose(given[poses[0]], f"{place}.{poses[0]}")
     if poses[0] == "lidar2cam":
         pose = np.linalg.inv(pose)
     elif poses[0] == "sensor2ego":
@@ -100,7 +100,7 @@ def _sweep(number: int, given: Any, folder: Path, cameras: Mapping[str, CameraIn
     if strange := sorted(given["images"].keys() - cameras.keys()):
         raise ValueError(f"calibration {place}.images: {strange} are no cameras; there are {sorted(cameras)}")
     paths = {name: _picture(name, one, folder) for name, one in given["images"].items()}
-    pose = _matrix(given["ego2global"], (4, 4), f"{place}.ego2global")
+    pose = _pose(given["ego2global"], f"{place}.ego2global")
     return Sweep(timestamp=round(1e6 * float(given.get("time", 0.0))), ego2global=pose, paths=paths)
 
 
@@ -111,6 +111,14 @@ def _matrix(given: Any, shape: tuple[int, int], place: str) -> np.ndarray:
         raise ValueError(f"calibration {place}: not a matrix of numbers") from error
     if found.shape != shape or not np.isfinite(found).all():
         raise ValueError(f"calibration {place}: shape {found.shape}; expected {shape} of finite numbers")
+    return found
+
+
+def _pose(given: Any, place: str) -> np.ndarray:
+    """A pose (4, 4): rotation and shift, which stands in the last column."""
+    found = _matrix(given, (4, 4), place)
+    if not np.allclose(found[3], [0, 0, 0, 1], atol=1e-6) or abs(np.linalg.det(found[:3, :3])) < 1e-6:
+        raise ValueError(f"calibration {place}: {found.tolist()} is no pose; expected rows of [R t], then 0, 0, 0, 1")
     return found
 
 

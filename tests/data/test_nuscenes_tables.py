@@ -162,6 +162,12 @@ def test_damaged_tables(folder: Path, tmp_path: Path) -> None:
     (tmp_path / VERSION).mkdir()
     for path in (folder / VERSION).glob("*.json"):
         (tmp_path / VERSION / path.name).write_bytes(path.read_bytes())
+    annotations = tmp_path / VERSION / "sample_annotation.json"
+    rows = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps([{name: one for name, one in row.items() if name != "size"} for row in rows]))
+    with pytest.raises(ValueError, match="are damaged: scene scene-0061: KeyError: 'size'"):
+        nuscenes_scenes(str(tmp_path), VERSION, "all")
+    annotations.write_text(json.dumps(rows))
     broken = tmp_path / VERSION / "ego_pose.json"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"ego_pose\.json is damaged"):

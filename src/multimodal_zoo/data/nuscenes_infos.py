@@ -71,7 +71,20 @@ class InfoBuilder:
         self.annotated = tables.has("sample_annotation") and bool(tables.table("sample_annotation"))
 
     def scene(self, scene: Row) -> list[SceneInfo]:
-        """Key frames of a scene, a row of that table, in order of time."""
+        """Key frames of a scene, a row of that table, in order of time.
+
+        Raises:
+            ValueError: tables that do not fit together, or rows that lack something, with the scene.
+        """
+        try:
+            return self._scene(scene)
+        except (KeyError, TypeError, IndexError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"the tables in {self.tables.folder / self.tables.version} are damaged: scene {scene.get('name')}: {what}"
+            ) from error
+
+    def _scene(self, scene: Row) -> list[SceneInfo]:
         samples, recordings = self.tables.scene_samples.get(scene["token"], []), self.tables.recordings[scene["token"]]
         if LIDAR not in recordings:
             raise ValueError(f"scene {scene['name']} has no recording of {LIDAR}, whose key frames give the time")

@@ -79,10 +79,9 @@ class InfoBuilder:
         try:
             return self._scene(scene)
         except (KeyError, TypeError, IndexError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"the tables in {self.tables.folder / self.tables.version} are damaged: scene {scene.get('name')}: {what}"
-            ) from error
+            what = f"scene {scene.get('name')}: {type(error).__name__}: {error}"
+            folder = self.tables.folder / self.tables.version
+            raise ValueError(f"the tables in {folder} are damaged: {what}") from error
 
     def _scene(self, scene: Row) -> list[SceneInfo]:
         samples, recordings = self.tables.scene_samples.get(scene["token"], []), self.tables.recordings[scene["token"]]

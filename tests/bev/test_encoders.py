@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from multimodal_zoo.bev.bev_encoder import BevEncoder
+from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.deformable import DeformableConvolution
 from multimodal_zoo.bev.feature_pyramid import FeaturePyramid, LevelFusion
 from multimodal_zoo.bev.residual_maps import ResidualMaps
 from multimodal_zoo.bev.token_maps import TokenMaps
+from multimodal_zoo.bev.voxel_table import map_stride
 from multimodal_zoo.registry import build
 
 
@@ -54,6 +59,23 @@ def test_an_encoder_of_tokens_gives_maps() -> None:
     assert (part.channels, part.strides) == ((8,) * 4, (4, 8, 16, 32))
     sum(one.square().mean() for one in maps).backward()
     assert all(p.grad is not None for name, p in part.named_parameters() if not name.startswith("encoder"))
+
+
+@pytest.mark.parametrize("patch", [14, 7])
+def test_maps_of_tokens_have_cells_of_whole_pixels(patch: int) -> None:
+    """Lifting divides pixels by a whole stride; with cells of 3.5 it would read beside the picture."""
+
+    class Columns(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> SimpleNamespace:
+            rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+            return SimpleNamespace(grid=(rows, columns), tokens=torch.zeros(1, rows * columns, 2))
+
+    part = TokenMaps(Columns(), width=2, patch=patch, channels=3)
+    images = torch.zeros(1, 3, 4 * patch, 16 * patch)
+    cameras = Cameras(torch.eye(4).double()[None, None, None], (4 * patch, 16 * patch))
+    for maps, stride in zip(part(images), part.strides, strict=True):
+        assert maps.shape[-1] == math.ceil(16 * patch / stride)
+        assert map_stride(cameras, maps.shape[-1]) == stride
 
 
 def test_a_pyramid_hands_knowledge_down_to_odd_sizes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from multimodal_zoo.registry import BEV
 class TokenMaps(nn.Module):
     """Four maps, with a quarter, half, one and two patches to a cell, by (transposed) convolutions.
 
+    Cells are whole pixels wide, as lifting counts them: for patches of 14 the finest map is resized to cells of 4.
+
     Args:
         encoder: gives tokens on a grid (`vision_transformer`, a timm or transformers backbone, ...).
         width: features of its tokens.
@@ -25,7 +28,7 @@ class TokenMaps(nn.Module):
         super().__init__()
         self.encoder: Any = encoder
         self.patch = patch
-        self.channels, self.strides = (channels,) * 4, (patch // 4, patch // 2, patch, 2 * patch)
+        self.channels, self.strides = (channels,) * 4, (math.ceil(patch / 4), math.ceil(patch / 2), patch, 2 * patch)
         self.by_four = nn.Sequential(
             nn.ConvTranspose2d(width, channels, 2, 2), nn.GELU(), nn.ConvTranspose2d(channels, channels, 2, 2)
         )
@@ -45,4 +48,14 @@ class TokenMaps(nn.Module):
             raise ValueError(f"image_encoder: {features.tokens.shape[1]} tokens for a grid of {rows} x {columns}")
         tokens = features.tokens.transpose(1, 2).unflatten(2, (rows, columns))
         even = F.pad(tokens, (0, columns % 2, 0, rows % 2))
-        return [self.by_four(tokens), self.by_two(tokens), self.by_one(tokens), self.by_half(even)]
+        fine, half = (
+            self._whole(maps, level, images) for level, maps in enumerate((self.by_four(tokens), self.by_two(tokens)))
+        )
+        return [fine, half, self.by_one(tokens), self.by_half(even)]
+
+    def _whole(self, maps: Tensor, level: int, images: Tensor) -> Tensor:
+        """A map whose cells are `strides[level]` pixels."""
+        if self.patch % (4, 2)[level] == 0:
+            return maps
+        size = [math.ceil(side / self.strides[level]) for side in images.shape[-2:]]
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -196,7 +196,7 @@ def rivals(quick: bool) -> tuple[dict[str, Callable[[], Tensor]], dict[str, Tens
     maps, coarse = torch.randn(6, CHANNELS, *size), torch.randn(6, CHANNELS, *small)
     depths = torch.rand(6, DEPTHS, *small).softmax(1)
     last_layout = maps.to(memory_format=torch.channels_last)
-    ours, published = FastRay([grid]), Published(cameras, grid, SIZE[1] // size[1])
+    ours, published = FastRay([grid]).eval(), Published(cameras, grid, SIZE[1] // size[1])
     bins, attention = DepthBins(cameras, small, counts[0]), Attention(cameras, grid)
     found = {
         "published, last camera": lambda: published.last(maps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -88,3 +89,19 @@ def test_wrong_times_are_refused() -> None:
     stream.step(drive[1])
     with pytest.raises(ValueError, match="reset"):
         stream.step(drive[0])
+
+
+def test_a_camera_that_was_lost_stays_lost_in_its_frame() -> None:
+    model, drive = detector(frames=2), _drive(2)
+    gone = torch.tensor([True, False, True])
+    dark = dataclasses.replace(drive[0], images=drive[0].images * torch.tensor([1.0, 9.0, 1.0])[:, None, None, None])
+    found = []
+    for first in (drive[0], dark):
+        stream = StreamingDetector(model, offsets=(0.5,))
+        stream.step(dataclasses.replace(first, present=gone))
+        found.append(stream.step(drive[1]))
+    for one, other in zip(*found, strict=True):  # what a missing camera holds changes nothing, then or later
+        assert_close(one, other)
+    stream.reset()
+    stream.step(drive[0])
+    assert not torch.equal(stream.step(drive[1]).scores, found[0].scores)

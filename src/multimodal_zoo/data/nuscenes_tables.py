@@ -167,10 +167,6 @@ class Recording:
         around = self.rows[max(0, place - 1) : place + 1]
         return min(around, key=lambda row: abs(row["timestamp"] - time))
 
-    def place(self, token: str) -> int:
-        """Number of a row."""
-        return next(number for number, row in enumerate(self.rows) if row["token"] == token)
-
 
 def grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
     """Rows by the value of one of their columns, in their order."""

@@ -28,6 +28,7 @@ class DrivenFrame:
         ego2global: float64 (4, 4), pose of the car.
         lidar2ego: float64 (4, 4), pose of the LiDAR.
         time: seconds.
+        present: bool (cameras,), False where a camera gave no picture; None where all did.
     """
 
     images: Tensor
@@ -35,6 +36,7 @@ class DrivenFrame:
     ego2global: Tensor
     lidar2ego: Tensor
     time: float
+    present: Tensor | None = None
 
     @property
     def lidar2global(self) -> Tensor:
@@ -54,7 +56,8 @@ class StreamingDetector:
     """A detector that remembers.
 
     Where no frame is as old as wanted, the oldest that there is serves; at the start that is the current one. The
-    published code takes frames of the future there, which a car cannot.
+    published code takes frames of the future there, which a car cannot. One model serves one detector at a time: it
+    writes volumes into memory of its own.
 
     Args:
         model: in evaluation mode.
@@ -91,7 +94,8 @@ class StreamingDetector:
                 f"a frame at {frame.time} s behind one at {self._kept[-1].time} s; call reset() between drives"
             )
         height, width = frame.images.shape[-2:]
-        cameras = Cameras(frame.lidar_to_image.double()[None, None], (height, width))
+        present = None if frame.present is None else frame.present[None, None]
+        cameras = Cameras(frame.lidar_to_image.double()[None, None], (height, width), present)
         now = _Kept(self.model.encode(frame.images[None, None]), cameras, frame.lidar2global, frame.time)
         self._kept.append(now)
         while self._kept[0].time < frame.time - (max(self.offsets, default=0.0) + self.tolerance):
@@ -112,4 +116,4 @@ class StreamingDetector:
         if frame is now:
             return now.cameras
         motion = torch.linalg.inv(frame.lidar2global) @ now.lidar2global
-        return Cameras(frame.cameras.lidar_to_image @ motion, frame.cameras.size)
+        return Cameras(frame.cameras.lidar_to_image @ motion, frame.cameras.size, frame.cameras.present)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from multimodal_zoo.bev.geometry import pose, rotation_of
 from multimodal_zoo.data.camera_infos import SceneInfo, global_truth, rigid_of
 from multimodal_zoo.data.camera_reader import KeyFrames, nuscenes_scenes
+from multimodal_zoo.data.nuscenes_splits import official, scenes_of
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +148,10 @@ def test_splits(folder: Path, tmp_path: Path) -> None:
     assert len(nuscenes_scenes(str(folder), VERSION, "held_out", str(own))) == KEY_FRAMES
     with pytest.raises(ValueError, match=r"names 1 scenes, .'scene-0001'. and so on, none of which"):
         nuscenes_scenes(str(folder), VERSION, "other", str(own))
-    with pytest.raises(ValueError, match=r"data\.train\.split is 'train'; known: all, mini_train, mini_val\."):
-        nuscenes_scenes(str(folder), VERSION, "train")
+    with pytest.raises(
+        ValueError, match=r"data\.train\.split is 'dev'; known: all, mini_train, mini_val, train"
+    ):
+        nuscenes_scenes(str(folder), VERSION, "dev")
     with pytest.raises(FileNotFoundError, match=r"data\.train\.splits: .*missing.json"):
         nuscenes_scenes(str(folder), VERSION, "train", str(tmp_path / "missing.json"))
     own.write_text("held_out: scene-0103\n")
@@ -178,3 +181,14 @@ def test_damaged_tables(folder: Path, tmp_path: Path) -> None:
     broken.unlink()
     with pytest.raises(FileNotFoundError, match=r"ego_pose\.json is missing"):
         nuscenes_scenes(str(tmp_path), VERSION, "all")
+
+
+def test_the_official_splits_are_known() -> None:
+    known = official()
+    assert {name: len(scenes) for name, scenes in known.items()} == {
+        "mini_train": 8, "mini_val": 2, "train": 700, "val": 150, "test": 150,
+    }  # fmt: skip
+    full = [name for split in ("train", "val", "test") for name in known[split]]
+    assert len(set(full)) == len(full) == 1000
+    assert {*known["mini_train"], *known["mini_val"]} <= {*known["train"], *known["val"]}
+    assert scenes_of("val", [], None, ["scene-0001", "scene-0003"]) == ["scene-0003"]

@@ -73,7 +73,7 @@ def nuscenes_scenes(
     Args:
         folder: holds the tables in a folder named after the version, `samples` and `sweeps`.
         version: e.g. `v1.0-trainval`.
-        split: `all`, a name in `splits`, or an official one of the small version (`mini_train`, `mini_val`).
+        split: `all`, a name in `splits`, or an official one (`train`, `val`, `test`, `mini_train`, `mini_val`).
         splits: JSON or YAML file, split -> scene names; None looks for `splits.json` in the folder and
             beside the tables.
         cache: file to keep the key frames in (`.jsonl.gz`), made where it is missing or was made from other tables or

@@ -1,7 +1,8 @@
-"""Which scenes of nuScenes belong to which split: by names, from a file or as published for the small version."""
+"""Which scenes of nuScenes belong to which split: as published (arXiv 1903.11027, nuscenes-devkit), or by a file."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ MINI = {
     ),
     "mini_val": ("scene-0103", "scene-0916"),
 }  # fmt: skip
+#: Numbers of the scenes of v1.0-trainval (`train`, 700, and `val`, 150) and v1.0-test (`test`, 150).
+NUMBERS = Path(__file__).with_name("nuscenes_splits.json.gz")
 #: The split of all scenes that a version holds.
 ALL = "all"
 
@@ -23,7 +26,7 @@ def scenes_of(split: str, folders: Sequence[Path], splits: str | Path | None, av
     """Names of the scenes of a split, in the order of the data set.
 
     Args:
-        split: `all`, or a name in the file, or one of the official ones of the small version.
+        split: `all`, or a name in the file, or an official one: `train`, `val`, `test`, `mini_train`, `mini_val`.
         folders: of the data set and of its tables; the first `splits.json` in them is used where no file is given.
         splits: JSON or YAML file, split -> list of scene names.
         available: names of the scenes that the version holds.
@@ -34,12 +37,11 @@ def scenes_of(split: str, folders: Sequence[Path], splits: str | Path | None, av
     """
     if split == ALL:
         return list(available)
-    known: dict[str, Sequence[str]] = {**MINI, **_read(folders, splits)}
+    known: dict[str, Sequence[str]] = {**official(), **_read(folders, splits)}
     if split not in known:
         raise ValueError(
-            f"data.train.split is {split!r}; known: {', '.join([ALL, *known])}. Official lists of the full data set "
-            "are no part of this library: name a JSON or YAML file of split -> scene names in data.train.splits "
-            "(nuscenes-devkit prints them: nuscenes.utils.splits.create_splits_scenes())"
+            f"data.train.split is {split!r}; known: {', '.join([ALL, *known])}. Others stand in a JSON or YAML file of "
+            "split -> scene names that data.train.splits names"
         )
     found = [name for name in available if name in set(known[split])]
     if not found:
@@ -48,6 +50,12 @@ def scenes_of(split: str, folders: Sequence[Path], splits: str | Path | None, av
             f"which this version holds: it has {list(available)[:3]} and so on (data.train.version)"
         )
     return found
+
+
+def official() -> dict[str, Sequence[str]]:
+    """The published splits of all versions, split -> scene names."""
+    numbers = json.loads(gzip.decompress(NUMBERS.read_bytes()))
+    return {**MINI, **{split: [f"scene-{number:04d}" for number in found] for split, found in numbers.items()}}
 
 
 def _read(folders: Sequence[Path], splits: str | Path | None) -> dict[str, Sequence[str]]:

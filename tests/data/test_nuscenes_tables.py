@@ -148,9 +148,7 @@ def test_splits(folder: Path, tmp_path: Path) -> None:
     assert len(nuscenes_scenes(str(folder), VERSION, "held_out", str(own))) == KEY_FRAMES
     with pytest.raises(ValueError, match=r"names 1 scenes, .'scene-0001'. and so on, none of which"):
         nuscenes_scenes(str(folder), VERSION, "other", str(own))
-    with pytest.raises(
-        ValueError, match=r"data\.train\.split is 'dev'; known: all, mini_train, mini_val, train"
-    ):
+    with pytest.raises(ValueError, match=r"data\.train\.split is 'dev'; known: all, mini_train, mini_val, train"):
         nuscenes_scenes(str(folder), VERSION, "dev")
     with pytest.raises(FileNotFoundError, match=r"data\.train\.splits: .*missing.json"):
         nuscenes_scenes(str(folder), VERSION, "train", str(tmp_path / "missing.json"))

@@ -60,9 +60,10 @@ def _build_in_registry(config: Any, registry: Registry | None = None, **runtime:
 ENCODERS = _kind("encoder", ["multimodal_zoo.nn.parts", "multimodal_zoo.encoders.parts"])
 TOKENIZERS = _kind("tokenizer", ["multimodal_zoo.tokenizers.parts"])
 DECODERS = _kind("decoder", ["multimodal_zoo.decoders.parts"])
-BEV = _kind("bev", ["multimodal_zoo.bev.parts"])
 OBJECTIVES = _kind("objective", ["multimodal_zoo.objectives.parts"])
 DATASETS = _kind("dataset", ["multimodal_zoo.data.parts"])
+# behind the others, which processors are found among: detectors import torchvision, and with it torch's compiler
+BEV = _kind("bev", ["multimodal_zoo.bev.parts"])
 EVALUATORS = _kind("evaluator", ["multimodal_zoo.evaluation.parts"])
 
 

@@ -105,3 +105,20 @@ def test_a_camera_that_was_lost_stays_lost_in_its_frame() -> None:
     stream.reset()
     stream.step(drive[0])
     assert not torch.equal(stream.step(drive[1]).scores, found[0].scores)
+
+
+def test_the_same_bits_as_encoding_the_frames_one_by_one() -> None:
+    """Batches of other sizes round otherwise; apart from that nothing differs."""
+    model, drive = detector(frames=4), _drive(5)
+    stream = StreamingDetector(model)
+    for frame in drive:
+        found = stream.step(frame)
+    earlier, now = [drive[place] for place in (3, 2, 1)], drive[4].lidar2global
+    moved = [one.lidar_to_image @ (torch.linalg.inv(one.lidar2global) @ now) for one in earlier]
+    with torch.no_grad():
+        each = [model.encode(one.images[None, None]) for one in (drive[4], *earlier)]
+        maps = [torch.cat(level, dim=1) for level in zip(*each, strict=True)]
+        bev = model.bev(maps, Cameras(torch.stack([drive[4].lidar_to_image, *moved])[None], SIZE))
+        (again,) = model.head.select([model.head(bev)])
+    for ours, expected in zip(found, again, strict=True):
+        assert torch.equal(ours, expected)

@@ -24,11 +24,13 @@ _HOMES = {
     "BEV": "multimodal_zoo.registry",
     "OBJECTIVES": "multimodal_zoo.registry",
     "DATASETS": "multimodal_zoo.registry",
+    "CAPTIONS": "multimodal_zoo.registry",
     "EVALUATORS": "multimodal_zoo.registry",
 }
 
 __all__ = [
     "BEV",
+    "CAPTIONS",
     "DATASETS",
     "DECODERS",
     "ENCODERS",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from multimodal_zoo.catalogue import list_models, list_recipes
     from multimodal_zoo.registry import (
         BEV,
+        CAPTIONS,
         DATASETS,
         DECODERS,
         ENCODERS,

@@ -65,6 +65,7 @@ DATASETS = _kind("dataset", ["multimodal_zoo.data.parts"])
 # behind the others, which processors are found among: detectors import torchvision, and with it torch's compiler
 BEV = _kind("bev", ["multimodal_zoo.bev.parts"])
 EVALUATORS = _kind("evaluator", ["multimodal_zoo.evaluation.parts"])
+CAPTIONS = _kind("captions", ["multimodal_zoo.captions.parts"])
 
 
 @cache

@@ -1,0 +1,1 @@
+"""What answers fusion prompts: language models in this process, behind a server, or rules."""

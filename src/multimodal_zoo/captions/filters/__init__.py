@@ -1,0 +1,1 @@
+"""Checks of fused captions, one idea each."""

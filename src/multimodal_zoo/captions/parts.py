@@ -1,0 +1,1 @@
+"""Modules whose import registers the parts of this room."""

@@ -12,8 +12,9 @@ from functools import cached_property, lru_cache
 
 #: English words that say nothing about a picture; our choice of 34, the number that the reference figures used.
 STOP_WORDS = frozenset(
-    "a an the and or but of in on at to from by for with as is are was were be been it its this that these those"
-    " there he she his her their".split()
+    ("a", "an", "the", "and", "or", "but", "of", "in", "on", "at", "to", "from", "by", "for", "with", "as", "is")
+    + ("are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those", "there", "he", "she", "his")
+    + ("her", "their")
 )
 
 _WORD = re.compile(r"\w+")
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def words(text: str) -> tuple[str, ...]:
-    """All words in order: runs of letters, digits and underscores (`\\w+`), in lower case."""
+    """All words in order: runs of letters, digits and underscores, in lower case."""
     return tuple(_WORD.findall(text.lower()))
 
 

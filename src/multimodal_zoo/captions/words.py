@@ -10,15 +10,17 @@ import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
-#: English words that say nothing about a picture; our choice of 34, the number that the reference figures used.
-STOP_WORDS = frozenset(
-    ("a", "an", "the", "and", "or", "but", "of", "in", "on", "at", "to", "from", "by", "for", "with", "as", "is")
-    + ("are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those", "there", "he", "she", "his")
-    + ("her", "their")
-)
-
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+")
+_CLOSING = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
+_BEHIND = "\"')]\u201d\u2019\u00bb\u300d"
+#: English words that say nothing about a picture; our choice of 34, the number that the reference figures used.
+STOP_WORDS = frozenset(
+    _WORD.findall(
+        "a an the and or but of in on at to from by for with as is are was were be been it its this that these those "
+        "there he she his her their"
+    )
+)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -67,6 +69,11 @@ class Reading:
         return words(self.text)
 
     @cached_property
+    def line(self) -> str:
+        """The words with a blank before and after each, so that a run of words can be looked up in another line."""
+        return f" {' '.join(self.words)} " if self.words else ""
+
+    @cached_property
     def vocabulary(self) -> frozenset[str]:
         """The distinct words."""
         return frozenset(self.words)
@@ -85,6 +92,11 @@ class Reading:
     def names(self) -> frozenset[str]:
         """The distinct capitalised words, in lower case so that they can be looked up in a `vocabulary`."""
         return frozenset(word.lower() for word in capitalised(self.text))
+
+    @cached_property
+    def closed(self) -> bool:
+        """Whether it ends like a sentence: a closing point or mark, with quotes and brackets behind it at most."""
+        return self.text.rstrip().rstrip(_BEHIND).endswith(_CLOSING)
 
     @cached_property
     def trigrams(self) -> frozenset[tuple[str, ...]]:

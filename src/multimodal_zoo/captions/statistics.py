@@ -1,0 +1,199 @@
+"""Counting fused rows: what became of them, and how much of their sources they keep.
+
+All figures rest on whole numbers that add up, so that the statistics of units, of workers and of runs merge exactly, in
+any order; the memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from multimodal_zoo.captions.rows import FUSED, REJECTED, FusedRow
+from multimodal_zoo.captions.words import Reading, reading, trigrams, words
+
+#: Words of a text from which on lengths are not told apart.
+LONGEST = 512
+#: Different reasons that are told apart; engines can invent more.
+REASONS = 64
+#: What is not told apart any more.
+OTHER = "other"
+#: Texts whose lengths are counted.
+TEXTS = ("raw", "synthetic", "fused")
+_GROUPS = ("statuses", "reasons", "flags", "counts", *(f"{text}_words" for text in TEXTS))
+_EMPTY = Reading("")
+
+
+class Statistics:
+    """Counters over fused rows; sources and answers are compared in the rows that were accepted.
+
+    Args:
+        instruction: the prompt's own words (`prompt.fill("", "")`), for the leak rate; empty counts no leaks.
+    """
+
+    def __init__(self, instruction: str = "") -> None:
+        self.runs = frozenset(trigrams(words(instruction)))
+        self.groups: dict[str, Counter[Any]] = {name: Counter() for name in _GROUPS}
+
+    def add(self, row: FusedRow) -> None:
+        """Count one row."""
+        groups, counts = self.groups, self.groups["counts"]
+        groups["statuses"][row.status] += 1
+        counts["rows"] += 1
+        counts["attempts"] += row.attempts
+        counts["shortened"] += row.words_cut > 0
+        groups["flags"].update(row.flags)
+        if row.status == FUSED:
+            self._compare(row)
+        else:
+            self._reason(row.reason if row.status == REJECTED else row.reason.partition(":")[0][:80])
+
+    def _reason(self, reason: str) -> None:
+        reasons = self.groups["reasons"]
+        reasons[reason if reason in reasons or len(reasons) < REASONS else OTHER] += 1
+
+    def _compare(self, row: FusedRow) -> None:
+        raw, fused = reading(row.row.raw), reading(row.fused)
+        synthetic = [reading(text) for text in row.row.synthetic]
+        described = frozenset().union(*(text.content for text in synthetic))
+        for name, text in zip(TEXTS, (raw, synthetic[0] if synthetic else _EMPTY, fused), strict=True):
+            self.groups[f"{name}_words"][min(len(text.words), LONGEST)] += 1
+        counts = self.groups["counts"]
+        self._kept("raw", raw.content, fused.content)
+        self._kept("synthetic", described, fused.content)
+        self._kept("numbers", raw.numbers, fused.numbers)
+        self._kept("names", raw.names, fused.vocabulary)
+        counts["fused_content"] += len(fused.content)
+        counts["fused_new"] += len(fused.content - raw.content - described)
+        counts["joined"] += is_joined(raw, synthetic, fused)
+        counts["unclosed"] += not fused.closed
+        if self.runs:
+            counts["searched"] += 1
+            counts["leaks"] += bool(leaked(self.runs, raw, synthetic, fused))
+
+    def _kept(self, name: str, source: frozenset[str], fused: frozenset[str]) -> None:
+        if source:
+            counts, found = self.groups["counts"], len(source & fused)
+            counts[f"{name}_all"] += len(source)
+            counts[f"{name}_kept"] += found
+            counts[f"{name}_rows"] += 1
+            counts[f"{name}_lost"] += found == 0
+
+    def merge(self, other: Statistics) -> None:
+        """Add what another one has counted."""
+        for name, group in other.groups.items():
+            if name == "reasons":
+                continue
+            self.groups[name].update(group)
+        for reason, count in other.groups["reasons"].items():
+            reasons = self.groups["reasons"]
+            reasons[reason if reason in reasons or len(reasons) < REASONS else OTHER] += count
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        """All counters, in sorted order, as plain JSON that `from_json` reads back."""
+        return {
+            name: {str(key): group[key] for key in sorted(group) if group[key]} for name, group in self.groups.items()
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Mapping[str, int]], instruction: str = "") -> Statistics:
+        """Statistics as they were saved; rows can be added to them again.
+
+        Raises:
+            ValueError: the content is not that of `as_json`.
+        """
+        found = cls(instruction)
+        try:
+            for name, group in found.groups.items():
+                keys = int if name.endswith("_words") else str
+                group.update({keys(key): int(count) for key, count in content[name].items()})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"statistics lack {error}; expected are the groups {', '.join(_GROUPS)}") from None
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was counted."""
+        return isinstance(other, Statistics) and self.as_json() == other.as_json()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    @property
+    def rows(self) -> int:
+        """All rows counted."""
+        return self.groups["counts"]["rows"]
+
+    @property
+    def accepted(self) -> int:
+        """The rows whose fused caption stands."""
+        return self.groups["statuses"][FUSED]
+
+    def share(self, part: str, whole: str | int) -> float | None:
+        """One counter over another, as a fraction of 1; None where there is nothing to divide by."""
+        counts = self.groups["counts"]
+        below = counts[whole] if isinstance(whole, str) else whole
+        return counts[part] / below if below else None
+
+    def figures(self) -> dict[str, float | None]:
+        """The fusion report's figures as fractions of 1, by the names of `report_tables.REFERENCE`.
+
+        Recalls are pooled over all accepted rows: distinct words found over distinct words looked for.
+        """
+        return {
+            "raw_kept": self.share("raw_kept", "raw_all"),
+            "synthetic_kept": self.share("synthetic_kept", "synthetic_all"),
+            "numbers_kept": self.share("numbers_kept", "numbers_all"),
+            "names_kept": self.share("names_kept", "names_all"),
+            "novelty": self.share("fused_new", "fused_content"),
+            "raw_lost": self.share("raw_lost", "raw_rows"),
+            "synthetic_lost": self.share("synthetic_lost", "synthetic_rows"),
+            "joined": self.share("joined", self.accepted),
+            "unclosed": self.share("unclosed", self.accepted),
+            "leaks": self.share("leaks", "searched"),
+        }
+
+    def mean_words(self, text: str) -> float | None:
+        """Mean number of words of the accepted rows' `raw`, `synthetic` or `fused` texts."""
+        group = self.groups[f"{text}_words"]
+        total = group.total()
+        return sum(length * count for length, count in group.items()) / total if total else None
+
+    def percentile(self, text: str, share: float) -> int | None:
+        """Words that this share of the accepted rows' texts do not exceed (nearest rank; `LONGEST` and more as one)."""
+        group = self.groups[f"{text}_words"]
+        rank, passed = share * group.total(), 0
+        for length in sorted(group):
+            passed += group[length]
+            if passed >= rank:
+                return length
+        return None
+
+
+def is_joined(raw: Reading, synthetic: Iterable[Reading], fused: Reading) -> bool:
+    """Whether a fused caption holds the raw and one synthetic caption word by word, one after the other."""
+    line = fused.line
+    if not raw.line or raw.line not in line:
+        return False
+    before, _, behind = line.partition(raw.line)
+    return any(text.line and (text.line in f"{before} " or text.line in f" {behind}") for text in synthetic)
+
+
+def leaked(
+    runs: frozenset[tuple[str, ...]], raw: Reading, synthetic: Iterable[Reading], fused: Reading
+) -> frozenset[tuple[str, ...]]:
+    """Runs of three words of the instruction (`runs`) in a fused caption that are in none of its sources."""
+    found = fused.trigrams & runs
+    if found:
+        found -= raw.trigrams.union(*(text.trigrams for text in synthetic))
+    return found
+
+
+def distinct_trigrams(texts: Iterable[str]) -> tuple[int, int]:
+    """Distinct and all runs of three words of some texts; the memory grows with them, so give a sample."""
+    seen: set[tuple[str, ...]] = set()
+    total = 0
+    for text in texts:
+        found = trigrams(words(text))
+        seen.update(found)
+        total += len(found)
+    return len(seen), total

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from multimodal_zoo.captions.rows import FUSED, REJECTED, FusedRow
-from multimodal_zoo.captions.words import Reading, reading, trigrams, words
+from multimodal_zoo.captions.words import Reading, Runs, reading, trigrams, words
 
 #: Words of a text from which on lengths are not told apart.
 LONGEST = 512
@@ -33,7 +33,7 @@ class Statistics:
     """
 
     def __init__(self, instruction: str = "") -> None:
-        self.runs = frozenset(trigrams(words(instruction)))
+        self.runs = Runs(instruction, size=3)
         self.groups: dict[str, Counter[Any]] = {name: Counter() for name in _GROUPS}
 
     def add(self, row: FusedRow) -> None:
@@ -70,7 +70,7 @@ class Statistics:
         counts["unclosed"] += not fused.closed
         if self.runs:
             counts["searched"] += 1
-            counts["leaks"] += bool(leaked(self.runs, raw, synthetic, fused))
+            counts["leaks"] += bool(self.runs.leaked(raw, synthetic, fused))
 
     def _kept(self, name: str, source: frozenset[str], fused: frozenset[str]) -> None:
         if source:
@@ -176,16 +176,6 @@ def is_joined(raw: Reading, synthetic: Iterable[Reading], fused: Reading) -> boo
         return False
     before, _, behind = line.partition(raw.line)
     return any(text.line and (text.line in f"{before} " or text.line in f" {behind}") for text in synthetic)
-
-
-def leaked(
-    runs: frozenset[tuple[str, ...]], raw: Reading, synthetic: Iterable[Reading], fused: Reading
-) -> frozenset[tuple[str, ...]]:
-    """Runs of three words of the instruction (`runs`) in a fused caption that are in none of its sources."""
-    found = fused.trigrams & runs
-    if found:
-        found -= raw.trigrams.union(*(text.trigrams for text in synthetic))
-    return found
 
 
 def distinct_trigrams(texts: Iterable[str]) -> tuple[int, int]:

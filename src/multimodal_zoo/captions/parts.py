@@ -3,3 +3,8 @@
 from multimodal_zoo.captions import prompts as prompts
 from multimodal_zoo.captions.engines import echo_engine as echo_engine
 from multimodal_zoo.captions.engines import template_engine as template_engine
+from multimodal_zoo.captions.filters import facts as facts
+from multimodal_zoo.captions.filters import form as form
+from multimodal_zoo.captions.filters import language as language
+from multimodal_zoo.captions.filters import likeness as likeness
+from multimodal_zoo.captions.filters import wording as wording

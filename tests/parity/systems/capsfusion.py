@@ -1,4 +1,4 @@
-"""CapsFusion (arXiv 2310.20550): so far its real small language model, SmolLM2-135M-Instruct out of a GGUF file."""
+"""CapsFusion (arXiv 2310.20550): its prompts, and its real small language model, SmolLM2-135M-Instruct."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
+from systems.capsfusion_parts import prompts
 
 from multimodal_zoo.checkpoints.locate import resolve, verify
 from multimodal_zoo.generation.loop import generate
@@ -90,7 +91,18 @@ def greedy(case: Case) -> Outcome:
     return outcome
 
 
-SYSTEM = System("capsfusion", fields={"tokenization": tokenization, "greedy": greedy}, call_fields=frozenset({"text"}))
+PARTS = (prompts,)
+SYSTEM = System(
+    "capsfusion",
+    fields={
+        "tokenization": tokenization,
+        "greedy": greedy,
+        **{name: check for part in PARTS for name, check in part.FIELDS.items()},
+    },
+    call_fields=frozenset({"text"}).union(*(part.CALL_FIELDS for part in PARTS)),
+)
+for part in PARTS:
+    part.register(SYSTEM)
 
 
 @SYSTEM.call(r"forward \(causal, no padding\)")

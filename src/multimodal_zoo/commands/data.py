@@ -1,4 +1,8 @@
-"""`mmzoo data synth-nuscenes FOLDER [scenes=N frames=N size=WxH seed=N rate=N workers=N]`: data that is made here."""
+"""`mmzoo data KIND FOLDER [options]`: data that is made here.
+
+`synth-nuscenes FOLDER [scenes=N frames=N size=WxH seed=N rate=N workers=N]` draws driving scenes;
+`emoji-captions FOLDER [rows=N seed=N style=NAME split=NAME]` writes emoji with captions to fuse.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,10 @@ from pathlib import Path
 
 from multimodal_zoo.commands.names import MADE_DATA
 
-USAGE = "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]"
+USAGES = {
+    "synth-nuscenes": "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]",
+    "emoji-captions": "mmzoo data emoji-captions FOLDER [rows=1914 seed=0 style=twemoji split=all]",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +27,9 @@ def main(arguments: list[str]) -> int:
     """
     kind, *rest = arguments or [""]
     if kind not in KINDS:
-        raise ValueError(f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(KINDS)}\nusage: {USAGE}")
+        raise ValueError(
+            f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(KINDS)}\nusage: {' or '.join(USAGES.values())}"
+        )
     return KINDS[kind](rest)
 
 
@@ -30,14 +39,7 @@ def synth_nuscenes(words: list[str]) -> int:
     Raises:
         ValueError, FileExistsError: see `main`.
     """
-    if not words or "=" in words[0]:
-        raise ValueError(f"mmzoo data synth-nuscenes needs a folder first\nusage: {USAGE}")
-    folder, *more = words
-    options = dict(one.partition("=")[::2] for one in more)
-    known = MADE_DATA["synth-nuscenes"]
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ValueError(f"mmzoo data synth-nuscenes has no option {unknown[0]}; it takes {', '.join(known)}")
+    folder, options = _words("synth-nuscenes", words)
 
     from multimodal_zoo.data.scenes.generate import SHEET, Settings, generate
     from multimodal_zoo.data.scenes.settings import VERSION
@@ -52,8 +54,43 @@ def synth_nuscenes(words: list[str]) -> int:
     return 0
 
 
+def emoji_captions(words: list[str]) -> int:
+    """Write emoji with raw and synthetic captions as tar shards, and say what to do with them.
+
+    Raises:
+        ValueError, FileExistsError: see `main`.
+        ModuleNotFoundError: the packages of the extra `quickstart` are not installed.
+    """
+    folder, options = _words("emoji-captions", words)
+
+    from multimodal_zoo.data.emoji_captions import write_captions
+
+    texts = {key: options.pop(key) for key in ("style", "split") if key in options}
+    shards, rows = write_captions(folder, **_numbers(options), **texts)
+    print(f"{rows} pictures with raw and synthetic captions in {len(shards)} shards: {Path(folder).resolve()}")
+    print(f"fuse them: mmzoo fuse {folder}")
+    return 0
+
+
+def _words(kind: str, words: list[str]) -> tuple[str, dict[str, str]]:
+    """The folder and the options.
+
+    Raises:
+        ValueError: no folder, or an option that the kind has not.
+    """
+    if not words or "=" in words[0]:
+        raise ValueError(f"mmzoo data {kind} needs a folder first\nusage: {USAGES[kind]}")
+    folder, *more = words
+    options = dict(one.partition("=")[::2] for one in more)
+    known = MADE_DATA[kind]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise ValueError(f"mmzoo data {kind} has no option {unknown[0]}; it takes {', '.join(known)}")
+    return folder, options
+
+
 def _numbers(options: Mapping[str, str]) -> dict[str, int]:
-    """Options as arguments of `Settings` and `generate`.
+    """Options as numbers, a size as two.
 
     Raises:
         ValueError: one that is no whole number, or no size.
@@ -73,4 +110,4 @@ def _numbers(options: Mapping[str, str]) -> dict[str, int]:
 
 
 #: Kinds of data -> what makes them.
-KINDS: dict[str, Callable[[list[str]], int]] = {"synth-nuscenes": synth_nuscenes}
+KINDS: dict[str, Callable[[list[str]], int]] = {"synth-nuscenes": synth_nuscenes, "emoji-captions": emoji_captions}

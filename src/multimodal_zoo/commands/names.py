@@ -28,8 +28,8 @@ COMMANDS = {
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
     "data": (
-        "synth-nuscenes FOLDER",
-        "draw synthetic scenes in the nuScenes format: scenes=24 frames=20 size=400x225 seed=0",
+        "KIND FOLDER",
+        "`synth-nuscenes FOLDER`: driving scenes in nuScenes' format; `emoji-captions FOLDER`: emoji with captions to fuse",
     ),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
@@ -39,7 +39,10 @@ HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "det
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
 #: Kinds of data that `mmzoo data` makes -> options of each.
-MADE_DATA = {"synth-nuscenes": ("scenes", "frames", "size", "seed", "rate", "workers")}
+MADE_DATA = {
+    "synth-nuscenes": ("scenes", "frames", "size", "seed", "rate", "workers"),
+    "emoji-captions": ("rows", "seed", "style", "split"),
+}
 #: Commands whose further words are the values of some keys, in this order.
 NAMED_WORDS = {"detect": ("images", "calibration")}
 #: Commands whose further words are pictures, if they name files or end like one, and questions.

@@ -1,7 +1,7 @@
 """Counting fused rows: what became of them, and how much of their sources they keep.
 
 All figures rest on whole numbers that add up, so that the statistics of units, of workers and of runs merge exactly, in
-any order; the memory does not grow with the rows.
+any order; the memory does not grow with the rows. (Reasons beyond `REASONS` kinds fall together as they come.)
 """
 
 from __future__ import annotations

@@ -44,5 +44,5 @@ def test_bad_words_get_a_readable_error(words, expected, tmp_path, monkeypatch, 
 def test_help_and_completion(capsys) -> None:
     assert main(["data", "-h"]) == 0
     assert "synth-nuscenes FOLDER" in capsys.readouterr().out
-    assert candidates("mmzoo data ") == ["synth-nuscenes", "emoji-captions"]
+    assert candidates("mmzoo data ") == ["emoji-captions", "synth-nuscenes"]
     assert candidates("mmzoo data synth-nuscenes folder se") == ["seed="]

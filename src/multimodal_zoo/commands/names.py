@@ -29,7 +29,7 @@ COMMANDS = {
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
     "data": (
         "KIND FOLDER",
-        "`synth-nuscenes FOLDER`: driving scenes in nuScenes' format; `emoji-captions FOLDER`: emoji with captions to fuse",
+        "synth-nuscenes FOLDER: driving scenes; emoji-captions FOLDER: emoji with captions to fuse",
     ),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),

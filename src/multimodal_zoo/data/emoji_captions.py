@@ -1,4 +1,4 @@
-"""Emoji with caption triples, written as the tar shards of img2dataset: something real to fuse where nothing is at hand."""
+"""Emoji with captions to fuse, as the tar shards of img2dataset: real data where none is at hand."""
 
 from __future__ import annotations
 

@@ -32,30 +32,21 @@ COMMON_WORDS = frozenset(
         "an",
         "and",
         "at",
+        "button",
         "by",
+        "face",
+        "flag",
         "for",
         "from",
+        "hand",
         "in",
+        "man",
         "of",
         "off",
         "on",
         "or",
-        "the",
-        "to",
-        "up",
-        "with",
-        "without",
-        "button",
-        "face",
-        "flag",
-        "hand",
-        "man",
-        "person",
-        "sign",
-        "symbol",
-        "woman",
     )
-)
+).union(("person", "sign", "symbol", "the", "to", "up", "with", "without", "woman"))
 #: Keywords that a raw caption carries at most; the fused sentence keeps each of them.
 KEYWORDS = 4
 SIZE = 64

@@ -99,7 +99,7 @@ def test_percentiles_are_nearest_ranks() -> None:
 def made_up(random: Random) -> FusedRow:
     vocabulary = ["Lisbon", "tram", "28", "street", "a", "on", "yellow", "1914", "keep", "all", "facts"]
     raw, synthetic, text = (" ".join(random.choices(vocabulary, k=random.randint(0, 9))) for _ in range(3))
-    status, reason = random.choice([("fused", ""), ("rejected", "leak"), ("failed", f"error {random.randint(0, 99)}")])
+    status, reason = random.choice([("fused", ""), ("rejected", "leak"), ("failed", f"error {random.randint(0, 20)}")])
     flags = tuple(random.sample(["leak", "copy", "names"], random.randint(0, 2)))
     return fused(text, raw, synthetic, status=status, reason=reason, flags=flags, words_cut=random.randint(0, 1))
 

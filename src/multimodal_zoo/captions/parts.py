@@ -1,6 +1,12 @@
 """Modules whose import registers the parts of this room."""
 
+from multimodal_zoo.captions import columns as columns
+from multimodal_zoo.captions import json_source as json_source
+from multimodal_zoo.captions import opening as opening
+from multimodal_zoo.captions import parquet_source as parquet_source
 from multimodal_zoo.captions import prompts as prompts
+from multimodal_zoo.captions import row_rules as row_rules
+from multimodal_zoo.captions import tar_source as tar_source
 from multimodal_zoo.captions.engines import echo_engine as echo_engine
 from multimodal_zoo.captions.engines import template_engine as template_engine
 from multimodal_zoo.captions.filters import facts as facts

@@ -1,0 +1,284 @@
+"""The files of a unit: parquet with all its rows, a tar with the accepted ones, and last the record that it is done.
+
+A folder holds `parquet/UNIT.parquet`, `webdataset/UNIT.tar` and `records/UNIT.json`. Files are written beside their
+place, flushed and renamed, so that each is whole or absent; the same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from multimodal_zoo.captions.rows import STATUSES, FusedRow
+from multimodal_zoo.captions.sources import Unit
+from multimodal_zoo.captions.unit_tables import UnitTable
+from multimodal_zoo.captions.unit_tars import UnitTar
+from multimodal_zoo.files import atomic_file, read_record, write_text
+
+#: Formats by name: their suffix; each has a folder of its name.
+FORMATS = {"parquet": ".parquet", "webdataset": ".tar"}
+RECORDS = "records"
+#: Rows that are taken at a time: their pictures are in memory.
+CHUNK = 1024
+
+
+class Counts(Protocol):
+    """What adds up over the rows of a unit, as `captions.statistics`."""
+
+    def add(self, row: FusedRow) -> None:
+        """Count a row."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts as plain JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What says that a unit is done; equal for equal rows, so that whole folders can be compared.
+
+    Attributes:
+        name: of the unit.
+        file: name of the source's file.
+        start: number of its first row in that file.
+        stop: number of the row behind its last one.
+        rows: rows written.
+        statuses: how many rows have each status.
+        doubles: rows whose key an earlier row of the unit has; they are written like all others.
+        files: SHA-256 of each file by its path in the folder.
+        sizes: bytes of each file.
+        statistics: the counts of its rows, if they were asked for.
+        rounds: how often its failed rows were tried again.
+        problem: why nothing could be read; such a unit has no files and is not done.
+    """
+
+    name: str
+    file: str
+    start: int
+    stop: int
+    rows: int
+    statuses: dict[str, int]
+    doubles: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    statistics: dict[str, Any] | None = None
+    rounds: int = 0
+    problem: str | None = None
+
+
+def write_unit(
+    folder: str | Path,
+    unit: Unit,
+    rows: Iterable[FusedRow],
+    formats: Sequence[str] = ("parquet", "webdataset"),
+    *,
+    kinds: Mapping[str, str] | None = None,
+    statistics: Counts | None = None,
+    rounds: int = 0,
+) -> UnitRecord:
+    """Write the rows of a unit, and last its record.
+
+    What a killed writer left of the unit is replaced. While a finished unit is written again it is not done.
+
+    Args:
+        folder: of the run's output.
+        unit: which unit.
+        rows: its results, taken a few at a time.
+        formats: "parquet", and "webdataset" for tars of the accepted rows with their pictures.
+        kinds: of the columns that are carried along, the source's `kinds()`; None: inferred from this unit's rows.
+        statistics: counts to add the rows to; they stand in the record.
+        rounds: for the record.
+
+    Raises:
+        ValueError: formats without parquet, which keeps rejected and failed rows, or rows that are not the unit's.
+        OSError: a full disk or an unwritable folder; the unit is not done.
+    """
+    _check_formats(formats)
+    table, taken, tallies = UnitTable(kinds), iter(rows), Counter(dict.fromkeys(STATUSES, 0))
+    paths = {name: _path(folder, name, unit.name) for name in formats}
+    files, sizes = {}, {}
+    with ExitStack() as stack:
+        tar = None
+        if "webdataset" in formats:
+            tar = UnitTar(stack.enter_context(atomic_file(paths["webdataset"])), unit.name)
+            stack.callback(tar.file.close)
+        while chunk := list(islice(taken, CHUNK)):
+            table.add(chunk)
+            tallies.update([row.status for row in chunk])
+            if tar is not None:
+                tar.add(chunk)
+            if statistics is not None:
+                for row in chunk:
+                    statistics.add(row)
+        count = len(table.extra)
+        if count != unit.rows:
+            raise ValueError(f"unit {unit.name} has {unit.rows} rows, {count} results came; none may be lost or added")
+        _record_path(folder, unit.name).unlink(missing_ok=True)
+        if tar is not None:
+            files[_key("webdataset", unit.name)], sizes[_key("webdataset", unit.name)] = tar.close(), tar.size
+    content = parquet_bytes(table.arrow())
+    with atomic_file(paths["parquet"]) as temporary:
+        temporary.write_bytes(content)
+    files[_key("parquet", unit.name)] = hashlib.sha256(content).hexdigest()
+    sizes[_key("parquet", unit.name)] = len(content)
+    return _write_record(
+        folder,
+        UnitRecord(
+            name=unit.name,
+            file=Path(unit.file).name,
+            start=unit.start,
+            stop=unit.stop,
+            rows=count,
+            statuses={status: tallies[status] for status in STATUSES},
+            doubles=count - len(set(table.own["key"])),
+            files=files,
+            sizes=sizes,
+            statistics=None if statistics is None else statistics.as_json(),
+            rounds=rounds,
+        ),
+    )
+
+
+def write_broken_unit(folder: str | Path, unit: Unit, problem: str) -> UnitRecord:
+    """Record that a unit could not be read; it is not done, so that a later run tries again."""
+    none = dict.fromkeys(STATUSES, 0)
+    record = UnitRecord(unit.name, Path(unit.file).name, unit.start, unit.stop, 0, none, problem=problem)
+    return _write_record(folder, record)
+
+
+def parquet_bytes(table: Any) -> bytes:
+    """A table as a parquet file: Zstandard, dictionaries for what repeats, always the same bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=["status", "reason"])
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def record_of(folder: str | Path, name: str) -> UnitRecord | None:
+    """The record of a unit, None unless all its files are there in full; hashes are left to `verify`."""
+    path = _record_path(folder, name)
+    try:
+        record = UnitRecord(**read_record(path))
+        whole = all((Path(folder) / file).stat().st_size == size for file, size in record.sizes.items())
+    except (FileNotFoundError, ValueError, TypeError):  # absent, or not a record: the unit is written anew
+        return None
+    return record if whole else None
+
+
+def is_done(folder: str | Path, unit: Unit) -> bool:
+    """Whether a unit is written in full."""
+    record = record_of(folder, unit.name)
+    return record is not None and record.problem is None
+
+
+def finished(folder: str | Path) -> set[str]:
+    """Names of all units that have a record, broken ones among them; nothing is opened."""
+    try:
+        with os.scandir(Path(folder) / RECORDS) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return set()
+    return {name[: -len(".json")] for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def records(folder: str | Path) -> Iterator[UnitRecord]:
+    """The records of all units whose files are there, in the order of their names, broken ones among them."""
+    for name in sorted(finished(folder)):
+        record = record_of(folder, name)
+        if record is not None:
+            yield record
+
+
+def verify(folder: str | Path) -> list[str]:
+    """Everything that is wrong with a folder, in words: records, sizes, hashes, files that no record knows.
+
+    The whole folder is read.
+    """
+    wrong = []
+    known: set[str] = set()
+    for name in sorted(finished(folder)):
+        try:
+            record = UnitRecord(**read_record(_record_path(folder, name)))
+        except (ValueError, TypeError) as error:
+            wrong.append(f"{RECORDS}/{name}.json is no record: {error}")
+            continue
+        known.update(record.files)
+        if record.problem:
+            wrong.append(f"unit {name} could not be read: {record.problem}")
+        for file, expected in record.files.items():
+            path = Path(folder) / file
+            if not path.is_file():
+                wrong.append(f"{file} is missing")
+            elif path.stat().st_size != record.sizes.get(file):
+                wrong.append(f"{file} has {path.stat().st_size} bytes, its record says {record.sizes.get(file)}")
+            elif file_hash(path) != expected:
+                wrong.append(f"{file} has other bytes than its record says")
+    for format_, suffix in FORMATS.items():
+        for path in sorted((Path(folder) / format_).glob(f"*{suffix}")):
+            if not path.name.startswith(".") and f"{format_}/{path.name}" not in known:
+                wrong.append(f"{format_}/{path.name} belongs to no finished unit")
+    return wrong
+
+
+def remove_leftovers(folder: str | Path, older_than: float = 0.0) -> list[str]:
+    """Delete what killed writers left half-written, and name it.
+
+    Args:
+        folder: of the run's output.
+        older_than: seconds since the file was last written to; writers that are at work are younger.
+    """
+    removed = []
+    for name in (*FORMATS, RECORDS):
+        for path in sorted((Path(folder) / name).glob(".*")):
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink(missing_ok=True)
+                removed.append(f"{name}/{path.name}")
+    return removed
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while content := file.read(1 << 20):
+            found.update(content)
+    return found.hexdigest()
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or "parquet" not in formats:
+        raise ValueError(
+            f"formats is {list(formats)}; it must have parquet, where rejected and failed rows are kept, and may have "
+            "webdataset"
+        )
+
+
+def _key(format_: str, name: str) -> str:
+    return f"{format_}/{name}{FORMATS[format_]}"
+
+
+def _path(folder: str | Path, format_: str, name: str) -> Path:
+    return Path(folder) / _key(format_, name)
+
+
+def _record_path(folder: str | Path, name: str) -> Path:
+    return Path(folder) / RECORDS / f"{name}.json"
+
+
+def _write_record(folder: str | Path, record: UnitRecord) -> UnitRecord:
+    write_text(_record_path(folder, record.name), json.dumps(asdict(record), ensure_ascii=False, indent=1) + "\n")
+    return record

@@ -12,6 +12,8 @@ from multimodal_zoo.data import camera_history as camera_history
 from multimodal_zoo.data import camera_processor as camera_processor
 from multimodal_zoo.data import camera_reader as camera_reader
 from multimodal_zoo.data import camera_truth as camera_truth
+from multimodal_zoo.data import caption_policies as caption_policies
+from multimodal_zoo.data import caption_table as caption_table
 from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark

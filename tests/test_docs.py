@@ -26,8 +26,10 @@ from multimodal_zoo.commands.names import (
     MADE_DATA,
     NAMED_WORDS,
     QUESTION_COMMANDS,
+    SUBJECT_KEYS,
     TEXT_KEYS,
 )
+from multimodal_zoo.commands.plan_fuse import OPTIONS as FUSION_OPTIONS
 from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
 from multimodal_zoo.commands.stages import compose_stages
@@ -132,8 +134,11 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         overrides = with_questions(overrides) if words[0] in QUESTION_COMMANDS else overrides
         overrides = with_named_words(overrides, NAMED_WORDS.get(words[0], ()))
         overrides = [as_text(word, TEXT_KEYS.get(words[0], ())) for word in overrides]
-        model = f"model={subject}" if subject in zoo.list_models() else f"source='{subject}'"
+        key = SUBJECT_KEYS.get(words[0], "source")
+        model = f"model={subject}" if subject in zoo.list_models() else f"{key}='{subject}'"
         zoo.compose(f"base/{words[0]}", [model, *overrides])
+    elif words[:2] == ["plan", "fuse"]:
+        assert {word.partition("=")[0] for word in rest} <= set(FUSION_OPTIONS)
     elif words[0] in ("describe", "plan"):
         from dataclasses import fields
 

@@ -4,7 +4,9 @@ from multimodal_zoo.captions import columns as columns
 from multimodal_zoo.captions import json_source as json_source
 from multimodal_zoo.captions import opening as opening
 from multimodal_zoo.captions import parquet_source as parquet_source
+from multimodal_zoo.captions import process_runner as process_runner
 from multimodal_zoo.captions import prompts as prompts
+from multimodal_zoo.captions import ray_runner as ray_runner
 from multimodal_zoo.captions import row_rules as row_rules
 from multimodal_zoo.captions import tar_source as tar_source
 from multimodal_zoo.captions.engines import echo_engine as echo_engine

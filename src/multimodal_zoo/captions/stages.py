@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from multimodal_zoo.captions.engine import Answer, Engine, Request
     from multimodal_zoo.captions.rows import CaptionRow
 
-#: In the order of a row's way. `prompt` is what is left of asking without the engine and the checks.
-STAGES = ("read", "caption", "prompt", "engine", "check", "write")
+#: In the order of a row's way. `prompt` is all of asking but the engine's and the filters' own.
+STAGES = ("read", "caption", "prompt", "ask", "judge", "write")
 
 
 class Stages:
@@ -50,11 +50,7 @@ class TimedEngine:
 
     def __init__(self, engine: Engine, stages: Stages, moving: Callable[[int], None]) -> None:
         self.engine, self.stages, self.moving = engine, stages, moving
-
-    @property
-    def batch_size(self) -> int:
-        """Requests that the engine likes to get at once."""
-        return self.engine.batch_size
+        self.batch_size = engine.batch_size
 
     def describe(self) -> dict[str, Any]:
         """What decides the answers."""
@@ -70,7 +66,7 @@ class TimedEngine:
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """The answers, timed."""
-        with self.stages.time("engine"):
+        with self.stages.time("ask"):
             answers = self.engine.answer(requests)
         self.moving(len(answers))
         return answers
@@ -95,5 +91,5 @@ class TimedChecks:
         """The verdict, timed."""
         start = time.perf_counter()
         verdict = self.checks.judge(row, answer)
-        self.stages.seconds["check"] += time.perf_counter() - start
+        self.stages.seconds["judge"] += time.perf_counter() - start
         return verdict

@@ -27,6 +27,7 @@ from multimodal_zoo.commands.names import (
     PROGRAM,
     QUESTION_COMMANDS,
     RANK_VARIABLES,
+    SUBJECT_KEYS,
     TEXT_KEYS,
 )
 from multimodal_zoo.config import nearest, quoted, reaching_stages, register, start
@@ -81,6 +82,8 @@ def primary_config(command: str, subject: str | None) -> tuple[str, str, list[st
                 )
             return str(path.parent), path.stem, []
         return packaged, require(subject, list_recipes(), "recipe", "recipe"), []
+    if command in SUBJECT_KEYS:
+        return packaged, f"base/{command}", [f"{SUBJECT_KEYS[command]}={quoted(subject)}"] if subject else []
     if subject is None:
         raise ValueError(f"mmzoo {command} needs a run folder, a checkpoint or one of {', '.join(list_models())}")
     return packaged, f"base/{command}", [subject_override(subject)]

@@ -27,15 +27,19 @@ COMMANDS = {
     "export": ("SOURCE", "both towers as ONNX graphs or torch programs: out=FOLDER"),
     "convert": ("SOURCE", "a checkpoint under a publisher's names or ours: out=FOLDER naming=NAME"),
     "dedupe": ("DATA", "hash pictures, list those that are in another set: out=FILE.npz against=FILE.npz"),
+    "fuse": ("DATA", "web and model captions to fused ones by a language model, resumable: out=FOLDER"),
     "data": (
         "KIND FOLDER",
         "synth-nuscenes FOLDER: driving scenes; emoji-captions FOLDER: emoji with captions to fuse",
     ),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
-    "plan": ("VARIANT", "parameters, memory and FLOPs, before anything is allocated"),
+    "plan": (
+        "VARIANT | fuse",
+        "parameters, memory and FLOPs, before anything is allocated; fuse rows=120e6: hours and money of fusion",
+    ),
 }
-HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export")
+HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export", "fuse")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
 #: Kinds of data that `mmzoo data` makes -> options of each.
@@ -43,6 +47,8 @@ MADE_DATA = {
     "synth-nuscenes": ("scenes", "frames", "size", "seed", "rate", "workers"),
     "emoji-captions": ("rows", "seed", "style", "split"),
 }
+#: Commands whose first word is the value of a key, and no model.
+SUBJECT_KEYS = {"fuse": "source.path"}
 #: Commands whose further words are the values of some keys, in this order.
 NAMED_WORDS = {"detect": ("images", "calibration")}
 #: Commands whose further words are pictures, if they name files or end like one, and questions.

@@ -27,8 +27,12 @@ def main(arguments: list[str]) -> int:
         ValueError: no variant, or an option whose value does not fit; a pattern that matches no weight.
         KeyError: an unknown variant, with the nearest.
     """
+    if arguments[:1] == ["fuse"]:
+        from multimodal_zoo.commands.plan_fuse import main as plan_fuse
+
+        return plan_fuse(arguments[1:])
     if not arguments or "=" in arguments[0]:
-        raise ValueError(f"mmzoo plan needs a variant first: {', '.join(list_models())}")
+        raise ValueError(f"mmzoo plan needs a variant first, or fuse: {', '.join(list_models())}")
     from rich.console import Console
 
     from multimodal_zoo.analysis import Setting

@@ -1,0 +1,171 @@
+"""A run of caption fusion: what its workers know, what there is to do, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from multimodal_zoo.captions.run_manifest import settle
+from multimodal_zoo.captions.unit_files import RECORDS, UnitRecord, finished, record_of
+
+if TYPE_CHECKING:
+    from multimodal_zoo.captions.sources import Source, Unit
+
+#: The run's own notes in its folder; all other files are the same however the run went.
+WORK = "work"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionJob:
+    """What every worker of a run knows: configurations of its parts, which each process builds for itself.
+
+    Attributes:
+        folder: where the results go; on a file system that all workers share.
+        source: what is read.
+        prompt: a `fusion_prompt`.
+        engine: what answers the prompts; None writes the synthetic captions alone.
+        filters: name -> filter.
+        captioner: what writes synthetic captions; None leaves them as they are read.
+        formats: what is written, of `parquet` and `webdataset`.
+        retries: how often one row is asked again.
+        give_up: a unit in which so many rows or more were asked and all failed stops the run: the engine is gone, not
+            the rows. None never stops.
+        accepted: dotted keys of the manifest that may have changed since the folder was begun.
+    """
+
+    folder: str
+    source: Mapping[str, Any]
+    prompt: Mapping[str, Any]
+    engine: Mapping[str, Any] | None
+    filters: Mapping[str, Any]
+    captioner: Mapping[str, Any] | None = None
+    formats: tuple[str, ...] = ("parquet", "webdataset")
+    retries: int = 2
+    give_up: int | None = 64
+    accepted: tuple[str, ...] = ()
+
+    @property
+    def work(self) -> Path:
+        """Where claims and seconds are noted."""
+        return Path(self.folder) / WORK
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit of work, and how.
+
+    Attributes:
+        unit: which rows.
+        rounds: how often its rows will have been run again; 0 is the first time.
+        again: statuses of the rows that are run again; the others stay as they are.
+    """
+
+    unit: Unit
+    rounds: int = 0
+    again: tuple[str, ...] = ()
+
+    def record(self, folder: str) -> UnitRecord | None:
+        """What is noted of it, if it is done."""
+        found = record_of(folder, self.unit.name)
+        if found is None or found.rounds < self.rounds:
+            return None
+        return found if (found.problem is None) == (self.unit.problem is None) else None
+
+
+@dataclass(frozen=True)
+class Done:
+    """One task that was done.
+
+    Attributes:
+        name: of the unit.
+        rows: of the unit.
+        statuses: how many of the unit's rows have which status.
+        seconds: of each stage.
+    """
+
+    name: str
+    rows: int
+    statuses: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+
+#: Told how many more rows an engine has answered, now and then.
+Moving = Callable[[int], None]
+
+
+class Runner(Protocol):
+    """What has tasks done, by one process or many."""
+
+    def run(self, job: FusionJob, tasks: Sequence[Task], moving: Moving) -> Iterator[Done]:
+        """Each task as it is done; those that another run does meanwhile are left out."""
+        ...
+
+
+def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
+    """Note in the folder what it is made from, or make sure that it is the same as before.
+
+    Engine and captioner are noted by the first worker that has built them: nobody else need load a model.
+
+    Args:
+        job: the run.
+        source: its source.
+        unit_rows: rows of a unit.
+
+    Raises:
+        ValueError: the folder was begun with something else.
+    """
+    from multimodal_zoo import __version__
+    from multimodal_zoo.registry import build
+
+    facts = {
+        "library": __version__,
+        "source": source.describe(),
+        "unit_rows": unit_rows,
+        "prompt": build(job.prompt, path="fusion_prompt").describe(),
+        "filters": dict(job.filters),
+        "formats": list(job.formats),
+        "retries": job.retries,
+        "writes": "fused captions" if job.engine is not None else "synthetic captions",
+    }
+    settle(Path(job.folder) / MANIFEST, facts, job.accepted)
+
+
+def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ()) -> tuple[list[Task], list[UnitRecord]]:
+    """What is left to do of some units, and what is done.
+
+    Args:
+        job: the run.
+        units: all units of its source.
+        again: rows of these statuses are run again where their unit is done.
+
+    Raises:
+        ValueError: the folder holds units that the source does not have.
+    """
+    there = finished(job.folder)
+    foreign = sorted(there - {unit.name for unit in units})
+    known = [name for name in foreign if (record := record_of(job.folder, name)) is None or record.problem is None]
+    if known:
+        raise ValueError(
+            f"out: {job.folder} holds {len(known)} units that the source does not have, {known[0]} for one; "
+            "choose another out"
+        )
+    for name in foreign:  # what could not be read of a file that has been repaired since
+        (Path(job.folder) / RECORDS / f"{name}.json").unlink(missing_ok=True)
+    tasks, records = [], []
+    for unit in units:
+        record = Task(unit).record(job.folder) if unit.name in there else None
+        if record is None:
+            tasks.append(Task(unit))
+        elif any(record.statuses.get(status) for status in again):
+            tasks.append(Task(unit, record.rounds + 1, tuple(again)))
+        else:
+            records.append(record)
+    return tasks, records
+
+
+def unfinished(job: FusionJob, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks that are not done."""
+    return [task for task in tasks if task.record(job.folder) is None]

@@ -1,0 +1,158 @@
+"""`mmzoo plan fuse rows=120e6 [option=value | override ...]`: what fusing so many captions costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multimodal_zoo.captions.plan import FusionPlan, ModelCosts, Rate, Tokens
+
+#: option -> its value if it is not given; every other word is an override of `mmzoo fuse`.
+OPTIONS: dict[str, str] = {
+    "rows": "",  # captions
+    "captions_per_second": "",  # of one device, all stages together
+    "run": "",  # or: a folder that mmzoo fuse has written, whose seconds count
+    "tflops": "",  # or: what a device can do, with `model`; an estimate
+    "utilisation": "0.3",  # the share of it that generation reaches; our choice
+    "devices": "1",
+    "price_per_hour": "0",  # of one device
+    "model": "",  # a file of conf/decoder, for memory and operations
+    "batch_size": "32",  # rows at once, for memory
+    "data": "",  # one's own captions, to count tokens
+    "sample": "1000",  # rows of them
+    "prompt_tokens": "138",  # the published prompt on the published samples
+    "prefix_tokens": "99",
+    "answer_tokens": "32",
+    "json": "false",
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the plan; `json=true` prints plain numbers.
+
+    Raises:
+        ValueError: an option whose value does not fit, no rows, tokens given twice.
+        FileNotFoundError: no such run or data.
+        KeyError: an unknown model or override, with the nearest.
+    """
+    from rich.console import Console
+
+    given = dict(word.split("=", 1) for word in words if word.partition("=")[0] in OPTIONS and "=" in word)
+    overrides = [word for word in words if word.partition("=")[0] not in OPTIONS]
+    if overrides and not given.get("data"):
+        raise ValueError(
+            f"{overrides[0]}: overrides of mmzoo fuse only matter for tokens, with data=FOLDER; options are "
+            f"{', '.join(OPTIONS)}"
+        )
+    found = fusion_plan(given, overrides)
+    if given.get("json") == "true":
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        Console().print(found)
+    return 0
+
+
+def fusion_plan(given: Mapping[str, str], overrides: Sequence[str] = ()) -> FusionPlan:
+    """The plan that some words describe; see `main`."""
+    from multimodal_zoo.captions.plan import FusionPlan
+
+    options = {**OPTIONS, **given}
+    if not options["rows"]:
+        raise ValueError("mmzoo plan fuse needs rows=NUMBER, as in rows=120e6")
+    tokens = _tokens(options, given, overrides)
+    model = _model(options, tokens)
+    return FusionPlan(
+        rows=_whole("rows", options["rows"]),
+        rate=_rate(options, model),
+        tokens=tokens,
+        devices=_whole("devices", options["devices"]),
+        price_per_hour=_number("price_per_hour", options["price_per_hour"]),
+        model=model,
+    )
+
+
+def _rate(options: Mapping[str, str], model: ModelCosts | None) -> Rate:
+    """A speed that the user gives or measured; none is made up."""
+    from multimodal_zoo.captions.plan import Rate
+    from multimodal_zoo.captions.plan_figures import estimated_rate, rate_of_run
+
+    ways = [key for key in ("captions_per_second", "run", "tflops") if options[key]]
+    if len(ways) > 1:
+        raise ValueError(f"{' and '.join(ways)} are {len(ways)} speeds; give one")
+    if not ways:
+        return Rate(None, "not known")
+    if ways[0] == "run":
+        return rate_of_run(options["run"])
+    if ways[0] == "captions_per_second":
+        return Rate(_number("captions_per_second", options["captions_per_second"]), "as given", measured=False)
+    if model is None:
+        raise ValueError(f"tflops={options['tflops']} needs model=DECODER, whose operations it is divided by")
+    tflops, utilisation = (_number(key, options[key]) for key in ("tflops", "utilisation"))
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation={options['utilisation']}: expected a share above 0 and up to 1")
+    return estimated_rate(model, tflops, utilisation)
+
+
+def _tokens(options: Mapping[str, str], given: Mapping[str, str], overrides: Sequence[str]) -> Tokens:
+    from multimodal_zoo.captions.plan import Tokens
+
+    answer = _whole("answer_tokens", options["answer_tokens"])
+    stated = [key for key in ("prompt_tokens", "prefix_tokens") if key in given]
+    if not options["data"]:
+        prompt, prefix = (_whole(key, options[key]) for key in ("prompt_tokens", "prefix_tokens"))
+        return Tokens(prompt, prefix, answer, "what is given" if stated else Tokens().source)
+    if stated:
+        raise ValueError(f"{stated[0]} and data are two; give one")
+    return _sampled(options["data"], _whole("sample", options["sample"]), answer, overrides)
+
+
+def _sampled(data: str, rows: int, answer: int, overrides: Sequence[str]) -> Tokens:
+    """Tokens of one's own captions, in the prompt and by the engine that `mmzoo fuse` would take."""
+    from multimodal_zoo.captions.plan_figures import sampled_tokens
+    from multimodal_zoo.commands.fuse import job_of
+    from multimodal_zoo.config import compose, quoted
+    from multimodal_zoo.registry import build
+
+    job = job_of(compose("base/fuse", [f"source.path={quoted(data)}", *overrides]))
+    if job.engine is None:
+        raise ValueError("fusion_engine=null asks no model: there are no tokens to count")
+    engine = build(job.engine, path="fusion_engine")
+    try:
+        source, prompt = build(job.source, path="source"), build(job.prompt, path="fusion_prompt")
+        return sampled_tokens(source, prompt, engine, rows, answer)
+    finally:
+        engine.close()
+
+
+def _model(options: Mapping[str, str], tokens: Tokens) -> ModelCosts | None:
+    from omegaconf import OmegaConf
+
+    from multimodal_zoo.captions.plan_figures import model_costs
+    from multimodal_zoo.catalogue import list_group, require
+    from multimodal_zoo.config import compose
+
+    if not options["model"]:
+        return None
+    name = require(options["model"], list_group("decoder"), "decoder", "model")
+    config: Any = OmegaConf.to_container(compose(None, [f"+decoder={name}"]), resolve=True)
+    return model_costs(name, config, tokens, _whole("batch_size", options["batch_size"]))
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if number < 0:
+        raise ValueError(f"{key}={value}: expected a number of 0 or more")
+    return number
+
+
+def _whole(key: str, value: str) -> int:
+    """A whole number of 1 or more; 120e6 is one."""
+    number = _number(key, value)
+    if number < 1 or number != int(number):
+        raise ValueError(f"{key}={value}: expected a whole number of at least 1")
+    return int(number)

@@ -23,6 +23,7 @@ from multimodal_zoo.data import conversations as conversations
 from multimodal_zoo.data import deduplicated as deduplicated
 from multimodal_zoo.data import drawing_data as drawing_data
 from multimodal_zoo.data import edit_folders as edit_folders
+from multimodal_zoo.data import emoji_class_caption as emoji_class_caption
 from multimodal_zoo.data import emoji_pairs as emoji_pairs
 from multimodal_zoo.data import emoji_texts as emoji_texts
 from multimodal_zoo.data import emu3_features as emu3_features

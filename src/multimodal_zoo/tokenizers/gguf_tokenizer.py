@@ -97,6 +97,11 @@ class GgufTokenizer:
         return self._fact("bos_token_id")
 
     @property
+    def adds_bos(self) -> bool:
+        """Whether its publisher puts the begin token in front of a text."""
+        return bool(self._fact("add_bos_token", False))
+
+    @property
     def eos_id(self) -> int | None:
         """What ends an answer, or None."""
         return self._fact("eos_token_id")

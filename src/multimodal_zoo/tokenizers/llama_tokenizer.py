@@ -35,6 +35,9 @@ class LlamaTokenizer:
         legacy: whether that blank behind special tokens stays; `legacy` of a folder's `tokenizer_config.json`.
     """
 
+    #: Its publisher puts the begin token in front of a text.
+    adds_bos = True
+
     def __init__(self, path: str | None, legacy: bool = True) -> None:
         self.path, self.legacy = path, legacy
 

@@ -56,6 +56,15 @@ def node_from_gguf(header: GgufHeader) -> Node:
     Raises:
         UnknownCheckpoint: another architecture, a size that is not given, or stretched positions.
     """
+    return node_from_hf(config_from_gguf(header))
+
+
+def config_from_gguf(header: GgufHeader) -> Node:
+    """What the `config.json` of the same model says, from a file's facts.
+
+    Raises:
+        UnknownCheckpoint: see `node_from_gguf`.
+    """
     family = FAMILIES.get(header.architecture)
     if family is None:
         raise UnknownCheckpoint(
@@ -70,19 +79,17 @@ def node_from_gguf(header: GgufHeader) -> Node:
     head_dim = header.size("attention.key_length", sizes["hidden_size"] // heads)
     if (turned := header.size("rope.dimension_count", head_dim)) != head_dim:
         raise UnknownCheckpoint(f"{turned} of the {head_dim} columns of a head are rotated; the decoder rotates all")
-    return node_from_hf(
-        {
-            **sizes,
-            "model_type": family,
-            "vocab_size": _vocabulary(header),
-            "num_key_value_heads": header.size("attention.head_count_kv", heads),
-            "head_dim": head_dim,
-            "rms_norm_eps": shortest(header.size("attention.layer_norm_rms_epsilon", 1e-6)),
-            "rope_theta": shortest(header.size("rope.freq_base", 1e4)),
-            "attention_bias": "blk.0.attn_q.bias" in header.tensors and family == "llama",
-            "tie_word_embeddings": "output.weight" not in header.tensors,
-        }
-    )
+    return {
+        **sizes,
+        "model_type": family,
+        "vocab_size": _vocabulary(header),
+        "num_key_value_heads": header.size("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "rms_norm_eps": shortest(header.size("attention.layer_norm_rms_epsilon", 1e-6)),
+        "rope_theta": shortest(header.size("rope.freq_base", 1e4)),
+        "attention_bias": "blk.0.attn_q.bias" in header.tensors and family == "llama",
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+    }
 
 
 def _vocabulary(header: GgufHeader) -> int:

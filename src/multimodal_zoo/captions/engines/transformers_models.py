@@ -1,0 +1,135 @@
+"""Language models of transformers with their tokenizers, from a folder or straight out of a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multimodal_zoo.captions.engines.model_files import ModelFiles
+from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, ZooTexts
+
+
+class LoadedModel(NamedTuple):
+    """What an engine runs.
+
+    Attributes:
+        model: a causal language model of transformers, in evaluation mode.
+        texts: its tokenizer.
+    """
+
+    model: Any
+    texts: Texts
+
+
+def import_transformers() -> Any:
+    """The package transformers.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "transformers_engine needs the package transformers: pip install 'multimodal_zoo[captions]'"
+        ) from error
+    return transformers
+
+
+def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
+    """A causal language model and its tokenizer.
+
+    Args:
+        files: a folder of Hugging Face, or a GGUF file of a family that this library reads.
+        device: a torch device.
+        dtype: of the weights: float32, bfloat16, float16, or auto for the folder's own.
+
+    Raises:
+        ImportError: no transformers.
+        ValueError: files of another kind, or a GGUF file of an unknown family, type of weights or tokenizer.
+    """
+    transformers = import_transformers()
+    kind = _dtype(dtype)
+    if files.is_gguf:
+        return LoadedModel(gguf_model(files.path, device, dtype), gguf_texts(files.path))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(files.path, local_files_only=True)
+    with _no_bars(transformers):
+        model = transformers.AutoModelForCausalLM.from_pretrained(files.path, dtype=kind, local_files_only=True)
+    return LoadedModel(model.eval().to(device), TransformersTexts(tokenizer, _ends(model)))
+
+
+def gguf_model(path: Path, device: str = "cpu", dtype: str = "float32") -> Any:
+    """The model of a GGUF file as transformers' own class, with the weights that transformers reads, bit for bit.
+
+    Nothing is drawn and nothing is copied: the tensors that the file is expanded to become the parameters.
+
+    Args:
+        path: the file.
+        device: a torch device.
+        dtype: of the weights; auto is float32.
+
+    Raises:
+        multimodal_zoo.checkpoints.errors.UnknownCheckpoint: a family or type of weights that is not read.
+    """
+    from multimodal_zoo.checkpoints.gguf import gguf_header, gguf_shards
+    from multimodal_zoo.checkpoints.tables.causal_decoder import LLAMA
+    from multimodal_zoo.checkpoints.tables.gguf import GGUF, config_from_gguf
+
+    transformers = import_transformers()
+    header = gguf_header(path)
+    sizes = config_from_gguf(header)
+    named = {name: tensor for shard in gguf_shards(path) for name, tensor in shard.items()}
+    state = LLAMA.save(GGUF.load(named))
+    facts = {key: header.facts.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id")}
+    config = transformers.AutoConfig.for_model(sizes.pop("model_type"), **sizes, **facts)
+    kind = transformers.AutoModelForCausalLM._model_mapping[type(config)]
+    with _no_bars(transformers):
+        model = kind.from_pretrained(None, config=config, state_dict=state, dtype=_dtype(dtype, auto="float32"))
+    return model.eval().to(device)
+
+
+def gguf_texts(path: Path) -> Texts:
+    """The tokenizer in a GGUF file's header.
+
+    Raises:
+        ValueError: one of another kind; llama.cpp reads all of them.
+    """
+    from multimodal_zoo.tokenizers.gguf_tokenizer import GgufTokenizer
+
+    try:
+        return ZooTexts(GgufTokenizer(str(path)))
+    except ValueError as error:
+        raise ValueError(f"{error}; fusion_engine=llama_cpp reads such a file") from error
+
+
+def _ends(model: Any) -> list[int]:
+    """The ids that a model's own generation settings end at."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    if ends is None:
+        return []
+    return [int(one) for one in (ends if isinstance(ends, (list, tuple)) else [ends])]
+
+
+def _dtype(name: str, auto: str = "auto") -> Any:
+    import torch
+
+    name = auto if name == "auto" else name
+    known = {"auto": "auto", **{one: getattr(torch, one) for one in ("float32", "bfloat16", "float16")}}
+    if name not in known:
+        raise ValueError(f"fusion_engine.dtype is {name!r}; expected {', '.join(known)}")
+    return known[name]
+
+
+@contextmanager
+def _no_bars(transformers: Any) -> Iterator[None]:
+    """Load without a progress bar for each worker."""
+    logs = transformers.utils.logging
+    shown = logs.is_progress_bar_enabled()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logs.enable_progress_bar()

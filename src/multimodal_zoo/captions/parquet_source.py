@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from multimodal_zoo.registry import CAPTIONS
 
 #: Rows that are decoded at a time, with and without pictures.
 BATCH, BATCH_OF_PICTURES = 4096, 64
+ADVICE = "replace it, take it out of source.path, or set source.broken_files=report"
 #: Rows that are judged at a time where something in the batch is not as it should be.
 PIECE = 128
 
@@ -169,10 +170,12 @@ class ParquetCursor:
 
     def _start(self, group: int) -> None:
         """Decode from the beginning of a row group on."""
-        groups = range(group, self.opened.num_row_groups)
         size = BATCH_OF_PICTURES if self.columns.image else BATCH
         wanted = list(dict.fromkeys([*self.columns.named, *self.extra]))
-        self._batches = self.opened.iter_batches(size, row_groups=groups, columns=wanted, use_threads=False)
+        self._batches = chain.from_iterable(  # no batch spans two groups: damage to one does not reach the other
+            self.opened.iter_batches(size, row_groups=[number], columns=wanted, use_threads=False)
+            for number in range(group, self.opened.num_row_groups)
+        )
         self.row, self._rest, self._decoded = int(self._starts[group]), None, group
 
     def _fill(self) -> bool:
@@ -183,7 +186,7 @@ class ParquetCursor:
             try:
                 self._rest = next(self._batches, None)
             except (pa.ArrowException, OSError) as error:
-                raise BrokenFileError(f"{self.file} is damaged behind row {self.row}: {error}; source.path") from error
+                raise BrokenFileError(f"{self.file} is damaged behind row {self.row}: {error}; {ADVICE}") from error
             if self._rest is None:
                 return False
         return True

@@ -138,8 +138,8 @@ class Source(ABC):
                 index = Index([], 0, str(error))
             if index.problem and self.broken_files == "error":
                 raise BrokenFileError(index.problem)
-            stops = [cut.row for cut in index.cuts[1:]] + [index.rows]
-            for cut, stop in zip(index.cuts, stops, strict=True):
+            stops = [*(cut.row for cut in index.cuts[1:]), index.rows]  # one too many where there is no row
+            for cut, stop in zip(index.cuts, stops, strict=False):
                 found.append(Unit(self._unit_name(file, cut.row, f"{stop:09d}"), file, cut.row, stop, cut.offset))
             if index.problem:
                 name = self._unit_name(file, index.rows, "broken")

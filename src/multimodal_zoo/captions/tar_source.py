@@ -79,7 +79,7 @@ class TarSource(Source):
             return Index([Cut(0, 0)], rows)
         cuts, rows = [], 0
         try:
-            with TarWalk(file) as walk:
+            with TarWalk(file, eager=False) as walk:
                 for sample in walk.samples():
                     if rows % rows_per_unit == 0:
                         cuts.append(Cut(rows, sample.offset))
@@ -113,8 +113,10 @@ class TarCursor:
 
     def skip(self, count: int) -> None:
         """Leave samples out; only their headers are read."""
+        self.walk.eager = False
         for _ in islice(self._samples, count):
             self.row += 1
+        self.walk.eager = True
 
     def take(self, count: int) -> Iterator[CaptionRow]:
         """Up to `count` rows."""

@@ -1,7 +1,7 @@
 """Words, content words, numbers and names of captions: what filters, reports and the rule-based engine count.
 
 All of captions/ measures with these definitions, so that their figures can stand beside each other and beside the
-measurements of the published samples (`statistics.REFERENCE`).
+measurements of the published samples (`report_tables.REFERENCE`).
 """
 
 from __future__ import annotations

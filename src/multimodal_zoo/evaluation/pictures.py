@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 #: How a result relates to its query -> colour of its frame.
 GRADES = {"hit": "#1a9850", "related": "#f0a30a", "miss": "#c9ced6"}

@@ -127,21 +127,8 @@ def test_odd_samples_are_rows_with_a_problem(tmp_path) -> None:
     ]
     rows = read(open_source(pack(tmp_path / "a.tar", [member for one in odd for member in one])), 2)
     problems = [row.problem or "" for row in rows]
-    for found, part in zip(
-        problems,
-        [
-            "",
-            "record is no JSON",
-            "broken image",
-            "no raw caption",
-            "20000 characters",
-            "two members .jpg",
-            "outside",
-            "list",
-            "",
-        ],
-        strict=True,
-    ):
+    parts = ["", "no JSON", "broken image", "no raw caption", "20000 characters", "two members", "outside", "list", ""]
+    for found, part in zip(problems, parts, strict=True):
         assert part in found if part else not found, (found, part)
     assert len({row.key for row in rows}) == len(odd)
 

@@ -32,6 +32,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "bytes": (bytes,),
     "json": (object,),
 }
+#: Whole numbers that a column of a kind holds exactly lie below these.
+LARGEST = {"integer": 2**63, "number": 2**53}
 ARROW = {
     "text": "string",
     "integer": "int64",
@@ -64,7 +66,7 @@ def _kind(value: Any) -> str:
 def _fits(value: Any, kind: str) -> bool:
     if isinstance(value, bool) and kind in ("integer", "number"):
         return False
-    if kind == "integer" and isinstance(value, int) and not -(2**63) <= value < 2**63:
+    if isinstance(value, int) and kind in LARGEST and not -LARGEST[kind] <= value < LARGEST[kind]:
         return False
     return isinstance(value, KINDS[kind])
 

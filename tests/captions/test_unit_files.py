@@ -227,7 +227,7 @@ def test_a_broken_unit_is_noted_and_not_done(tmp_path) -> None:
 
 
 def test_plain_parquet_readers_read_a_folder(tmp_path) -> None:
-    import pandas
+    import pandas as pd
 
     kinds = {"url": "text", "w": "integer"}
     for number in range(3):
@@ -237,7 +237,7 @@ def test_plain_parquet_readers_read_a_folder(tmp_path) -> None:
     assert table.schema.names == [
         *("key", "raw", "synthetic", "fused", "status", "reason", "flags", "attempts", "words_cut", "url", "w", "more"),
     ]
-    frame = pandas.read_parquet(tmp_path / "parquet")
+    frame = pd.read_parquet(tmp_path / "parquet")
     expected = [row for number in range(3) for row in results(7, number)]
     assert frame["key"].tolist() == [row.row.key for row in expected]
     assert frame["fused"].tolist() == [row.fused for row in expected]
@@ -309,10 +309,9 @@ def test_odd_values_are_kept_in_more(tmp_path) -> None:
     inferred = tmp_path / "inferred"
     write_unit(inferred, unit(len(odd)), rows)
     assert len(list(read_units(inferred))) == len(odd)
-    write_unit(
-        inferred, unit(2, 1), [replace(row, row=replace(row.row, extra={"new": 1})) for row in rows[:2]], kinds={}
-    )
-    assert [json.loads(row["more"]) for row in read_units(inferred, ["more"])][-1] == {"new": 1}
+    late = [replace(row, row=replace(row.row, extra={"new": 1})) for row in rows[:2]]
+    write_unit(inferred, unit(2, 1), late, kinds={})
+    assert json.loads(list(read_units(inferred, ["more"]))[-1]["more"]) == {"new": 1}
 
 
 def test_kinds_are_the_narrowest_that_fit() -> None:

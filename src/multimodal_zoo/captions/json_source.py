@@ -124,7 +124,7 @@ class JsonCursor:
             self.row += 1
             values, problem = parse(record.text)
             if values is None:
-                raw = record.text.strip().decode("utf-8", "replace")[: self.rules.longest]
+                raw = record.text.rstrip(b"\r\n").decode("utf-8", "replace")[: self.rules.longest]
                 yield CaptionRow(key_of("", "", place), "", extra={"record": raw}, problem=problem)
             else:
                 yield self.rules.row(values, self.columns, place)

@@ -62,6 +62,8 @@ CHECKPOINTS = {
     "emu2_gen_safety_checker": ("emu2_gen:visual_decoder.safety_checker", "diffusion_safety_checker"),
     "emu1_pretrain_unet": ("emu_14b+emu:visual_decoder.unet", "diffusion_unet"),
     "emu1_pretrain_vae": ("emu_14b+emu:visual_decoder.vae", "diffusion_vae_old"),
+    "capsfus-llama-13b": ("capsfus_llama_13b", "language_model"),
+    "smollm2-135m-instruct": ("smollm2_135m", "language_model"),
     "EVE-7B-Pretrain-v1.0": ("eve_7b_pretrain", "eve"),
     "EVE-7B-v1.0": ("eve_7b", "eve"),
     "EVE-7B-HD-v1.0": ("eve_7b_hd", "eve"),

@@ -65,8 +65,9 @@ def emoji_captions(words: list[str]) -> int:
 
     from multimodal_zoo.data.emoji_captions import write_captions
 
-    texts = {key: options.pop(key) for key in ("style", "split") if key in options}
-    shards, rows = write_captions(folder, **_numbers(options), **texts)
+    style, split = options.pop("style", "twemoji"), options.pop("split", "all")
+    numbers = _numbers(options)
+    shards, rows = write_captions(folder, numbers.get("rows"), numbers.get("seed", 0), style, split)
     print(f"{rows} pictures with raw and synthetic captions in {len(shards)} shards: {Path(folder).resolve()}")
     print(f"fuse them: mmzoo fuse {folder}")
     return 0

@@ -89,6 +89,18 @@ class CaptionTable:
         part, number = found
         return {kind: _plain(column[number]) for kind, column in part.columns.items()}
 
+    def item(self, index: int) -> tuple[str, dict[str, Any]]:
+        """The key and the captions of a row by its number, in the order of the files.
+
+        Raises:
+            IndexError: no such row.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"caption_table has {len(self)} rows, no number {index}")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part, row = self._parts[number], index - int(self._starts[number])
+        return str(_plain(part.keys[row])), {kind: _plain(column[row]) for kind, column in part.columns.items()}
+
     def _find(self, key: str) -> tuple[_Part, int] | None:
         wanted = _hash(key)
         place = int(np.searchsorted(self._hashes, wanted))

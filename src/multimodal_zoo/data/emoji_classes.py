@@ -149,7 +149,7 @@ def colours_of(pictures: np.ndarray, step: int = 2, share: float = 0.15) -> list
     """
     names = tuple(COLOURS)
     palette = np.asarray([COLOURS[name] for name in names], dtype=np.float32)
-    found = []
+    found: list[tuple[str, ...]] = []
     for picture in pictures[:, :, ::step, ::step]:
         pixels = picture.reshape(4, -1).T
         seen = pixels[pixels[:, 3] > 127, :3].astype(np.float32)

@@ -14,6 +14,7 @@ from multimodal_zoo.data import camera_reader as camera_reader
 from multimodal_zoo.data import camera_truth as camera_truth
 from multimodal_zoo.data import caption_policies as caption_policies
 from multimodal_zoo.data import caption_table as caption_table
+from multimodal_zoo.data import caption_triples as caption_triples
 from multimodal_zoo.data import captions as captions
 from multimodal_zoo.data import class_folders as class_folders
 from multimodal_zoo.data import clip_benchmark as clip_benchmark
@@ -36,6 +37,7 @@ from multimodal_zoo.data import eve_processor as eve_processor
 from multimodal_zoo.data import export as export
 from multimodal_zoo.data import folder_pairs as folder_pairs
 from multimodal_zoo.data import folder_pictures as folder_pictures
+from multimodal_zoo.data import fusion_layout as fusion_layout
 from multimodal_zoo.data import grounding as grounding
 from multimodal_zoo.data import image_text_data as image_text_data
 from multimodal_zoo.data import line_pairs as line_pairs
@@ -60,6 +62,7 @@ from multimodal_zoo.data import synonyms as synonyms
 from multimodal_zoo.data import synthetic_scenes as synthetic_scenes
 from multimodal_zoo.data import text_augment as text_augment
 from multimodal_zoo.data import text_list as text_list
+from multimodal_zoo.data import text_processor as text_processor
 from multimodal_zoo.data import text_views as text_views
 from multimodal_zoo.data import token_data as token_data
 from multimodal_zoo.data import token_layouts as token_layouts

@@ -65,4 +65,6 @@ def _same(embedding: str, output: str) -> Rule:
 LLAMA = Naming("llama", decoder_rules())
 #: The same with tied matrices that the file holds twice.
 LLAMA_TIED = Naming("llama_tied", decoder_rules(tied=True))
-ALL = (LLAMA, LLAMA_TIED)
+#: The same inside a model of texts alone (`language_model`): CapsFus-LLaMA.
+LANGUAGE_MODEL = Naming("language_model", Naming("", decoder_rules()).under("", "decoder.").rules)
+ALL = (LLAMA, LLAMA_TIED, LANGUAGE_MODEL)

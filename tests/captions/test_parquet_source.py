@@ -182,6 +182,13 @@ def test_a_column_that_only_names_a_picture_is_no_picture(tmp_path) -> None:
 def test_own_keys_are_kept(tmp_path) -> None:
     path = write(tmp_path / "a.parquet", {"id": ["k1", "k2"], **{k: v[:2] for k, v in published(2).items()}})
     assert [row.key for row in all_rows(open_source(path, key="id"))] == ["k1", "k2"]
+    captions = {"raw": ["r1", "r2"], "synthetic": ["s1", "s2"]}
+    path = write(tmp_path / "b.parquet", {"key": ["k1", "k2"], **captions})
+    assert [row.key for row in all_rows(open_source(path))] == ["k1", "k2"]
+    path = write(tmp_path / "c.parquet", {"key": ["k1", "k2"], "url": ["u1", ""], **captions})
+    assert [row.key for row in all_rows(open_source(path))] == [key_of("", "", "u1"), key_of("r2", "s2")]
+    path = write(tmp_path / "d.parquet", {"key": [1, 2], **captions})
+    assert [row.key for row in all_rows(open_source(path))] == [key_of("r1", "s1"), key_of("r2", "s2")]
 
 
 @pytest.mark.parametrize("cut", [0, 3, 400, -1])

@@ -15,8 +15,9 @@ URL = ("image_url", "url", "URL")
 IMAGE = ("image", "jpg", "image_bytes")
 #: The example file of CapsFusion has its key misspelled; what is carried along has one name whatever the file says.
 SPELLINGS = {"capsfuion_official": "capsfusion_official"}
-#: Columns of written units; their key is the row's own.
+#: Columns of written units; their key is the row's own, whatever else they have.
 WRITTEN = ("key", "raw", "synthetic", "fused", "status")
+KEY = "key"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Columns:
         raw: the web caption; None: there is none, or it is to be recognised.
         synthetic: captions that models wrote, texts or lists of texts; empty: none, or to be recognised.
         url: the picture's address, from which the key is made.
-        key: the key itself, unique in the source; recognised in written units alone.
+        key: the key itself, unique in the source; recognised in written units, and elsewhere if there is no address.
         image: the encoded picture, as bytes or as a struct with a field `bytes`.
         extra: further columns to carry along; None: all the others.
     """
@@ -90,12 +91,13 @@ def recognise(asked: Columns, found: Sequence[str], file: str, required: Sequenc
         for name in (value,) if isinstance(value, str) else value:
             if name not in found:
                 raise ValueError(f"source.{role}: {file} has no column {name!r}; it has {', '.join(found)}")
-    written = all(name in found for name in WRITTEN)
+    url = asked.url or _first(URL, found)
+    keyed = KEY in found and (url is None or all(name in found for name in WRITTEN))
     columns = replace(
         asked,
         raw=asked.raw or _first(RAW, found, asked.synthetic),
-        url=asked.url or _first(URL, found),
-        key=asked.key or ("key" if written else None),
+        url=url,
+        key=asked.key or (KEY if keyed else None),
         image=asked.image or _first(IMAGE, found),
     )
     if not asked.synthetic:

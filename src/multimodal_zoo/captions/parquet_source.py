@@ -95,6 +95,8 @@ class ParquetSource(Source):
                         "pictures are bytes, or a struct of bytes and path"
                     )
                 columns = replace(columns, image=None)  # a path or an address: carried along
+            if columns.key and not self.asked.key and not holds_texts(schema.field(columns.key).type):
+                columns = replace(columns, key=None)  # numbers, likely of each file anew
             for name in (columns.raw, *columns.synthetic, columns.url, columns.key):
                 if name and not holds_texts(schema.field(name).type):
                     raise ValueError(

@@ -71,7 +71,7 @@ def _resolve_hub(name: str) -> Path:
     try:
         if file:
             return Path(hf_hub_download(repository, file, revision=revision or None))
-        wanted = ["*.json", "*.safetensors", "*.bin", "*.tiktoken", "*.txt"]
+        wanted = ["*.json", "*.safetensors", "*.bin", "*.tiktoken", "*.txt", "*.model"]
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         what = f"hf download {repository}{f' {file}' if file else ''}{f' --revision {revision}' if revision else ''}"

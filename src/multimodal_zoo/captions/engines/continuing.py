@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -29,11 +30,29 @@ class Ending:
         limit: most tokens of it.
         ends: ids that end it.
         stops: whether the tokens so far end it, for texts that do.
+        deadline: by `time.monotonic`, after which a batch is given up; None for never.
     """
 
     limit: int
     ends: Collection[int]
     stops: Callable[[Sequence[int]], bool] | None = None
+    deadline: float | None = None
+
+    def over(self, token: int, written: list[int]) -> bool:
+        """Add a token to what is written, unless it is an end; whether that ends it."""
+        if token in self.ends:
+            return True
+        written.append(token)
+        return self.stops is not None and self.stops(written)
+
+    def check_time(self) -> None:
+        """Look at the clock.
+
+        Raises:
+            TimeoutError: it is too late.
+        """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TimeoutError("a batch took longer than fusion_engine.timeout allows")
 
 
 @dataclass(frozen=True)
@@ -90,10 +109,32 @@ class Beginnings:
         return found
 
 
-class _Batch:
-    """Rows under way, each with its own positions behind one beginning; padding stands between the two."""
+class Batch:
+    """Rows under way, each with its own positions behind one beginning; padding stands between the two.
 
-    def __init__(self, decoder: Decoder, beginning: KVCache | None, rows: Sequence[list[int]], more: int) -> None:
+    Args:
+        decoder: the model, in evaluation mode.
+        rows: prompts, none of them empty.
+        more: tokens that will be read behind them.
+        beginnings: what prompts began with before; None reads every row whole.
+
+    Attributes:
+        state: hidden states `(rows, width)` of the last token of each row.
+        start: columns of the prompts, padding among them.
+
+    Raises:
+        ValueError: more tokens than the decoder has positions, or an empty prompt.
+    """
+
+    def __init__(
+        self, decoder: Decoder, rows: Sequence[list[int]], more: int, beginnings: Beginnings | None = None
+    ) -> None:
+        _check(decoder, rows, more)
+        known = common_beginning(rows) if beginnings is not None else 0
+        beginning = beginnings.of(rows[0][:known], _device(decoder)) if beginnings is not None and known else None
+        self._begin(decoder, beginning, [row[known:] for row in rows], more)
+
+    def _begin(self, decoder: Decoder, beginning: KVCache | None, rows: Sequence[list[int]], more: int) -> None:
         self.decoder = decoder
         known, tokens, device = 0 if beginning is None else len(beginning), max(map(len, rows)), _device(decoder)
         lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -108,6 +149,7 @@ class _Batch:
         self.next = positions[:, -1:] + 1
         last = torch.full((len(rows), 1), tokens - 1, device=device)
         self.state = self._call(ids, positions, last)
+        self.start = known + tokens
 
     def _call(self, ids: Tensor, positions: Tensor, last: Tensor | None) -> Tensor:
         seen = Padding(self.real[:, : len(self.cache) + ids.shape[1]]) if self.padded else None
@@ -116,9 +158,9 @@ class _Batch:
         )
         return states[:, -1]
 
-    def step(self) -> list[int]:
-        """The likeliest id behind each row."""
-        return self.decoder.head(self.state).argmax(-1).tolist()
+    def scores(self) -> Tensor:
+        """Logits `(rows, vocab_size)` of what follows each row, float32."""
+        return self.decoder.head(self.state)
 
     def read(self, ids: Sequence[int]) -> None:
         """Go on with an id for each row."""
@@ -126,10 +168,14 @@ class _Batch:
         self.next = self.next + 1
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some rows alone."""
+        """Go on with some rows alone, or with some more than once."""
         chosen = torch.tensor(rows, device=self.next.device)
         self.cache = self.cache.taken(chosen, self.cache.block.shape[-2])
-        self.real, self.next = self.real[chosen], self.next[chosen]
+        self.real, self.next, self.state = self.real[chosen], self.next[chosen], self.state[chosen]
+
+    def shuffle(self, rows: Sequence[int]) -> None:
+        """Let each row go on from another one of the same prompt."""
+        self.cache.shuffle(torch.tensor(rows, device=self.next.device), self.start)
 
 
 def continue_greedily(
@@ -145,25 +191,19 @@ def continue_greedily(
 
     Raises:
         ValueError: more tokens than the decoder has positions, or an empty prompt.
+        TimeoutError: `ending.deadline` is over.
     """
     if not rows:
         return []
-    longest = max(map(len, rows))
-    if not min(map(len, rows)) or longest + ending.limit - 1 > decoder.max_positions:
-        raise ValueError(
-            f"prompts of {min(map(len, rows))} to {longest} tokens and {ending.limit} new ones; expected 1 or more, "
-            f"{decoder.max_positions} with the new ones at most"
-        )
-    known = common_beginning(rows) if beginnings is not None else 0
-    beginning = beginnings.of(rows[0][:known], _device(decoder)) if beginnings is not None and known else None
-    batch = _Batch(decoder, beginning, [row[known:] for row in rows], ending.limit - 1)
+    batch = Batch(decoder, rows, ending.limit - 1, beginnings)
     written: list[list[int]] = [[] for _ in rows]
     ended, alive = [False] * len(rows), list(range(len(rows)))  # the rows of the batch, ended ones among them
     for count in range(1, ending.limit + 1):
-        new = batch.step()
+        ending.check_time()
+        new = batch.scores().argmax(-1).tolist()
         for number, token in zip(alive, new, strict=True):
             if not ended[number]:
-                ended[number] = _goes_in(token, written[number], ending)
+                ended[number] = ending.over(token, written[number])
         left = [place for place, number in enumerate(alive) if not ended[number]]
         if not left or count == ending.limit:
             break
@@ -174,12 +214,13 @@ def continue_greedily(
     return [Continuation(ids, over) for ids, over in zip(written, ended, strict=True)]
 
 
-def _goes_in(token: int, written: list[int], ending: Ending) -> bool:
-    """Add a token to what is written; whether that ends it."""
-    if token in ending.ends:
-        return True
-    written.append(token)
-    return ending.stops is not None and ending.stops(written)
+def _check(decoder: Decoder, rows: Sequence[list[int]], more: int) -> None:
+    shortest, longest = min(map(len, rows)), max(map(len, rows))
+    if not shortest or longest + more > decoder.max_positions:
+        raise ValueError(
+            f"prompts of {shortest} to {longest} tokens and {more} more; expected 1 or more, {decoder.max_positions} "
+            "in all at most"
+        )
 
 
 def _device(decoder: Decoder) -> torch.device:

@@ -1,0 +1,1 @@
+"""Parts of `fusion_claims.py`: sets of captions, the runs that learn from them, scores, table and pictures."""

@@ -72,7 +72,7 @@ class Task:
         found = record_of(folder, self.unit.name)
         if found is None or found.rounds < self.rounds:
             return None
-        return found if (found.problem is None) == (self.unit.problem is None) else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
 
     Raises:
         ValueError: the folder was begun with something else.
+        OSError: it cannot be written to.
     """
     from multimodal_zoo import __version__
     from multimodal_zoo.registry import build
@@ -130,11 +131,23 @@ def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
         "retries": job.retries,
         "writes": "fused captions" if job.engine is not None else "synthetic captions",
     }
-    settle(Path(job.folder) / MANIFEST, facts, job.accepted)
+    try:
+        settle(Path(job.folder) / MANIFEST, facts, job.accepted)
+    except OSError as error:
+        raise unwritable(job.folder, error) from error
 
 
-def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ()) -> tuple[list[Task], list[UnitRecord]]:
+def unwritable(folder: str | Path, error: OSError) -> OSError:
+    """The error for a folder of results that takes no more files."""
+    return OSError(
+        f"out: {folder} cannot be written to ({error}); what is done stays, and the same command goes on behind it"
+    )
+
+
+def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ()) -> tuple[list[Task], list[Done]]:
     """What is left to do of some units, and what is done.
+
+    What could not be read is tried again: its file may have been mended.
 
     Args:
         job: the run.
@@ -144,26 +157,25 @@ def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ())
     Raises:
         ValueError: the folder holds units that the source does not have.
     """
-    there = finished(job.folder)
-    foreign = sorted(there - {unit.name for unit in units})
-    known = [name for name in foreign if (record := record_of(job.folder, name)) is None or record.problem is None]
-    if known:
+    names, tasks, stand = {unit.name for unit in units}, {}, {}
+    foreign = []
+    for name in finished(job.folder):
+        record = record_of(job.folder, name)
+        if record is not None and record.problem is not None:
+            (Path(job.folder) / RECORDS / f"{name}.json").unlink(missing_ok=True)
+        elif name not in names:
+            foreign.append(name)
+        elif record is not None and any(record.statuses.get(status) for status in again):
+            tasks[name] = record.rounds + 1
+        elif record is not None:
+            stand[name] = Done(name, record.rows, record.statuses, {})
+    if foreign:
         raise ValueError(
-            f"out: {job.folder} holds {len(known)} units that the source does not have, {known[0]} for one; "
+            f"out: {job.folder} holds {len(foreign)} units that the source does not have, {min(foreign)} for one; "
             "choose another out"
         )
-    for name in foreign:  # what could not be read of a file that has been repaired since
-        (Path(job.folder) / RECORDS / f"{name}.json").unlink(missing_ok=True)
-    tasks, records = [], []
-    for unit in units:
-        record = Task(unit).record(job.folder) if unit.name in there else None
-        if record is None:
-            tasks.append(Task(unit))
-        elif any(record.statuses.get(status) for status in again):
-            tasks.append(Task(unit, record.rounds + 1, tuple(again)))
-        else:
-            records.append(record)
-    return tasks, records
+    left = [unit for unit in units if unit.name not in stand]
+    return [Task(unit, tasks.get(unit.name, 0), tuple(again)) for unit in left], list(stand.values())
 
 
 def unfinished(job: FusionJob, tasks: Iterable[Task]) -> list[Task]:

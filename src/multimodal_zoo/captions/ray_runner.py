@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -86,8 +87,9 @@ class RayRunner:
         quiet = {"logging_level": "error", "log_to_driver": False}
         if self.address is not None:
             try:
+                _knock(self.address)
                 ray.init(address=self.address, **quiet)
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 raise ConnectionError(f"runner.address is {self.address}: no Ray cluster there ({error})") from None
             return
         # Ray lends processors by what actors say they need; the machine's own count only bounds that
@@ -135,6 +137,17 @@ class _Actor:
             done = list(self.worker.work([self.tasks[place]]))
             found.append(json.dumps(asdict(done[0])) if done else "")
         return {"done": found}
+
+
+def _knock(address: str) -> None:
+    """Make sure that something listens where an address names a port; Ray itself tries for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
 
 
 def _ray(local: bool) -> Any:

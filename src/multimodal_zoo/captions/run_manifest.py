@@ -82,8 +82,8 @@ def _create(target: Path, facts: Mapping[str, Any]) -> bool:
     """Create the file with its content in one step; False if another process was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
+    write_text(draft, _text(facts))
     try:
-        write_text(draft, _text(facts))
         os.link(draft, target)
     except FileExistsError:
         return False

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.captions.job import MANIFEST, Done, FusionJob, Moving, Task
+from multimodal_zoo.captions.job import MANIFEST, Done, FusionJob, Moving, Task, unwritable
 from multimodal_zoo.captions.rows import FAILED, FUSED, CaptionRow, FusedRow
 from multimodal_zoo.captions.run_manifest import settle
 from multimodal_zoo.captions.sources import BrokenFileError
@@ -119,15 +119,20 @@ class Worker:
             note = {"rows": done.rows, "seconds": done.seconds}
             write_text(self.job.work / "seconds" / f"{task.unit.name}.{task.rounds}.json", json.dumps(note) + "\n")
         except OSError as error:
-            raise OSError(
-                f"out: {self.job.folder} cannot be written to ({error}); what is done stays, and the same command goes "
-                "on behind it"
-            ) from error
+            raise unwritable(self.job.folder, error) from error
         return done
 
     def _written(self, task: Task) -> UnitRecord:
         if task.unit.problem is not None:
             return write_broken_unit(self.job.folder, task.unit, task.unit.problem)
+        try:
+            return self._whole(task)
+        except BrokenFileError as error:
+            if self.source.broken_files != "report":
+                raise
+            return write_broken_unit(self.job.folder, task.unit, str(error))
+
+    def _whole(self, task: Task) -> UnitRecord:
         return write_unit(
             self.job.folder,
             task.unit,
@@ -185,12 +190,13 @@ class Worker:
     def _standing(
         rows: Sequence[CaptionRow], before: Iterator[FusedRow] | None, again: Sequence[str]
     ) -> list[FusedRow | None]:
-        """What stands of an earlier round, with the source's pictures; None for a row that is to be asked."""
+        """What stands of an earlier round, carrying what the source carries; None for a row that is to be asked."""
         if before is None:
             return [None] * len(rows)
         found = zip(rows, islice(before, len(rows)), strict=True)
         return [
-            None if old.status in again else replace(old, row=replace(old.row, image=row.image)) for row, old in found
+            None if old.status in again else replace(old, row=replace(old.row, image=row.image, extra=row.extra))
+            for row, old in found
         ]
 
     def _ask(self, rows: list[CaptionRow]) -> list[FusedRow]:

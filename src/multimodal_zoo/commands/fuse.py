@@ -50,15 +50,15 @@ def run(config: DictConfig) -> float | None:
         unit_rows = min(unit_rows, int(limit))
     units = source.units(unit_rows)
     begin(job, source, unit_rows)
-    tasks, records = open_tasks(job, units, again)
+    tasks, stand = open_tasks(job, units, again)
     if limit is not None:
         tasks = _limited(tasks, units, int(limit))
     source.close()
     _clean(job)
-    before = sum((Counter(record.statuses) for record in records), Counter())
+    before = sum((Counter(done.statuses) for done in stand), Counter())
     total = before.total() + sum(task.unit.rows for task in tasks)
-    if records:
-        print(f"{len(records):,} of {len(records) + len(tasks):,} units are done, {before.total():,} rows", flush=True)
+    if stand:
+        print(f"{len(stand):,} of {len(stand) + len(tasks):,} units are done, {before.total():,} rows", flush=True)
     progress = FusionProgress(total, before)
     with stopped_by_signals(progress), progress, closing(runner.run(job, tasks, progress.answered)) as results:
         for done in results:
@@ -120,7 +120,7 @@ def _source(source: dict[str, Any], captions_only: bool, captioner: bool) -> dic
     path = source["path"]
     found = {**source, "path": [_whole(one) for one in path] if isinstance(path, list) else _whole(path)}
     rules = dict(source.get("rules") or {"type": "row_rules"})
-    if "required" not in rules:
+    if rules.get("required") is None:
         raw, synthetic = ([] if captions_only else ["raw"]), ([] if captioner else ["synthetic"])
         rules["required"] = [*raw, *synthetic, *(["image"] if captioner and captions_only else [])]
     return {**found, "rules": rules}

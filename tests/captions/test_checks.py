@@ -86,13 +86,13 @@ def test_declared_filters_can_be_taken_out_and_changed() -> None:
         ("", "empty", ("empty",)),
         ("A yellow tram on a narrow street.", "", ("copy", "raw_kept", "names", "numbers")),
         ("Lisbon tram 28, Alfama. A yellow tram on a narrow street.", "", ("joined",)),
-        ("Tram 28 in Alfama, Lisbon, opened in 1914.", "invented", ("invented",)),
+        ("Tram 28 in Alfama, Lisbon, opened in 1914.", "invented", ("invented", "synthetic_kept")),
         (
             "Fused caption: tram 28 in Alfama, Lisbon, with such as names, places.",
             "labels",
-            ("labels", "leak"),
+            ("labels", "leak", "synthetic_kept"),
         ),
-        ("I'm sorry, but I cannot see the Lisbon tram 28.", "refusal", ("refusal", "stray")),
+        ("I'm sorry, but I cannot see the Lisbon tram 28.", "refusal", ("refusal", "stray", "synthetic_kept")),
     ],
 )
 def test_the_default_filters_on_answers_to_one_row(text: str, reason: str, flags: tuple[str, ...]) -> None:

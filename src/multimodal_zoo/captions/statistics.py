@@ -21,7 +21,12 @@ REASONS = 64
 OTHER = "other"
 #: Texts whose lengths are counted.
 TEXTS = ("raw", "synthetic", "fused")
-_GROUPS = ("statuses", "reasons", "flags", "counts", *(f"{text}_words" for text in TEXTS))
+_LENGTHS = tuple(f"{text}_words" for text in TEXTS)
+_GROUPS = ("statuses", "reasons", "flags", "counts", *_LENGTHS)
+#: Names of the counters of what is kept of a source: words, words kept, rows that have any, rows that keep none.
+_RAW, _SYNTHETIC, _NUMBERS, _NAMES = (
+    (f"{name}_all", f"{name}_kept", f"{name}_rows", f"{name}_lost") for name in ("raw", "synthetic", "numbers", "names")
+)
 _EMPTY = Reading("")
 
 
@@ -35,6 +40,7 @@ class Statistics:
     def __init__(self, instruction: str = "") -> None:
         self.runs = Runs(instruction, size=3)
         self.groups: dict[str, Counter[Any]] = {name: Counter() for name in _GROUPS}
+        self._lengths = [self.groups[name] for name in _LENGTHS]
 
     def add(self, row: FusedRow) -> None:
         """Count one row."""
@@ -43,7 +49,8 @@ class Statistics:
         counts["rows"] += 1
         counts["attempts"] += row.attempts
         counts["shortened"] += row.words_cut > 0
-        groups["flags"].update(row.flags)
+        if row.flags:
+            groups["flags"].update(row.flags)
         if row.status == FUSED:
             self._compare(row)
         else:
@@ -56,29 +63,28 @@ class Statistics:
     def _compare(self, row: FusedRow) -> None:
         raw, fused = reading(row.row.raw), reading(row.fused)
         synthetic = [reading(text) for text in row.row.synthetic]
-        described = frozenset().union(*(text.content for text in synthetic))
-        for name, text in zip(TEXTS, (raw, synthetic[0] if synthetic else _EMPTY, fused), strict=True):
-            self.groups[f"{name}_words"][min(len(text.words), LONGEST)] += 1
-        counts = self.groups["counts"]
-        self._kept("raw", raw.content, fused.content)
-        self._kept("synthetic", described, fused.content)
-        self._kept("numbers", raw.numbers, fused.numbers)
-        self._kept("names", raw.names, fused.vocabulary)
-        counts["fused_content"] += len(fused.content)
-        counts["fused_new"] += len(fused.content - raw.content - described)
+        described = synthetic[0].content if synthetic else _EMPTY.content
+        if len(synthetic) > 1:
+            described = described.union(*(text.content for text in synthetic[1:]))
+        lengths = (len(raw.words), len(synthetic[0].words) if synthetic else 0, len(fused.words))
+        for histogram, length in zip(self._lengths, lengths, strict=True):
+            histogram[length if length < LONGEST else LONGEST] += 1
+        counts, kept = self.groups["counts"], fused.content
+        if raw.content:
+            _count_kept(counts, _RAW, len(raw.content), len(raw.content & kept))
+        if described:
+            _count_kept(counts, _SYNTHETIC, len(described), len(described & kept))
+        if raw.numbers:
+            _count_kept(counts, _NUMBERS, len(raw.numbers), len(raw.numbers & fused.numbers))
+        if raw.names:
+            _count_kept(counts, _NAMES, len(raw.names), len(raw.names & fused.vocabulary))
+        counts["fused_content"] += len(kept)
+        counts["fused_new"] += len(kept.difference(raw.content, described))
         counts["joined"] += is_joined(raw, synthetic, fused)
         counts["unclosed"] += not fused.closed
         if self.runs:
             counts["searched"] += 1
             counts["leaks"] += bool(self.runs.leaked(raw, synthetic, fused))
-
-    def _kept(self, name: str, source: frozenset[str], fused: frozenset[str]) -> None:
-        if source:
-            counts, found = self.groups["counts"], len(source & fused)
-            counts[f"{name}_all"] += len(source)
-            counts[f"{name}_kept"] += found
-            counts[f"{name}_rows"] += 1
-            counts[f"{name}_lost"] += found == 0
 
     def merge(self, other: Statistics) -> None:
         """Add what another one has counted."""
@@ -169,10 +175,20 @@ class Statistics:
         return None
 
 
+def _count_kept(counts: Counter[Any], keys: tuple[str, str, str, str], whole: int, kept: int) -> None:
+    every, found, rows, lost = keys
+    counts[every] += whole
+    counts[found] += kept
+    counts[rows] += 1
+    counts[lost] += not kept
+
+
 def is_joined(raw: Reading, synthetic: Iterable[Reading], fused: Reading) -> bool:
     """Whether a fused caption holds the raw and one synthetic caption word by word, one after the other."""
+    if not raw.words or not raw.vocabulary <= fused.vocabulary:  # most rows: no need to look at the order
+        return False
     line = fused.line
-    if not raw.line or raw.line not in line:
+    if raw.line not in line:
         return False
     before, _, behind = line.partition(raw.line)
     return any(text.line and (text.line in f"{before} " or text.line in f" {behind}") for text in synthetic)

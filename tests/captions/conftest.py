@@ -60,11 +60,11 @@ def run_job() -> Callable[..., list[str]]:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """Every file of a run's folder by its path, the run's own notes left out."""
+    """Every file of a run's folder by its path, without the run's own notes and its report, which tells the time."""
 
     def read(folder: Path) -> dict[str, bytes]:
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         named = {path.relative_to(folder).as_posix(): path for path in files}
-        return {name: path.read_bytes() for name, path in named.items() if not name.startswith(f"{WORK}/")}
+        return {name: path.read_bytes() for name, path in named.items() if not name.startswith((f"{WORK}/", "report."))}
 
     return read

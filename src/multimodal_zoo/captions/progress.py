@@ -91,6 +91,11 @@ class FusionProgress:
         parts = [f"{stage} {self.seconds[stage] / whole:.0%}" for stage in STAGES if whole and self.seconds[stage]]
         return f"{self.rate:,.1f} rows/s, {counts}" + (f" ({', '.join(parts)})" if parts else "")
 
+    def stages(self) -> str:
+        """Rows per second of each stage, as if a worker did nothing else."""
+        rates = [f"{stage} {self.rows / self.seconds[stage]:,.0f}" for stage in STAGES if self.seconds[stage]]
+        return f"rows/s of a worker by stage: {', '.join(rates)}" if rates else "nothing was left to do"
+
     def _show(self) -> None:
         # answers that are asked again count twice until their unit is whole
         there = min(self.before + self.rows + self.moving, self.total)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -168,6 +167,10 @@ def _finish(job: FusionJob, tasks: Sequence[Task], progress: FusionProgress, sam
         RuntimeError: units are left over.
     """
     from multimodal_zoo.captions.job import unfinished
+    from multimodal_zoo.captions.progress import in_time
+    from multimodal_zoo.captions.report_page import write_report
+    from multimodal_zoo.captions.speed import speed_of
+    from multimodal_zoo.captions.unit_files import records
 
     left = unfinished(job, tasks)
     if left:
@@ -175,4 +178,9 @@ def _finish(job: FusionJob, tasks: Sequence[Task], progress: FusionProgress, sam
             f"{len(left)} of {len(tasks)} units are not done, {left[0].unit.name} for one; what is done stays, and the "
             "same command goes on behind it"
         )
-    print(f"{progress.rows:,} rows in {time.strftime('%H:%M:%S', time.gmtime(progress.wall))}: {progress.line()}")
+    print(f"{progress.rows:,} rows in {in_time(progress.wall)}: {progress.line()}")
+    print(progress.stages())
+    last = {"last_run_rows": progress.rows, "last_run_seconds": round(progress.wall, 3)}
+    speed = {**speed_of(job.folder), **last}
+    pages = write_report(Path(job.folder), records(job.folder), rows_shown=samples, speed=speed)
+    print(f"report: {pages['html']}")

@@ -14,6 +14,7 @@ from multimodal_zoo.checkpoints.errors import CheckpointError, UnknownCheckpoint
 from multimodal_zoo.checkpoints.pieces import WRITERS, Piece
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
+from multimodal_zoo.nn.low_rank import merge_adapters
 
 #: What `naming` is called that needs no table: this library's names, with `config.yaml`.
 OURS = "ours"
@@ -70,6 +71,19 @@ def write_published(
             (place / piece.config_name).write_text(json.dumps(config, indent=2) + "\n")
 
     return write_folder(folder, write)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The same model with its adapters in the matrices beside them, in place, and without them in its configuration."""
+    merge_adapters(model)
+    model.config = _without_adapters(model.config)  # type: ignore[assignment]
+    return model
+
+
+def _without_adapters(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_adapters(child) for key, child in node.items() if key != "adapter"}
+    return [_without_adapters(child) for child in node] if isinstance(node, list) else node
 
 
 def _published(model: nn.Module, naming: str) -> list[tuple[Piece, dict[str, Any], dict[str, Tensor]]]:

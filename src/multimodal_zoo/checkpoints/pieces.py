@@ -30,7 +30,7 @@ from multimodal_zoo.checkpoints.tables import (
     eve,
     eve_write,
 )
-from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config
+from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config, language_model_config
 from multimodal_zoo.registry import build, rewritten
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
 from multimodal_zoo.tokenizers.vocabularies import RANKS_FILE, VISION_FILE, ranks_text
@@ -169,6 +169,20 @@ def _emu_words(node: Node, folder: Path) -> None:
         rewritten(texts, "carry", folder)
 
 
+def _words_files(node: Node, folder: Path) -> None:
+    """The tokenizer of a model of texts alone, as transformers reads it where that is possible."""
+    texts = (node.get("processor") or {}).get("tokenizer")
+    if not texts:
+        return
+    if texts.get("type") == "gguf_tokenizer":
+        try:
+            build(texts, path="model.processor.tokenizer").write_transformers(folder)
+        except FileNotFoundError as error:
+            log.warning("tokenizer.json is not written: %s", error)
+        return
+    rewritten(texts, "carry", folder)
+
+
 def _scheduler(node: Node, folder: Path) -> None:
     """The scheduler's folder, beside that of the network."""
     place = folder.parent / "scheduler"
@@ -211,6 +225,9 @@ WRITERS: dict[str, tuple[Piece, ...]] = {
     },
     **{naming.name: (Piece(naming, declip_write.original_config, "declip.json"),) for naming in declip.ALL},
     causal_decoder.LLAMA.name: (Piece(causal_decoder.LLAMA, decoder_config),),
+    causal_decoder.LANGUAGE_MODEL.name: (
+        Piece(causal_decoder.LANGUAGE_MODEL, language_model_config, part="decoder", beside=_words_files),
+    ),
     emu3.EMU3.name: (  # published in two repositories; the second has its place inside the first
         Piece(emu3.EMU3, emu3_write.published_config, part="decoder", beside=_vocabulary),
         Piece(

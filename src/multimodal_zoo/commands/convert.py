@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 #: Options of the command.
-OPTIONS = ("out", "naming", "config", "dtype", "shard_size", "format", "resize")
+OPTIONS = ("out", "naming", "config", "dtype", "shard_size", "format", "resize", "merge")
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
 
     `naming` is `ours` or a published one; `config` as in `zoo.from_pretrained`; `dtype` is the file's own unless given;
     `shard_size` as in `shard_size=2GB`; `format=pt` writes one pickled file; `resize=true` fits positions and patches
-    to `config`.
+    to `config`; `merge=true` puts adapters into the matrices beside them.
 
     Raises:
         ValueError: a missing or unknown option, or one whose value does not fit.
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     options = {key: value for key, _, value in (word.partition("=") for word in words)}
     if unknown := [key for key in options if key not in OPTIONS]:
         raise ValueError(f"{', '.join(unknown)}: no such option; mmzoo convert takes {', '.join(OPTIONS)}")
-    from multimodal_zoo.checkpoints.convert import SHARD_SIZE, names, write_published
+    from multimodal_zoo.checkpoints.convert import SHARD_SIZE, merged, names, write_published
     from multimodal_zoo.zoo import from_pretrained
 
     missing = [key for key in ("out", "naming") if not options.get(key)]
@@ -34,14 +34,17 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"{' and '.join(missing)}: give out=FOLDER naming=NAME, NAME one of {', '.join(names())}")
     if options["naming"] not in names():
         raise ValueError(f"naming={options['naming']}: expected one of {', '.join(names())}")
-    if options.get("resize", "false") not in ("true", "false"):
-        raise ValueError(f"resize={options['resize']}: expected true or false")
+    for word in ("resize", "merge"):
+        if options.get(word, "false") not in ("true", "false"):
+            raise ValueError(f"{word}={options[word]}: expected true or false")
     model = from_pretrained(
         source,
         config=options.get("config"),
         dtype=options.get("dtype", "auto"),
         resize=options.get("resize") == "true",
     )
+    if options.get("merge") == "true":
+        merged(model)
     folder = write_published(
         model,
         options["out"],

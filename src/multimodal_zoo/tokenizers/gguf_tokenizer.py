@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -193,6 +194,23 @@ class GgufTokenizer:
 
         layout = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
         return layout.render(messages=[dict(message) for message in messages], add_generation_prompt=answer)
+
+    def write_transformers(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, from which transformers makes the same tokenizer.
+
+        Raises:
+            FileNotFoundError: see `file`.
+        """
+        self._pairs.save(str(folder / "tokenizer.json"))
+        words, template = self._fact("tokens"), self.facts.get("tokenizer.chat_template")
+        named = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **{name: None if number is None else words[number] for name, number in named.items()},
+            **({} if template is None else {"chat_template": template}),
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -43,6 +43,17 @@ def decoder_config(node: Mapping[str, Any], kind: str | None = None) -> Node:
     return config
 
 
+def language_model_config(node: Mapping[str, Any]) -> Node:
+    """The configuration of a `language_model`: that of its decoder.
+
+    Raises:
+        UnknownCheckpoint: see `decoder_config`; or another model.
+    """
+    if node.get("type") != "language_model":
+        raise UnknownCheckpoint(f"a model of texts alone is a language_model; this is {node.get('type')!r}")
+    return decoder_config(node["decoder"])
+
+
 def _sizes(node: Mapping[str, Any], kind: str | None) -> Node:
     block = node["blocks"]["block"]
     attention, qkv = block["attention"], block["attention"]["qkv"]

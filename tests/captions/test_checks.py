@@ -99,3 +99,11 @@ def test_the_default_filters_on_answers_to_one_row(text: str, reason: str, flags
     found = composed("+fusion_filters=default").judge(ROW, Answer(text))
     assert (found.reason, found.flags) == (reason, flags)
     assert found.status == ("rejected" if reason else "fused")
+
+
+def test_the_default_filters_on_captions_in_chinese() -> None:
+    row = CaptionRow("k", "里斯本 28路电车 阿尔法玛", ("一辆黄色的电车行驶在狭窄的街道上",))
+    found = composed("+fusion_filters=default")
+    assert found.judge(row, Answer("一辆28路黄色电车行驶在里斯本阿尔法玛狭窄的街道上。")) == Verdict()
+    assert found.judge(row, Answer("电车")).reason == "length"
+    assert found.judge(row, Answer("一只小猫睡在沙发里")).reason == "stray"

@@ -33,7 +33,7 @@ def test_words_of_a_web_caption() -> None:
 
 
 def test_words_of_other_scripts_and_of_nothing() -> None:
-    assert words("Fête-Dieu à 東京 😀 naïve") == ("fête", "dieu", "à", "東京", "naïve")
+    assert words("Fête-Dieu à 東京 😀 naïve") == ("fête", "dieu", "à", "東", "京", "naïve")
     assert capitalised("Élan vital in Ørsted 東京") == ("Élan", "Ørsted")
     assert words("") == words(" \n😀!") == ()
     assert numbers("The 1990s, No.7, 3.50") == ("1990", "7", "3", "50")
@@ -97,3 +97,23 @@ def test_no_instruction_has_no_runs() -> None:
     assert Runs("").leaked(Reading(""), [], Reading("a b c")) == frozenset()
     with pytest.raises(ValueError, match="size must be at least 1"):
         Runs("a", size=0)
+
+
+def test_scripts_without_blanks_have_a_word_for_each_letter() -> None:
+    assert words("一辆28路黄色 Tram2\u3002") == ("一", "辆", "28", "路", "黄", "色", "tram2")
+    assert words("東京タワー\u30fb1958年") == (*"東京タワー", "1958", "年")
+    assert words("서울 трамвай Straße") == ("서울", "трамвай", "straße")
+    assert reading("東京1958年").numbers == {"1958"}
+
+
+@pytest.mark.parametrize("text", ["No.7 in 1990s, 3.50", "a_1 b2c \u0665\u0666 \u00b2", "none", "", "\u0130 1\u0130 x"])
+def test_a_reading_counts_as_the_functions_do(text: str) -> None:
+    found = reading(text)
+    assert found.words == words(text)
+    assert found.content == set(content_words(text))
+    assert found.numbers == set(numbers(text))
+
+
+@pytest.mark.parametrize("text", ["The Lisbon TRAM iPhone _A 3D X-Ray", "École Lisbon éA", "The A", "", "none"])
+def test_names_of_ascii_and_of_other_texts(text: str) -> None:
+    assert reading(text).names == {word.lower() for word in capitalised(text)}

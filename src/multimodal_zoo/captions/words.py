@@ -12,6 +12,12 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 _WORD = re.compile(r"\w+")
+#: Letters of scripts that set no blanks between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_UNSPACED = (
+    "\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u103f\u1780-\u17d3\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_ANY_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _NUMBER = re.compile(r"\d+")
 _CAPITALISED = re.compile(r"\b[A-Z]\w*", re.ASCII)
 _CLOSING = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
@@ -26,8 +32,11 @@ STOP_WORDS = frozenset(
 
 
 def words(text: str) -> tuple[str, ...]:
-    """All words in order: runs of letters, digits and underscores, in lower case."""
-    return tuple(_WORD.findall(text.lower()))
+    """All words in order: runs of letters, digits and underscores, in lower case.
+
+    In scripts without blanks between words, Chinese for one, each letter is a word.
+    """
+    return tuple((_WORD if text.isascii() else _ANY_WORD).findall(text.lower()))
 
 
 def content_words(text: str) -> tuple[str, ...]:
@@ -86,7 +95,7 @@ class Reading:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.words = tuple(_WORD.findall(text.lower()))
+        self.words = words(text)
         self.vocabulary = frozenset(self.words)
         self.content = self.vocabulary - STOP_WORDS
 

@@ -12,6 +12,7 @@ from multimodal_zoo.captions import tar_source as tar_source
 from multimodal_zoo.captions.engines import auto_engine as auto_engine
 from multimodal_zoo.captions.engines import echo_engine as echo_engine
 from multimodal_zoo.captions.engines import llama_cpp_engine as llama_cpp_engine
+from multimodal_zoo.captions.engines import openai_engine as openai_engine
 from multimodal_zoo.captions.engines import template_engine as template_engine
 from multimodal_zoo.captions.engines import transformers_engine as transformers_engine
 from multimodal_zoo.captions.engines import zoo_engine as zoo_engine

@@ -44,14 +44,17 @@ def run(config: DictConfig) -> float | None:
     job = job_of(config)
     runner = build(config.runner, path="runner")
     source = build(job.source, path="source")
-    unit_rows, limit = int(config.unit_rows), config.limit
+    unit_rows, limit = _positive(config, "unit_rows"), config.limit
     if limit is not None:
-        unit_rows = min(unit_rows, int(limit))
+        limit = _positive(config, "limit")
+        unit_rows = min(unit_rows, limit)
     units = source.units(unit_rows)
+    if not units:
+        raise ValueError(f"source.path: {config.source.path} has no rows")
     begin(job, source, unit_rows)
     tasks, stand = open_tasks(job, units, again)
     if limit is not None:
-        tasks = _limited(tasks, units, int(limit))
+        tasks = _limited(tasks, units, limit)
     source.close()
     _clean(job)
     before = sum((Counter(done.statuses) for done in stand), Counter())
@@ -97,7 +100,7 @@ def job_of(config: DictConfig) -> FusionJob:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not plain["source"].get("path"):
         raise ValueError("source.path: nothing to fuse; give a folder, a file or a pattern: mmzoo fuse DATA out=FOLDER")
-    engine, filters, folder = plain.get("fusion_engine"), plain.get("fusion_filters") or {}, str(plain["out"])
+    engine, filters, folder = plain.get("fusion_engine") or None, plain.get("fusion_filters") or {}, str(plain["out"])
     if plain["dry_run"]:
         engine, filters, folder = ECHO, {}, f"{folder.rstrip('/')}-dry-run"
     return FusionJob(
@@ -138,6 +141,12 @@ def _again(retry: Any) -> tuple[str, ...]:
         if word not in (FAILED, REJECTED):
             raise ValueError(f"retry: {word!r} rows are not run again; it may name {FAILED} and {REJECTED}")
     return words
+
+
+def _positive(config: DictConfig, key: str) -> int:
+    if int(config[key]) < 1:
+        raise ValueError(f"{key} is {config[key]}; it must be at least 1")
+    return int(config[key])
 
 
 def _limited(tasks: Sequence[Task], units: Sequence[Unit], limit: int) -> list[Task]:

@@ -117,7 +117,7 @@ def _sampled(data: str, rows: int, answer: int, overrides: Sequence[str]) -> Tok
 
     job = job_of(compose("base/fuse", [f"source.path={quoted(data)}", *overrides]))
     if job.engine is None:
-        raise ValueError("fusion_engine=null asks no model: there are no tokens to count")
+        raise ValueError("fusion_engine=none asks no model: there are no tokens to count")
     engine = build(job.engine, path="fusion_engine")
     try:
         source, prompt = build(job.source, path="source"), build(job.prompt, path="fusion_prompt")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from multimodal_zoo.captions.engines.continuation import Continuation, Ending
 from multimodal_zoo.generation.loop import Decoder
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.masks import Padding
@@ -20,52 +19,6 @@ STEP = 16
 KEPT = 2
 #: Rows leave a batch once so large a share of it has ended: each time what is kept of the others is copied.
 LEAVE = 0.25
-
-
-@dataclass(frozen=True)
-class Ending:
-    """When a continuation is over.
-
-    Attributes:
-        limit: most tokens of it.
-        ends: ids that end it.
-        stops: whether the tokens so far end it, for texts that do.
-        deadline: by `time.monotonic`, after which a batch is given up; None for never.
-    """
-
-    limit: int
-    ends: Collection[int]
-    stops: Callable[[Sequence[int]], bool] | None = None
-    deadline: float | None = None
-
-    def over(self, token: int, written: list[int]) -> bool:
-        """Add a token to what is written, unless it is an end; whether that ends it."""
-        if token in self.ends:
-            return True
-        written.append(token)
-        return self.stops is not None and self.stops(written)
-
-    def check_time(self) -> None:
-        """Look at the clock.
-
-        Raises:
-            TimeoutError: it is too late.
-        """
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeoutError("a batch took longer than fusion_engine.timeout allows")
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What a model wrote behind one prompt.
-
-    Attributes:
-        ids: without the one that ends it.
-        ended: False where it was cut at the limit.
-    """
-
-    ids: list[int]
-    ended: bool
 
 
 def common_beginning(rows: Sequence[list[int]]) -> int:

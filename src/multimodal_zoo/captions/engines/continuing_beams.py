@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from multimodal_zoo.captions.engines.continuing import LEAVE, Batch, Beginnings, Continuation, Ending
+from multimodal_zoo.captions.engines.continuation import Continuation, Ending
+from multimodal_zoo.captions.engines.continuing import LEAVE, Batch, Beginnings
 from multimodal_zoo.generation.loop import Decoder
 
 #: Score of what cannot win: beams that do not exist yet, and those that are over but must go on.

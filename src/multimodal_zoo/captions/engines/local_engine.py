@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from multimodal_zoo.captions.engine import Answer, Request
-from multimodal_zoo.captions.engines.continuing import Continuation, Ending
+from multimodal_zoo.captions.engines.continuation import Continuation, Ending
 from multimodal_zoo.captions.engines.texts import StopWords, Texts, prompt_ids, without_last
 
 logger = logging.getLogger(__name__)

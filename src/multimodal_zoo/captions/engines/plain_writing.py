@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multimodal_zoo.captions.engines.continuing import Continuation, Ending
+from multimodal_zoo.captions.engines.continuation import Continuation, Ending
 
 
 class PlainWriting:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal_zoo.captions.engines.continuing import Beginnings, Continuation, Ending, continue_greedily
+from multimodal_zoo.captions.engines.continuation import Continuation, Ending
+from multimodal_zoo.captions.engines.continuing import Beginnings, continue_greedily
 from multimodal_zoo.captions.engines.continuing_beams import BeamRules, continue_by_beams
 from multimodal_zoo.generation.undisturbed import undisturbed
 

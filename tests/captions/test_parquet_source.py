@@ -207,6 +207,15 @@ def test_a_file_that_is_cut_off_is_an_error_or_reported(tmp_path, cut: int) -> N
         list(source.read(units[2]))
 
 
+def test_a_file_that_went_away_is_named(tmp_path) -> None:
+    paths = [write(tmp_path / "a.parquet", published(2)), str(tmp_path / "b.parquet")]
+    with pytest.raises(BrokenFileError, match=r"source.path: .*b.parquet cannot be read"):
+        ParquetSource(paths).units(5)
+    source = ParquetSource(paths, broken_files="report")
+    assert [unit.rows for unit in source.units(5)] == [2, 0]
+    assert source.describe()["files"][1] == {"name": "b.parquet", "bytes": None, "fingerprint": None}
+
+
 def test_damage_inside_a_file_is_found_when_it_is_read(tmp_path) -> None:
     path = write(tmp_path / "a.parquet", published(2000), group=1000)
     content = bytearray(Path(path).read_bytes())

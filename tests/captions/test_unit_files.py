@@ -306,6 +306,10 @@ def test_odd_values_are_kept_in_more(tmp_path) -> None:
         assert [row["t"] for row in found] == ["half \ufffd"] * len(odd)
         kept = [row["x"] is not None or "x" in json.loads(row["more"] or "{}") for row in found]
         assert kept == [value is not None for value in odd], number
+    with tarfile.open(tmp_path / f"json/webdataset/{unit(len(odd)).name}.tar") as tar:
+        facts = [tar.extractfile(one).read() for one in tar if one.name.endswith(".json")]  # type: ignore[union-attr]
+    values = [json.loads(one, parse_constant=lambda name: pytest.fail(name)) for one in facts]
+    assert [one.get("x") for one in values] == [*odd[:5], None, *odd[6:9], None]  # bytes are the table's alone
     inferred = tmp_path / "inferred"
     write_unit(inferred, unit(len(odd)), rows)
     assert len(list(read_units(inferred))) == len(odd)

@@ -67,7 +67,7 @@ class ParquetSource(Source):
             try:
                 with open_parquet(file) as opened:
                     rows += opened.metadata.num_rows
-            except BrokenFileError:
+            except (BrokenFileError, OSError):
                 continue
         return {**super().describe(), "rows": rows}
 
@@ -83,6 +83,8 @@ class ParquetSource(Source):
                     return file, opened.schema_arrow
             except BrokenFileError as error:
                 problem = problem or error
+            except OSError as error:
+                problem = problem or BrokenFileError(f"source.path: {file} cannot be read: {error}")
         raise problem or BrokenFileError("source.path: no file")
 
     def _layout(self, file: str, schema: Any) -> Columns:

@@ -136,6 +136,8 @@ class Source(ABC):
                 index = self._index(file, rows_per_unit)
             except BrokenFileError as error:
                 index = Index([], 0, str(error))
+            except OSError as error:
+                index = Index([], 0, f"source.path: {file} cannot be read: {error}")
             if index.problem and self.broken_files == "error":
                 raise BrokenFileError(index.problem)
             stops = [*(cut.row for cut in index.cuts[1:]), index.rows]  # one too many where there is no row
@@ -187,10 +189,7 @@ class Source(ABC):
         """What the source is, as plain JSON: equal for equal data; nothing but both ends of each file is read."""
         return {
             "kind": self.kind,
-            "files": [
-                {"name": self._names[file], "bytes": os.path.getsize(file), "fingerprint": fingerprint(file)}
-                for file in self.files
-            ],
+            "files": [{"name": self._names[file], **fingerprint(file)} for file in self.files],
             "rules": self.rules.describe(),
         }
 
@@ -231,11 +230,14 @@ def unit_stems(names: Mapping[str, str]) -> dict[str, str]:
     return stems
 
 
-def fingerprint(file: str) -> str:
-    """A hash of both ends of a file and its size: tells files of one name apart without reading them."""
-    size = os.path.getsize(file)
-    with open(file, "rb") as opened:
-        content = opened.read(PROBED)
-        opened.seek(max(len(content), size - PROBED))
-        content += opened.read(PROBED)
-    return hashlib.sha256(content + str(size).encode()).hexdigest()[:16]
+def fingerprint(file: str) -> dict[str, Any]:
+    """A file's size and a hash of it and of both ends: tells files of one name apart without reading them."""
+    try:
+        size = os.path.getsize(file)
+        with open(file, "rb") as opened:
+            content = opened.read(PROBED)
+            opened.seek(max(len(content), size - PROBED))
+            content += opened.read(PROBED)
+    except OSError:  # `units` says what is wrong with it
+        return {"bytes": None, "fingerprint": None}
+    return {"bytes": size, "fingerprint": hashlib.sha256(content + str(size).encode()).hexdigest()[:16]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -85,9 +86,21 @@ def column_names(extra: Iterable[str]) -> dict[str, str]:
 
 
 def as_json(value: Any) -> str:
-    """JSON that can be encoded as UTF-8 whatever the value holds."""
-    text = json.dumps(value, ensure_ascii=False, default=_plain)
+    """JSON that every reader takes, encodable as UTF-8, whatever the value holds; null for NaN and infinity."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError:
+        value = _finite(value)
+        text = json.dumps(value, ensure_ascii=False, default=_plain)
     return json.dumps(value, default=_plain) if SURROGATE.search(text) else text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> str:

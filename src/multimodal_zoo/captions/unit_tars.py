@@ -104,7 +104,7 @@ class UnitTar:
             facts.update(self._extra(source.extra))
         try:
             return _encode(facts).encode()
-        except (TypeError, UnicodeEncodeError):  # values that are not JSON, or half a character
+        except (TypeError, ValueError):  # values that are not JSON, NaN, half a character
             return as_json(facts).encode()
 
     def _extra(self, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,4 +114,4 @@ class UnitTar:
         return {self._names[name]: value for name, value in extra.items() if not isinstance(value, bytes)}
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode

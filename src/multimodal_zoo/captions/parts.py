@@ -14,8 +14,8 @@ from multimodal_zoo.captions.engines import echo_engine as echo_engine
 from multimodal_zoo.captions.engines import llama_cpp_engine as llama_cpp_engine
 from multimodal_zoo.captions.engines import openai_engine as openai_engine
 from multimodal_zoo.captions.engines import template_engine as template_engine
-from multimodal_zoo.captions.engines import vllm_engine as vllm_engine
 from multimodal_zoo.captions.engines import transformers_engine as transformers_engine
+from multimodal_zoo.captions.engines import vllm_engine as vllm_engine
 from multimodal_zoo.captions.engines import zoo_engine as zoo_engine
 from multimodal_zoo.captions.filters import facts as facts
 from multimodal_zoo.captions.filters import form as form

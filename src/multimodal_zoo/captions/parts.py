@@ -9,6 +9,8 @@ from multimodal_zoo.captions import prompts as prompts
 from multimodal_zoo.captions import ray_runner as ray_runner
 from multimodal_zoo.captions import row_rules as row_rules
 from multimodal_zoo.captions import tar_source as tar_source
+from multimodal_zoo.captions import transformers_captioner as transformers_captioner
+from multimodal_zoo.captions import zoo_captioner as zoo_captioner
 from multimodal_zoo.captions.engines import auto_engine as auto_engine
 from multimodal_zoo.captions.engines import echo_engine as echo_engine
 from multimodal_zoo.captions.engines import llama_cpp_engine as llama_cpp_engine

@@ -1,0 +1,107 @@
+"""The contract of captioners: pictures in, one sentence about each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Rows that get a synthetic caption: those without one, or all with a picture.
+WHEN = ("missing", "always")
+
+
+#: Captions of some pictures.
+Write = Callable[["Sequence[Image]"], list[str]]
+
+
+class Captioner(Protocol):
+    """What writes synthetic captions; made once in each process, used for many batches.
+
+    Attributes:
+        batch_size: pictures that it likes to get at once.
+        when: `missing` for rows without a synthetic caption, `always` for all with a picture.
+    """
+
+    batch_size: int
+    when: str
+
+    def caption(self, images: Sequence[Image]) -> list[str]:
+        """One caption for each picture (RGB, any sizes), in their order; it does not depend on the others."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its captions (model, hash, decoding, `when`), as plain JSON, for the manifest of a run."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back; a captioner closed twice stays closed."""
+        ...
+
+
+class LocalCaptioner:
+    """A captioner around a model in this process; the model is read when the first picture comes.
+
+    A batch that does not fit into memory is halved, and no later one is larger than what fitted.
+
+    Args:
+        load: reads the model; the result writes about pictures.
+        facts: what decides the captions, as plain JSON.
+        batch_size: pictures that are written about at once, at most.
+        when: one of `WHEN`.
+
+    Raises:
+        ValueError: no picture at once, or another `when`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Callable[[Sequence[Image]], list[str]]],
+        facts: dict[str, Any],
+        batch_size: int,
+        when: str,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"captioner.batch_size is {batch_size}; it must be at least 1")
+        if when not in WHEN:
+            raise ValueError(f"captioner.when is {when!r}; expected one of {', '.join(WHEN)}")
+        self.load, self.facts, self.batch_size, self.when = load, facts, batch_size, when
+        self._write: Write | None = None
+        self._fits, self._closed = batch_size, False
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the captions; the model is not read for it."""
+        return {**self.facts, "when": self.when}
+
+    def caption(self, images: Sequence[Image]) -> list[str]:
+        """See `Captioner`.
+
+        Raises:
+            RuntimeError: the captioner is closed.
+            ImportError, FileNotFoundError, ValueError: the model cannot be read.
+            MemoryError: not even one picture fits into memory.
+        """
+        from multimodal_zoo.captions.engines.local_engine import free_memory, is_out_of_memory
+
+        if self._closed:
+            raise RuntimeError("captioner: it is closed")
+        if self._write is None:
+            self._write = self.load()
+        found: list[str] = []
+        while len(found) < len(images):
+            part = images[len(found) : len(found) + self._fits]
+            try:
+                found += [" ".join(text.split()) for text in self._write(part)]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise MemoryError("captioner: no memory for a single picture; take a smaller model") from error
+                self._fits = (len(part) + 1) // 2
+                free_memory()
+        return found
+
+    def close(self) -> None:
+        """See `Captioner`."""
+        self._write, self._closed = None, True

@@ -53,6 +53,7 @@ class ParquetSource(Source):
     ) -> None:
         super().__init__("parquet", files, columns or Columns(), rules or RowRules(), broken_files)
         self._layouts: dict[str, Columns] = {}
+        self._first: tuple[str, Any] | None = None
 
     def kinds(self) -> dict[str, str]:
         """From the schema of the first file that can be read."""
@@ -77,15 +78,18 @@ class ParquetSource(Source):
     def _readable(self) -> tuple[str, Any]:
         """The first file that can be read, and its schema."""
         problem: BrokenFileError | None = None
-        for file in self.files:
+        for file in () if self._first else self.files:
             try:
                 with open_parquet(file) as opened:
-                    return file, opened.schema_arrow
+                    self._first = (file, opened.schema_arrow)
+                    break
             except BrokenFileError as error:
                 problem = problem or error
             except OSError as error:
                 problem = problem or BrokenFileError(f"source.path: {file} cannot be read: {error}")
-        raise problem or BrokenFileError("source.path: no file")
+        if self._first is None:
+            raise problem or BrokenFileError("source.path: no file")
+        return self._first
 
     def _layout(self, file: str, schema: Any) -> Columns:
         if file not in self._layouts:

@@ -22,7 +22,7 @@ from multimodal_zoo.captions.rows import STATUSES, FusedRow
 from multimodal_zoo.captions.sources import Unit
 from multimodal_zoo.captions.unit_tables import UnitTable
 from multimodal_zoo.captions.unit_tars import UnitTar
-from multimodal_zoo.files import atomic_file, read_record, write_text
+from multimodal_zoo.files import atomic_file, read_record, write_bytes, write_text
 
 #: Formats by name: their suffix; each has a folder of its name.
 FORMATS = {"parquet": ".parquet", "webdataset": ".tar"}
@@ -104,49 +104,52 @@ def write_unit(
         OSError: a full disk or an unwritable folder; the unit is not done.
     """
     _check_formats(formats)
-    table, taken, tallies = UnitTable(kinds), iter(rows), Counter(dict.fromkeys(STATUSES, 0))
-    paths = {name: _path(folder, name, unit.name) for name in formats}
-    files, sizes = {}, {}
+    table, files, sizes = UnitTable(kinds), {}, {}
     with ExitStack() as stack:
         tar = None
         if "webdataset" in formats:
-            tar = UnitTar(stack.enter_context(atomic_file(paths["webdataset"])), unit.name)
+            temporary = stack.enter_context(atomic_file(_path(folder, "webdataset", unit.name)))
+            tar = UnitTar(temporary, unit.name)
             stack.callback(tar.file.close)
-        while chunk := list(islice(taken, CHUNK)):
-            table.add(chunk)
-            tallies.update([row.status for row in chunk])
-            if tar is not None:
-                tar.add(chunk)
-            if statistics is not None:
-                for row in chunk:
-                    statistics.add(row)
-        count = len(table.extra)
-        if count != unit.rows:
-            raise ValueError(f"unit {unit.name} has {unit.rows} rows, {count} results came; none may be lost or added")
+        _collect(rows, table, tar, statistics)
+        if len(table.extra) != unit.rows:
+            raise ValueError(
+                f"unit {unit.name} has {unit.rows} rows, {len(table.extra)} results came; none may be lost or added"
+            )
         _record_path(folder, unit.name).unlink(missing_ok=True)
         if tar is not None:
             files[_key("webdataset", unit.name)], sizes[_key("webdataset", unit.name)] = tar.close(), tar.size
     content = parquet_bytes(table.arrow())
-    with atomic_file(paths["parquet"]) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(_path(folder, "parquet", unit.name), content)
     files[_key("parquet", unit.name)] = hashlib.sha256(content).hexdigest()
     sizes[_key("parquet", unit.name)] = len(content)
-    return _write_record(
-        folder,
-        UnitRecord(
-            name=unit.name,
-            file=Path(unit.file).name,
-            start=unit.start,
-            stop=unit.stop,
-            rows=count,
-            statuses={status: tallies[status] for status in STATUSES},
-            doubles=count - len(set(table.own["key"])),
-            files=files,
-            sizes=sizes,
-            statistics=None if statistics is None else statistics.as_json(),
-            rounds=rounds,
-        ),
+    tallies = Counter(table.own["status"])
+    record = UnitRecord(
+        name=unit.name,
+        file=Path(unit.file).name,
+        start=unit.start,
+        stop=unit.stop,
+        rows=unit.rows,
+        statuses={status: tallies[status] for status in STATUSES},
+        doubles=unit.rows - len(set(table.own["key"])),
+        files=files,
+        sizes=sizes,
+        statistics=None if statistics is None else statistics.as_json(),
+        rounds=rounds,
     )
+    return _write_record(folder, record)
+
+
+def _collect(rows: Iterable[FusedRow], table: UnitTable, tar: UnitTar | None, statistics: Counts | None) -> None:
+    """Take the rows, a chunk of them in memory with their pictures at a time."""
+    taken = iter(rows)
+    while chunk := list(islice(taken, CHUNK)):
+        table.add(chunk)
+        if tar is not None:
+            tar.add(chunk)
+        if statistics is not None:
+            for row in chunk:
+                statistics.add(row)
 
 
 def write_broken_unit(folder: str | Path, unit: Unit, problem: str) -> UnitRecord:

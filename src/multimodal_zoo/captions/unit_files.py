@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -113,9 +112,8 @@ def write_unit(
             stack.callback(tar.file.close)
         _collect(rows, table, tar, statistics)
         if len(table.extra) != unit.rows:
-            raise ValueError(
-                f"unit {unit.name} has {unit.rows} rows, {len(table.extra)} results came; none may be lost or added"
-            )
+            came = len(table.extra)
+            raise ValueError(f"unit {unit.name} has {unit.rows} rows, {came} results came; none may be lost or added")
         _record_path(folder, unit.name).unlink(missing_ok=True)
         if tar is not None:
             files[_key("webdataset", unit.name)], sizes[_key("webdataset", unit.name)] = tar.close(), tar.size
@@ -123,14 +121,13 @@ def write_unit(
     write_bytes(_path(folder, "parquet", unit.name), content)
     files[_key("parquet", unit.name)] = hashlib.sha256(content).hexdigest()
     sizes[_key("parquet", unit.name)] = len(content)
-    tallies = Counter(table.own["status"])
     record = UnitRecord(
         name=unit.name,
         file=Path(unit.file).name,
         start=unit.start,
         stop=unit.stop,
         rows=unit.rows,
-        statuses={status: tallies[status] for status in STATUSES},
+        statuses={status: table.own["status"].count(status) for status in STATUSES},
         doubles=unit.rows - len(set(table.own["key"])),
         files=files,
         sizes=sizes,

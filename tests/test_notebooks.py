@@ -13,6 +13,7 @@ import pytest
 LEARNT = {
     "first_steps": (r"training emoji: ([\d.]+); chance", 0.5),
     "detect": (r"objects with a box within 2 m: (\d+) of", 5),
+    "fuse_captions": (r"rows with a fused caption by rules: (\d+)", 6),
 }
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

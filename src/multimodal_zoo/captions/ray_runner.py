@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -104,15 +105,17 @@ class RayRunner:
         actors = min(self.actors, len(tasks))
         blocks = -(-len(tasks) // max(1, min(TOGETHER, len(tasks) // (4 * actors))))
         places = data.from_items([{"place": place} for place in range(len(tasks))], override_num_blocks=blocks)
-        fused = places.map_batches(
-            _Actor,
-            fn_constructor_args=(job, list(tasks), self.lease),
-            compute=data.ActorPoolStrategy(size=actors),
-            batch_size=1,
-            num_cpus=self.num_cpus,
-            num_gpus=self.num_gpus or None,
-            max_restarts=self.restarts,
-        )
+        with warnings.catch_warnings():  # this version takes the restarts by no other way, and says that it will
+            warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+            fused = places.map_batches(
+                _Actor,
+                fn_constructor_args=(job, list(tasks), self.lease),
+                compute=data.ActorPoolStrategy(size=actors),
+                batch_size=1,
+                num_cpus=self.num_cpus,
+                num_gpus=self.num_gpus or None,
+                max_restarts=self.restarts,
+            )
         try:
             for row in fused.iter_rows():
                 if row["done"]:

@@ -187,6 +187,7 @@ def _finish(job: FusionJob, tasks: Sequence[Task], progress: FusionProgress, sam
             f"{len(left)} of {len(tasks)} units are not done, {left[0].unit.name} for one; what is done stays, and the "
             "same command goes on behind it"
         )
+    _clean(job)
     print(f"{progress.rows:,} rows in {in_time(progress.wall)}: {progress.line()}")
     print(progress.stages())
     last = {"last_run_rows": progress.rows, "last_run_seconds": round(progress.wall, 3)}

@@ -203,3 +203,14 @@ def test_the_shards_that_fusing_writes(tmp_path: Path) -> None:
         sampler = build(config.data.captions)
         found = {document.key: sampler(document, Random(0)) for document in build(config.data.train)}
         assert found == {"k0": caption, "k1": caption}
+
+
+def test_captions_of_other_pairs_are_looked_up(tmp_path: Path) -> None:
+    table = write_lines(tmp_path / "rows.jsonl", [{"url": "http://a", "raw": "R", "fused": "F"}])
+    texts = f"data.captions.texts={{type: caption_table, path: {table}, key: url}}"
+    words = ["data=webdataset", "data.train.sources=x.tar", "+caption_policy@data.captions=fused", texts]
+    config = compose("quickstart", [*words, "data.captions.by=url"])
+    assert build(config.data.captions)(document("0001", url="http://a"), Random(0)) == "F"
+    emoji = ["+caption_policy@data.captions=raw", "~data.captions.weights", "~data.captions.parts", texts]
+    config = compose("quickstart", [*emoji, "data.captions.otherwise={type: text_caption}"])
+    assert build(config.data.captions)(document("twemoji/1f600"), Random(0)) == "own text"

@@ -91,10 +91,8 @@ def write_report(
 
     totals = add_up(records)
     samples = draw_samples(folder, totals.records, rows_shown)
-    title, subtitle = (
-        f"Caption fusion: {folder.resolve().name}",
-        f"{totals.rows:,} rows in {len(totals.records):,} units",
-    )
+    title, units = f"Caption fusion: {folder.resolve().name}", len(totals.records)
+    subtitle = f"{totals.rows:,} rows in {units:,} {'unit' if units == 1 else 'units'}"
     overview, about = _overview(totals), _about(totals, samples, speed or {})
     manifest = _manifest(folder)
     sections = {

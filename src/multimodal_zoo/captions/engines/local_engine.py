@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
+from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least
 from multimodal_zoo.captions.engines.texts import StopWords, Texts, prompt_ids, without_last
 
 logger = logging.getLogger(__name__)
 
-LAYOUTS = ("plain", "chat")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -54,13 +54,8 @@ class Decoding:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"fusion_engine.layout is {self.layout!r}; expected one of {', '.join(LAYOUTS)}")
-        for name in ("beams", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"fusion_engine.{name} is {getattr(self, name)}; it must be at least 1")
-        if not all(self.stop):
-            raise ValueError(f"fusion_engine.stop is {list(self.stop)}; none of them may be empty")
+        require_layout(self.layout)
+        require_least(1, beams=self.beams, max_new_tokens=self.max_new_tokens)
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest of a run."""
@@ -93,8 +88,7 @@ class LocalEngine:
         batch_size: int,
         timeout: float | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"fusion_engine.batch_size is {batch_size}; it must be at least 1")
+        require_least(1, batch_size=batch_size)
         if timeout is not None and timeout <= 0:
             raise ValueError(f"fusion_engine.timeout is {timeout}; it must be positive, or null for none")
         self.load, self.facts, self.decoding = load, facts, decoding
@@ -175,7 +169,7 @@ class LocalEngine:
 
     def _answer(self, written: Continuation) -> Answer:
         text = self.ready().texts.text(written.ids)
-        cut = self._stop.cut(text) if self._stop is not None else None
+        cut = before_stop(text, self.decoding.stop)
         return Answer(text if cut is None else cut, written.ended, len(written.ids))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from multimodal_zoo.captions.engine import Request
+from multimodal_zoo.captions.engines.stopping import before_stop
 
 
 class Texts(Protocol):
@@ -153,21 +154,16 @@ class StopWords:
     Args:
         texts: the tokenizer.
         words: the strings, none of them empty.
-
-    Raises:
-        ValueError: an empty string.
     """
 
     def __init__(self, texts: Texts, words: Sequence[str]) -> None:
-        if not all(words):
-            raise ValueError(f"fusion_engine.stop is {list(words)}; none of them may be empty")
         self.texts, self.words = texts, tuple(words)
         self._last = {word[-1] for word in words}
         self._may: dict[int, bool] = {}
 
     def __call__(self, ids: Sequence[int]) -> bool:
         """Whether the last of these ids completes a string."""
-        return self._can_end(ids[-1]) and self.cut(self.texts.text(ids)) is not None
+        return self._can_end(ids[-1]) and before_stop(self.texts.text(ids), self.words) is not None
 
     def _can_end(self, token: int) -> bool:
         """Whether a token may hold the last character of a string, or a part of one; looked up once for each token."""
@@ -176,12 +172,6 @@ class StopWords:
             text = self.texts.text([token])
             found = self._may[token] = "\ufffd" in text or any(character in self._last for character in text)
         return found
-
-    def cut(self, text: str) -> str | None:
-        """The text before the first string that ends it; None where none does."""
-        visible = len(text) - len(text.lstrip())
-        places = [place for place in (text.find(word, visible) for word in self.words) if place >= 0]
-        return text[: min(places)] if places else None
 
 
 def without_last(texts: Texts, text: str, tokens: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from multimodal_zoo.captions.engines.local_engine import Decoding, LocalEngine, Ready, device_of, dtype_of
 from multimodal_zoo.captions.engines.model_files import ModelFiles, find_model, fingerprint
+from multimodal_zoo.captions.engines.stopping import stops_of
 from multimodal_zoo.registry import CAPTIONS
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def transformers_engine(
     Raises:
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
     """
-    files, decoding = find_model(model), Decoding(layout, beams, length_penalty, max_new_tokens, tuple(stop))
+    files, decoding = find_model(model), Decoding(layout, beams, length_penalty, max_new_tokens, stops_of(stop))
     place = device_of(device)
     kind, sums = dtype_of(dtype, place), fingerprint(files.files())
     facts = {"engine": "transformers_engine", "model": model, "fingerprint": sums, "dtype": kind}

@@ -41,6 +41,9 @@ def import_transformers() -> Any:
 def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
     """A causal language model and its tokenizer.
 
+    Pickled shards, as the published student has them (52 GB of float32), become the wanted type one after the other: no
+    more than one of them is held besides the model.
+
     Args:
         files: a folder of Hugging Face, or a GGUF file of a family that this library reads.
         device: a torch device.
@@ -48,16 +51,54 @@ def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "floa
 
     Raises:
         ImportError: no transformers.
-        ValueError: files of another kind, or a GGUF file of an unknown family, type of weights or tokenizer.
+        ValueError: files of another kind, a folder without some of the weights, or a GGUF file of an unknown family,
+            type of weights or tokenizer.
     """
+    from multimodal_zoo.checkpoints.locate import PICKLES, weight_files
+
     transformers = import_transformers()
-    kind = _dtype(dtype)
     if files.is_gguf:
         return LoadedModel(gguf_model(files.path, device, dtype), gguf_texts(files.path))
     tokenizer = transformers.AutoTokenizer.from_pretrained(files.path, local_files_only=True)
-    with _no_bars(transformers):
-        model = transformers.AutoModelForCausalLM.from_pretrained(files.path, dtype=kind, local_files_only=True)
+    if all(file.name.endswith(PICKLES) for file in weight_files(files.path)):
+        model = _from_pickles(transformers, files.path, _dtype(dtype))
+    else:
+        model = _from_folder(transformers.AutoModelForCausalLM, files.path, dtype=_dtype(dtype), local_files_only=True)
     return LoadedModel(model.eval().to(device), TransformersTexts(tokenizer, _ends(model)))
+
+
+def _from_pickles(transformers: Any, folder: Path, kind: Any) -> Any:
+    """The model of a folder with pickled weights, each shard in the wanted type before the next is opened."""
+    from multimodal_zoo.checkpoints.files import iterate_shards
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    state = {
+        name: tensor if kind == "auto" else tensor.to(kind)
+        for shard in iterate_shards(folder)
+        for name, tensor in shard.items()
+    }
+    family = transformers.AutoModelForCausalLM._model_mapping[type(config)]
+    model = _from_folder(family, None, config=config, state_dict=state, dtype=kind)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model
+
+
+def _from_folder(family: Any, place: Path | None, **options: Any) -> Any:
+    """A model whose weights are all there.
+
+    Raises:
+        ValueError: some are not, or have another shape.
+    """
+    with _no_bars(import_transformers()):
+        model, found = family.from_pretrained(place, output_loading_info=True, **options)
+    lacking = [*found["missing_keys"], *(str(one) for one in found["mismatched_keys"])]
+    if lacking:
+        raise ValueError(
+            f"fusion_engine.model: {len(lacking)} weights of {family.__name__} are not in its files, or have another "
+            f"shape: {', '.join(sorted(lacking)[:5])}"
+        )
+    return model
 
 
 def gguf_model(path: Path, device: str = "cpu", dtype: str = "float32") -> Any:
@@ -85,8 +126,7 @@ def gguf_model(path: Path, device: str = "cpu", dtype: str = "float32") -> Any:
     facts = {key: header.facts.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id")}
     config = transformers.AutoConfig.for_model(sizes.pop("model_type"), **sizes, **facts)
     kind = transformers.AutoModelForCausalLM._model_mapping[type(config)]
-    with _no_bars(transformers):
-        model = kind.from_pretrained(None, config=config, state_dict=state, dtype=_dtype(dtype, auto="float32"))
+    model = _from_folder(kind, None, config=config, state_dict=state, dtype=_dtype(dtype, auto="float32"))
     return model.eval().to(device)
 
 

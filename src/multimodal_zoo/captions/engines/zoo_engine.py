@@ -7,6 +7,7 @@ from typing import Any
 
 from multimodal_zoo.captions.engines.local_engine import Decoding, LocalEngine, Ready, device_of, dtype_of
 from multimodal_zoo.captions.engines.model_files import fingerprint
+from multimodal_zoo.captions.engines.stopping import stops_of
 from multimodal_zoo.registry import CAPTIONS
 
 
@@ -44,7 +45,7 @@ def zoo_engine(
     """
     from multimodal_zoo.checkpoints.store import recognise
 
-    decoding, place = Decoding(layout, beams, length_penalty, max_new_tokens, tuple(stop)), device_of(device)
+    decoding, place = Decoding(layout, beams, length_penalty, max_new_tokens, stops_of(stop)), device_of(device)
     kind, files = dtype_of(dtype, place), recognise(model).files
     facts = {"engine": "zoo_engine", "model": model, "fingerprint": fingerprint(files), "dtype": kind}
     return LocalEngine(lambda: _loaded(model, place, kind, decoding), facts, decoding, batch_size, timeout)

@@ -114,6 +114,21 @@ def test_the_last_synthetic_caption_goes_first() -> None:
     assert (short.prompt, short.synthetic, short.cut) == (" | b c d", ("b c", "d"), 3)
 
 
+@pytest.mark.parametrize(
+    ("template", "left", "cut"),
+    [
+        ("{raw}, {raw}: {synthetic}", "a b, a b: f g", 3),
+        ("{synthetic} {raw} {raw}", "f g a a", 4),
+        ("only {synthetic}", "only f g", 0),
+        ("only {raw} ->", "only a b c d ->", 1),
+    ],
+)
+def test_places_that_stand_twice_or_not_at_all(template: str, left: str, cut: int) -> None:
+    prompt = FusionPrompt(template, limit=6 if "only" in template or ":" in template else 5)
+    filled = prompt.shorten("a b c d e", "f g", count_words, cut_words)
+    assert (filled.prompt, filled.cut, filled.fits) == (left, cut, True)
+
+
 def test_shortening_counts_again_after_decoding() -> None:
     """Bytes as tokens: half an emoji is cut off wholly, and what is left always fits."""
     generator, stock = random.Random(0), "a \u00e9\u6771\U0001f600"

@@ -194,10 +194,12 @@ class FusionPrompt:
             return filled
         captions, lost = [filled.raw, *filled.synthetic], 0
         for place in (0, *range(len(captions) - 1, 0, -1)):
-            while captions[place] and total > self.limit:
+            # a caption that stands in several places loses each token several times
+            times = self._pieces.count("{synthetic}" if place else "{raw}")
+            while times and captions[place] and total > self.limit:
                 caption = captions[place]
                 has = count([caption])[0]
-                taken = min(total - self.limit, has)
+                taken = min(-((self.limit - total) // times), has)
                 # half a character may be left at the end, which decoders write as U+FFFD
                 shorter = cut(caption, taken).rstrip("\ufffd").strip() if taken < has else ""
                 captions[place] = shorter if len(shorter) < len(caption) else ""

@@ -91,8 +91,9 @@ def truncate(request: Request) -> Outcome:
         found["words_cut"].append(filled.cut)
         found["words_left"].append(count_words([filled.prompt])[0])
         found["fits"].append(filled.fits)
-        # the published rule differs in one place: it empties the raw caption of a prompt that just fits
-        found["reference_raw_left"].append("" if whole == row["limit"] else filled.raw)
+        # the published rule cuts the raw caption once, by what is too much, and at the very limit down to nothing
+        left = cut_words(prompt.clean(row["raw"]), whole - row["limit"])
+        found["reference_raw_left"].append("" if whole == row["limit"] else left)
     return _compared(rows, found)
 
 

@@ -92,9 +92,10 @@ def test_copies_of_either_source() -> None:
     assert says(CopyFilter(), "lisbon TRAM 28: alfama, stock photo 4412!") == "copy of the raw caption"
     assert says(CopyFilter(), "a yellow tram on a narrow street") == "copy of a synthetic caption"
     assert says(CopyFilter(), "A yellow tram on a narrow old street") is None
-    # 6 distinct words of 7 in either
-    assert says(CopyFilter(most=0.85), "A yellow tram on a narrow old street") == "copy of a synthetic caption"
-    assert says(CopyFilter(most=0.86), "A yellow tram on a narrow old street") is None
+    assert says(CopyFilter(), "There is a yellow tram in the narrow street") == "copy of a synthetic caption"
+    # 4 distinct content words of 5 in either
+    assert says(CopyFilter(most=0.8), "A yellow tram on a narrow old street") == "copy of a synthetic caption"
+    assert says(CopyFilter(most=0.81), "A yellow tram on a narrow old street") is None
     assert says(CopyFilter(), "", raw="", synthetic=("",)) is None
     with pytest.raises(ValueError, match=r"copy_filter\.most is 2; it is a share"):
         CopyFilter(most=2)

@@ -18,8 +18,8 @@ class CopyFilter:
     """An answer should be more than one of its sources again.
 
     Args:
-        most: how alike an answer and a source may be: distinct words that both have over those that either has. At 1
-            only the same words are a copy, whatever their order, case and punctuation.
+        most: how alike an answer and a source may be: distinct content words that both have over those that either
+            has. At 1 only the same ones are a copy, whatever their order, case, punctuation and stop words.
         action: what an objection does.
     """
 
@@ -28,11 +28,11 @@ class CopyFilter:
 
     def __call__(self, row: CaptionRow, answer: Answer) -> str | None:
         """Objects to copies of the raw or of a synthetic caption."""
-        found = reading(answer.text).vocabulary
-        if self._copied(found, reading(row.raw).vocabulary):
+        found = reading(answer.text).content
+        if self._copied(found, reading(row.raw).content):
             return "copy of the raw caption"
         for text in row.synthetic:
-            if self._copied(found, reading(text).vocabulary):
+            if self._copied(found, reading(text).content):
                 return "copy of a synthetic caption"
         return None
 

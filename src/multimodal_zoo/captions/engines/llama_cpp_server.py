@@ -75,6 +75,8 @@ class LlamaCppServer:
         params.n_parallel, params.n_ctx, params.n_gpu_layers = slots, context * slots, gpu_layers
         for cpu in (params.cpuparams, params.cpuparams_batch):
             cpu.n_threads, cpu.poll = threads, 0  # threads that wait do not spin
+        if gpu_layers == 0:
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # a little faster
         params.warmup, params.ui, params.verbosity, params.api_keys = False, False, 0, [self._key]
         params.cache_ram_mib, params.cache_idle_slots = 0, False  # no copies of prompts: their beginning is enough
         try:

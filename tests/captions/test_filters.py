@@ -183,5 +183,7 @@ def test_languages_of_familiar_words_are_not_asked_for(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     _identifier.cache_clear()
     assert says(LanguageFilter(), f"{RAW} and a tram") is None
+    english = "Waves break on the shore and a surfer is out there"
+    assert says(LanguageFilter(), english, synthetic=("A man with a board in the sea",)) is None
     with pytest.raises(ImportError, match=r"multimodal_zoo\[captions\]"):
         says(LanguageFilter(), FRENCH)

@@ -263,8 +263,8 @@ def _text(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """A text in one line of Markdown, without HTML in it."""
-    return escape(" ".join(_clean(text).split()), quote=False)
+    """A text in one line of Markdown, without HTML or links in it."""
+    return escape(" ".join(_clean(text).split()), quote=False).replace("[", "\\[")
 
 
 def _safe(table: Table) -> Table:

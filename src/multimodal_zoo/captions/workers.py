@@ -15,7 +15,7 @@ from multimodal_zoo.captions.job import MANIFEST, Done, FusionJob, Moving, Task,
 from multimodal_zoo.captions.rows import FAILED, FUSED, CaptionRow, FusedRow
 from multimodal_zoo.captions.run_manifest import settle
 from multimodal_zoo.captions.sources import BrokenFileError
-from multimodal_zoo.captions.stages import Stages, TimedChecks, TimedEngine
+from multimodal_zoo.captions.stages import EngineLostError, Stages, TimedChecks, TimedEngine
 from multimodal_zoo.captions.statistics import Statistics
 from multimodal_zoo.captions.unit_files import UnitRecord, record_of, write_broken_unit, write_unit
 from multimodal_zoo.captions.unit_reading import read_unit
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at units that others hold.
 PAUSE = 0.2
+#: Calls in a row without a connection after which an engine is gone: those of three batches, each asked three times.
+PATIENCE = 9
 #: Rows that are held at once, with their pictures; more if the engine likes larger batches.
 CHUNK = 1024
 
@@ -62,7 +64,8 @@ class Worker:
         if self.captioner is not None:
             self._settle("captioner", self.captioner.describe())
         if job.engine is not None:
-            self.engine = TimedEngine(build(job.engine, path="fusion_engine"), self.stages, moving)
+            patience = None if job.give_up is None else PATIENCE
+            self.engine = TimedEngine(build(job.engine, path="fusion_engine"), self.stages, moving, patience)
             self._settle("engine", self.engine.describe())
         self.instruction = self.prompt.fill("", "")
         self.chunk = max(CHUNK, self.engine.batch_size if self.engine else 0)
@@ -208,8 +211,14 @@ class Worker:
                 rows = captioned(rows, self.captioner)
         if self.engine is None:
             return [_synthetic(row) for row in rows]
-        with self.stages.time("prompt"):
-            return ask(self.engine, self.prompt, rows, self.checks, self.job.retries)
+        try:
+            with self.stages.time("prompt"):
+                return ask(self.engine, self.prompt, rows, self.checks, self.job.retries)
+        except EngineLostError as error:
+            raise RuntimeError(
+                f"fusion_engine: not reached {PATIENCE} times in a row ({error}); the unit is left for the next run "
+                "(give_up=null writes such rows as failed and goes on)"
+            ) from error
 
     def _require_answers(self, task: Task, failed: int, last: FusedRow) -> None:
         """Stop when an engine answers nothing at all any more."""

@@ -224,7 +224,11 @@ def test_malformed_answers_are_errors_of_their_rows(server: Server, content: byt
 
 
 def test_a_row_that_is_refused_fails_alone(server: Server) -> None:
-    refused: Reply = (400, {}, {"error": {"message": "the prompt has 9000 tokens", "type": "exceed_context_size_error"}})
+    refused: Reply = (
+        400,
+        {},
+        {"error": {"message": "the prompt has 9000 tokens", "type": "exceed_context_size_error"}},
+    )
     server.does = lambda body, count: refused if "long" in str(body) else (200, {}, answered(body, finish="length"))
     long, short = OpenAiEngine(server.url, "small").answer(asked("long", "short"))
     assert long.error == f"{server.url}/chat/completions answers with status 400: the prompt has 9000 tokens"

@@ -146,6 +146,7 @@ class LlamaCppEngine:
         started, stopped = time.monotonic(), ""
 
         def goes_on(text: str) -> bool:
+            """Whether the answer is neither too late nor over."""
             nonlocal stopped
             if self.timeout is not None and time.monotonic() - started > self.timeout:
                 stopped = "time"

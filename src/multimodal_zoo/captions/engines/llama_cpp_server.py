@@ -141,6 +141,7 @@ class LlamaCppServer:
         last: dict[str, Any] = {}
 
         def take(chunk: dict[str, Any]) -> bool:
+            """Note a piece of the answer; whether that was enough."""
             last.update(chunk)
             choice = chunk["choices"][0] if chunk.get("choices") else {}
             pieces.append(choice.get("text") or "")

@@ -35,7 +35,7 @@ def auto_engine(
         layout: `plain`, the answer continues the prompt; or `chat`, the prompt is what a user says.
         max_new_tokens: most tokens of an answer.
         stop: strings that end an answer and are no part of it.
-        timeout: seconds that a batch may take; None for any.
+        timeout: seconds that a batch may take, of llama.cpp an answer; None for any.
         device: a torch device, or auto: a GPU where there is one.
 
     Raises:

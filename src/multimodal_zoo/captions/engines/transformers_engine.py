@@ -58,14 +58,13 @@ def transformers_engine(
 def _loaded(files: ModelFiles, device: str, dtype: str, decoding: Decoding) -> Ready:
     from multimodal_zoo.captions.engines.plain_writing import PlainWriting
     from multimodal_zoo.captions.engines.shared_writing import SharedWriting
-    from multimodal_zoo.captions.engines.transformers_decoder import TransformersDecoder, positions_of, why_not_shared
+    from multimodal_zoo.captions.engines.transformers_decoder import decoder_of, positions_of
     from multimodal_zoo.captions.engines.transformers_models import load_transformers
 
     model, texts = load_transformers(files, device, dtype)
-    problem = why_not_shared(model)
-    if problem:
-        logger.warning("prompts share nothing: %s", problem)
+    decoder = decoder_of(model)
+    if isinstance(decoder, str):
+        logger.warning("prompts share nothing, and are read by transformers' generate: %s", decoder)
         plain = PlainWriting(model, texts.pad, decoding.beams, decoding.length_penalty)
         return Ready(texts, plain, positions_of(model))
-    write = SharedWriting(TransformersDecoder(model), decoding.beams, decoding.length_penalty)
-    return Ready(texts, write, write.decoder.max_positions)
+    return Ready(texts, SharedWriting(decoder, decoding.beams, decoding.length_penalty), decoder.max_positions)

@@ -181,9 +181,9 @@ def test_an_engine_that_is_gone_stops_the_run_at_once(tmp_path, job_for, run_job
     job = job_for(tmp_path / "out", engine={"type": "flaky_engine", "batch_size": 1})
     with monkeypatch.context() as patch:
         patch.setattr(FlakyEngine, "answer", gone)
-        with pytest.raises(RuntimeError, match=r"fusion_engine: not reached 9 times in a row \(nobody listens\)"):
+        with pytest.raises(RuntimeError, match=r"fusion_engine: not reached 4 times in a row \(nobody listens\)"):
             run_job(job, HERE)
-        assert calls == [1] * 9
+        assert calls == [1] * 4
         assert not list(records(job.folder))
         run_job(replace(job, give_up=None), HERE)
     assert Counter(row["status"] for row in read_units(job.folder)) == {FAILED: 330}

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at units that others hold.
 PAUSE = 0.2
-#: Calls in a row without a connection after which an engine is gone: those of three batches, each asked three times.
-PATIENCE = 9
+#: Calls in a row without a connection after which an engine is gone; engines of servers try several times in each.
+PATIENCE = 4
 #: Rows that are held at once, with their pictures; more if the engine likes larger batches.
 CHUNK = 1024
 

@@ -33,7 +33,7 @@ from multimodal_zoo.evaluation.ptb_spellings import (
 #: What is typed as an apostrophe, and what else stands where one should.
 MARK = "(?:['\u0092\u2019]|(?i:&apos;))"
 WIDE = "(?:['\u0092\u2019`\u0091\u2018\u201b]|(?i:&apos;))"
-AMPERSAND = "(?:[+&]|&(?i:amp);)"
+AMPERSAND = "(?:&(?i:amp);|[+&])"
 LETTER = f"(?:[{LETTERS}]|&[aeiouAEIOU](?i:acute|grave|uml);)"
 DIGIT = f"[{DIGITS}]"
 BOTH = f"(?:{LETTER}|{DIGIT})"
@@ -64,28 +64,29 @@ STARTERS = (
     "|M(?i:any|r\\.|s\\.|ore)|N(?i:ow)|O(?i:nce|ne|ther|ur)|S(?i:he|ince|o|ome|uch)"
     "|T(?i:hat|he|heir|hen|here|hese|hey|his)|W(?i:e|hat|hen|hile)|Y(?i:et|ou))"
 )
-#: Abbreviations before a point that may also end a sentence: months, days, states, companies, what follows names, more.
+#: Abbreviations before a point that may also end a sentence: months, days, states, companies, what follows names.
+#: Those that are words too count with a capital alone.
 ENDING = (
-    "(?i:jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|mon|tue|tues|wed|thu|thurs|fri"
-    "|ala|ariz|ark|calif|colo|conn|dak|del|fla|ga|ill|ind|kans?|ky|la|mass|md|mich|minn|miss|mo|mont|neb|nev|okla|ore"
-    "|pa|penn|tenn|tex|va|vt|wash|wisc?|wyo"
-    "|inc|cos?|corp|pp?tys?|ltd|plc|rt|bancorp|dept|bhd|assn|univ|intl|sys|invt|elec|natl|m[ft]g"
-    "|jr|sr|bros|(?:ed|ph)\\.d|blvd|rd|esq|est|etc|al|seq|bldg)"
+    "(?:A(?i:rk|z)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)"
+    "|(?i:jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|mon|tue|tues|wed|thu|thurs|fri"
+    "|ala|ariz|calif|colo|conn|ct|dak|fla|ga|ind|kans?|ky|md|mich|minn|mo|mont|neb|nev|okla|penn|tenn|va|vt|wisc?|wyo"
+    "|inc|cos?|corp|pp?t(?-i:[ey])s?|ltd|plc|rt|bancorp|bhd|assn|univ|intl|sys"
+    "|jr|sr|bros|(?:ed|ph)\\.d|blvd|rd|esq|est|ext|sq|tel|etc|al|seq|bldg))"
 )
 #: Abbreviations that never do: titles, first names, places, units.
 NEVER_ENDING = (
-    "(?i:mr|mrs|ms|miss|drs?|profs?|sens?|reps?|attys?|lt|col|gen|messrs|govs?|adm|rev|maj|sgt|cpl|pvt|mt|capt|ste?|ave"
-    "|pres|lieut|hon|brig|co?mdr|pfc|spc|supts?|det|alex|wm|jos|cie|a\\.k\\.a|cf|treas|pp|ph|ft|sq|tel|ext|vs|v)"
+    "(?:M(?i:iss)|(?i:mr|mrs|ms|mme|mlle|drs?|profs?|sens?|reps?|attys?|lt|col|gen|messrs|govs?|adm|rev|maj|sgt|cpl|pvt|mt|capt|ste?|ave"
+    "|pres|lieut|hon|brig|co?mdr|pfc|spc|supts?|det|dept|invt|elec|natl|m(?-i:[ft])g|adj|adv|assoc|asst|ens|insp|msgr|sfc|alex|wm|jos|cie|a\\.k\\.a|cf|treas|ph|ft|vs|v))"
 )
 #: Abbreviations before a number alone.
-BEFORE_NUMBERS = "(?i:nos?|prop|ca|figs?)"
+BEFORE_NUMBERS = "(?i:nos?|prop|ca|figs?|pp|art|op)"
 FILES = (
     "(?i:bat|bmp|c|class|cgi|cpp|dll|doc|docx|exe|gif|gz|h|htm|html|jar|java|jpeg|jpg|mov|mp3|pdf|php|pl|png|ppt|ps|py"
     "|sql|tar|txt|wav|x|xml|zip|wm[va])"
 )
 URL = '[^ \\t\\n\\f\\r"<>|()]'
 URL_END = '[^ \\t\\n\\f\\r"<>|.!?(){},-]'
-HOST = '[^ \\t\\n\\f\\r"<>|().\u00a0]'
+HOST = '[^ \\t\\n\\f\\r"<>|(){}.\u00a0]'
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def _words() -> list[Rule]:
         _rule("[A-Za-z\u00ad]*[A-MO-Za-mo-z]\u00ad*", f"(?i:n{WIDE}t)"),
         _rule(WORD),
         _rule(
-            f"(?i:{MARK}n{MARK}?|[ldj]{MARK}|dunkin{MARK}|somethin{MARK}|ol{MARK}|{MARK}em|c{MARK}mon|{WIDE}[2-9]0s"
+            f"(?i:{MARK}n{MARK}?|[ldj]{MARK}|dunkin{MARK}|somethin{MARK}|ol{MARK}|{MARK}em|c{MARK}mon|{MARK}[2-9]0s"
             f"|{MARK}till?|{MARK}cause|cont{MARK}d\\.?|nor{MARK}easter|e{MARK}er|s{MARK}mores|ev{MARK}ry|li{MARK}l"
-            f"|nat{MARK}l|o{MARK}o)",
+            f"|nat{MARK}l|o{WIDE}o)",
             spell=raw,
         ),
         _rule(f"[A-HJ-XZn]{WIDE}[{PLAIN}]{{2,}}", spell=raw),
@@ -147,7 +148,9 @@ def _web() -> list[Rule]:
             f"(?:/{URL}+{URL_END})?",
             spell=raw,
         ),
-        _rule(f'(?:(?i:&lt;)|<)?[a-zA-Z0-9][^ \\t\\n\\f\\r"<>|()\u00a0]*@(?:{HOST}+\\.)*{HOST}+(?:&gt;|>)?', spell=raw),
+        _rule(
+            f'(?:(?i:&lt;)|<)?[a-zA-Z0-9][^ \\t\\n\\f\\r"<>|(){{}}\u00a0]*@(?:{HOST}+\\.)*{HOST}+(?:&gt;|>)?', spell=raw
+        ),
         _rule(f"@[a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+", spell=raw),
     ]
 
@@ -185,6 +188,7 @@ def _abbreviations() -> list[Rule]:
         _rule(f"{BEFORE_NUMBERS}\\.", f"{ANY_BLANK}?{DIGIT}"),
         _rule(f"{INITIALS}\\.", f"{ANY_BLANK}+(?:{STARTERS}|{TAG}){ANY_BLANK}", spell=initials, back=1),
         _rule(f"{INITIALS}\\."),
+        _rule(STATES_JOINED, ANY_BLANK),
     ]
 
 
@@ -207,7 +211,7 @@ def _marks() -> list[Rule]:
     return [
         _rule("[<>]?[:;=][-o*']?[()DPdpO\\\\{@|\\[\\]]", "[^A-Za-z0-9]", spell=smiley),
         _rule(
-            "[\\^x=~<>]\\.\\[\\^x=[\\s\\S]*?<>\\]|[-^x=~<>']_[-^x=~<>']|\\([-^x=~<>'][_.]?[-^x=~<>']\\)"
+            "[\\^xX=~<>]\\.\\[\\^[xX]=[\\s\\S]*?<>\\]|[-^x=~<>']_[-^x=~<>']|\\([-^x=~<>'][_.]?[-^x=~<>']\\)"
             "|\\([\\^x=~<>']-[\\^x=~<>'`]\\)",
             spell=smiley,
         ),

@@ -9,6 +9,7 @@ BRACKETS = {"(": "-LRB-", ")": "-RRB-", "{": "-LCB-", "}": "-RCB-", "[": "-LSB-"
 #: Signs of money by the two that are left.
 MONEY = {"\u00a2": "cents", "\u00a3": "#", "\u20ac": "$", "\u0080": "$", "\u00a4": "$", "\u20a0": "$"}
 FRACTIONS = {"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
+ENTITIES = {"amp": "&", "lt": "<", "gt": ">"}
 #: Quotation marks by those of typewriters.
 QUOTES = {
     **dict.fromkeys("\u2018\u0091\u201b\u2039", "`"),
@@ -41,7 +42,7 @@ def unbroken(token: str) -> str:
 
 def unescaped(token: str) -> str:
     """Entities become characters."""
-    return re.sub("(?i)&amp;", "&", token).replace("&lt;", "<").replace("&gt;", ">")
+    return re.sub("(?i)&(amp|lt|gt);", lambda entity: ENTITIES[entity[1].lower()], token)
 
 
 def bracketed(token: str) -> str:
@@ -60,8 +61,8 @@ def currency(token: str) -> str:
 
 
 def dashes(token: str) -> str:
-    """Dashes of any length become two hyphens; one hyphen stays."""
-    return token if token == "-" else "--"
+    """Dashes, and three or four hyphens, become two hyphens; other numbers of hyphens stay."""
+    return "--" if len(token) in (3, 4) or token.strip("-") else token
 
 
 def ellipsis(token: str) -> str:

@@ -98,8 +98,9 @@ class _Crew:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for connection, (process, _) in self.members.items():
+        for process, _ in self.members.values():
             process.terminate()
+        for connection, (process, _) in self.members.items():
             process.join(5)
             if process.is_alive():
                 process.kill()
@@ -184,23 +185,23 @@ def _work(
     lock = threading.Lock()
     rows, sent = 0, time.monotonic()
 
-    def send(message: Any) -> None:
+    def _send(message: Any) -> None:
         with lock:
             told.send(message)
 
-    def moving(more: int) -> None:
+    def _moving(more: int) -> None:
         nonlocal rows, sent
         rows += more
         if time.monotonic() - sent >= OFTEN:
-            send(rows)
+            _send(rows)
             rows, sent = 0, time.monotonic()
 
     try:
-        worker = Worker(job, claims, moving)
+        worker = Worker(job, claims, _moving)
         for done in worker.work(tasks, first):
-            send(done)
+            _send(done)
     except Exception as error:
-        send((_portable(error), traceback.format_exc()))
+        _send((_portable(error), traceback.format_exc()))
     finally:
         (worker or claims).close()
 

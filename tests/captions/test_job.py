@@ -136,6 +136,21 @@ def test_other_settings_are_refused_by_their_keys(tmp_path, job_for, run_job, ca
         run_job(job, HERE)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"formats": ("csv",)}, r"formats is \['csv'\]"),
+        ({"filters": {"length": {"type": "length_filter", "fewest": 9, "most": 3}}}, "length_filter takes most 3"),
+    ],
+)
+def test_nothing_is_noted_of_settings_that_cannot_work(change, message, tmp_path, job_for) -> None:
+    """So that the same folder may be taken once they are mended."""
+    job = replace(job_for(tmp_path / "out"), **change)
+    with pytest.raises(ValueError, match=message):
+        begin(job, build(job.source), 8)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_other_units_is_refused(tmp_path, job_for, run_job) -> None:
     job = job_for(tmp_path / "out")
     run_job(job, HERE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multimodal_zoo.captions.run_manifest import settle
-from multimodal_zoo.captions.unit_files import RECORDS, UnitRecord, finished, record_of
+from multimodal_zoo.captions.unit_files import RECORDS, UnitRecord, check_formats, finished, record_of
 
 if TYPE_CHECKING:
     from multimodal_zoo.captions.sources import Source, Unit
@@ -107,7 +107,8 @@ class Runner(Protocol):
 def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
     """Note in the folder what it is made from, or make sure that it is the same as before.
 
-    Engine and captioner are noted by the first worker that has built them: nobody else need load a model.
+    Engine and captioner are noted by the first worker that has built them: nobody else need load a model. Nothing is
+    noted of settings that no worker could work with.
 
     Args:
         job: the run.
@@ -115,12 +116,15 @@ def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
         unit_rows: rows of a unit.
 
     Raises:
-        ValueError: the folder was begun with something else.
+        ValueError: the folder was begun with something else, or a setting does not fit.
         OSError: it cannot be written to.
     """
     from multimodal_zoo import __version__
+    from multimodal_zoo.captions.checks import Checks
     from multimodal_zoo.registry import build
 
+    check_formats(job.formats)
+    Checks(build(job.filters, path="fusion_filters"))
     facts = {
         "library": __version__,
         "source": source.describe(),

@@ -102,7 +102,7 @@ def write_unit(
         ValueError: formats without parquet, which keeps rejected and failed rows, or rows that are not the unit's.
         OSError: a full disk or an unwritable folder; the unit is not done.
     """
-    _check_formats(formats)
+    check_formats(formats)
     table, files, sizes = UnitTable(kinds), {}, {}
     with ExitStack() as stack:
         tar = None
@@ -258,7 +258,12 @@ def file_hash(path: Path) -> str:
     return found.hexdigest()
 
 
-def _check_formats(formats: Sequence[str]) -> None:
+def check_formats(formats: Sequence[str]) -> None:
+    """Make sure that the formats can be written.
+
+    Raises:
+        ValueError: an unknown one, or none that keeps all rows.
+    """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or "parquet" not in formats:
         raise ValueError(

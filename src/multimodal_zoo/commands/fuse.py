@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multimodal_zoo.captions.job import FusionJob, Task
     from multimodal_zoo.captions.progress import FusionProgress
     from multimodal_zoo.captions.sources import Unit
+    from multimodal_zoo.captions.unit_files import UnitRecord
 
 #: What a dry run asks instead of a model.
 ECHO = {"type": "echo_engine", "batch_size": 1024}
@@ -111,7 +112,7 @@ def job_of(config: DictConfig) -> FusionJob:
         filters=filters,
         captioner=plain.get("captioner"),
         formats=tuple(plain["formats"]),
-        retries=int(plain["retries"]),
+        retries=_positive(plain, "retries", 0),
         give_up=plain["give_up"],
         accepted=tuple(plain["accept_changes"]),
     )
@@ -143,9 +144,9 @@ def _again(retry: Any) -> tuple[str, ...]:
     return words
 
 
-def _positive(config: DictConfig, key: str) -> int:
-    if int(config[key]) < 1:
-        raise ValueError(f"{key} is {config[key]}; it must be at least 1")
+def _positive(config: Mapping[str, Any], key: str, least: int = 1) -> int:
+    if int(config[key]) < least:
+        raise ValueError(f"{key} is {config[key]}; it must be at least {least}")
     return int(config[key])
 
 
@@ -192,5 +193,16 @@ def _finish(job: FusionJob, tasks: Sequence[Task], progress: FusionProgress, sam
     print(progress.stages())
     last = {"last_run_rows": progress.rows, "last_run_seconds": round(progress.wall, 3)}
     speed = {**speed_of(job.folder), **last}
-    pages = write_report(Path(job.folder), records(job.folder), rows_shown=samples, speed=speed)
+    broken: list[UnitRecord] = []
+    pages = write_report(Path(job.folder), _noting(records(job.folder), broken), rows_shown=samples, speed=speed)
+    if broken:
+        print(f"{len(broken)} units could not be read, {broken[0].name} for one: {broken[0].problem}")
     print(f"report: {pages['html']}")
+
+
+def _noting(records: Iterable[UnitRecord], broken: list[UnitRecord]) -> Iterator[UnitRecord]:
+    """Records as they come, while those of units that could not be read are put aside."""
+    for record in records:
+        if record.problem is not None:
+            broken.append(record)
+        yield record

@@ -26,16 +26,16 @@ SEEDS = (101, 102)
 LONGEST = 64
 
 
-def references(row: Emoji, colours: Sequence[str]) -> list[str]:
-    """Five true sentences about a drawing: two of its kind alone, two that fuse its name in, its name with keywords.
+def references(row: Emoji, colours: Sequence[str]) -> dict[str, list[str]]:
+    """True sentences about a drawing: `whole` with name, keywords, kind and colours, `plain` with the last two alone.
 
     Args:
         row: of the table.
         colours: of the drawing.
     """
-    generic = [class_sentence(row, seed, colours) for seed in SEEDS]
-    whole = [fused_target(row, seed, said) for seed, said in zip(SEEDS, generic, strict=True)]
-    return [*generic, *whole, f"A picture of {row.name}, {', '.join(row.keywords)}."]
+    plain = [class_sentence(row, seed, colours) for seed in SEEDS]
+    whole = [fused_target(row, seed, said) for seed, said in zip(SEEDS, plain, strict=True)]
+    return {"whole": [*whole, f"A picture of {row.name}, {', '.join(row.keywords)}."], "plain": plain}
 
 
 def kept_names(caption: str, row: Emoji) -> float | None:
@@ -128,17 +128,24 @@ def caption_scores(model: Path, size: int) -> dict[str, Any]:
 
 
 def judged(documents: Sequence[Document], said: Sequence[str]) -> dict[str, Any]:
-    """CIDEr (0 to 10; tables show a hundredfold), kept names and words of captions of pictures of `emoji_pairs`."""
+    """CIDEr (a hundredfold, as papers print it), kept names and words of captions of pictures of `emoji_pairs`."""
     from multimodal_zoo.evaluation.caption_scores import caption_figures
 
     rows = {row.sequence: row for row in load_table()}
     about = [rows[one.meta["sequence"]] for one in documents]
     colours = seen_colours(documents)
-    known = {one.key: references(row, seen) for one, row, seen in zip(documents, about, colours, strict=True)}
-    _, each = caption_figures({one.key: text for one, text in zip(documents, said, strict=True)}, known, "treebank")
+    known = [references(row, seen) for row, seen in zip(about, colours, strict=True)]
+    written = {one.key: text for one, text in zip(documents, said, strict=True)}
+    cider: dict[str, dict[str, float]] = {}
+    for kind in ("whole", "plain"):
+        wanted = {one.key: texts[kind] for one, texts in zip(documents, known, strict=True)}
+        cider[kind] = mean_and_error(
+            [100 * value for value in caption_figures(written, wanted, "treebank")[1].values()]
+        )
     names = [share for text, row in zip(said, about, strict=True) if (share := kept_names(text, row)) is not None]
     return {
-        "cider": mean_and_error([100 * value for value in each.values()]),
+        "cider": cider["whole"],
+        "plain_cider": cider["plain"],
         "names": mean_and_error(names),
         "words": statistics.fmean(len(text.split()) for text in said),
         "distinct": len(set(said)) / len(said),

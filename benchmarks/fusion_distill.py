@@ -8,7 +8,7 @@ What is finished is kept in --folder and not done again.
 
 Rows are emoji (Twemoji) of the test split, whose concepts no student has seen: a raw caption of keywords, names and web
 noise, a sentence that names the kind of thing and the colours, and a target with the facts of the first in the form of
-the second (`data/emoji_triples.py`). Compared are both sources as they are, fusion by rules, the published weights with
+the second (`data/emoji_triples.py`). Compared are both sources and the target, fusion by rules, the published weights with
 the default prompt and with two worked examples, and two students of `capsfusion/emoji_distill`: one learns all weights,
 the other adapters of 1 % as many. Columns:
 
@@ -58,7 +58,7 @@ class Way:
         title: of its row.
         prompt: a name in conf/fusion_prompt.
         model: of `zoo_engine`; empty for engines without a model.
-        engine: a name in conf/fusion_engine, or `zoo`.
+        engine: a name in conf/fusion_engine, `zoo`, or a text of the triple: `synthetic`, `target`.
     """
 
     title: str
@@ -82,6 +82,7 @@ def ways(full: str, adapted: str) -> list[Way]:
         Way("SmolLM2, two examples", "examples", SMOLLM2),
         Way("student, adapters", "short", adapted),
         Way("student, all weights", "short", full),
+        Way("target", "short", engine="target"),
     ]
 
 
@@ -123,8 +124,8 @@ def answers(way: Way, rows: Sequence[Any]) -> tuple[list[str], float]:
     from multimodal_zoo.captions.rows import CaptionRow
     from multimodal_zoo.registry import build
 
-    if way.engine == "synthetic":
-        return [one.synthetic for one in rows], 0.0
+    if way.engine in ("synthetic", "target"):
+        return [one.synthetic if way.engine == "synthetic" else one.fused for one in rows], 0.0
     if way.engine == "zoo":
         stop = [] if way.prompt == "short" else ["\n"]
         engine = build({"type": "zoo_engine", "model": way.model, "max_new_tokens": NEW_TOKENS, "stop": stop})
@@ -255,7 +256,9 @@ def examples(rows: Sequence[Any], said: Mapping[str, Sequence[str]]) -> list[dic
     for number in range(min(SHOWN, len(rows))):
         one = rows[number]
         texts = {"raw": one.raw, "synthetic": one.synthetic, "target": one.fused}
-        texts |= {way: some[number] for way, some in said.items() if way not in ("raw caption", "synthetic caption")}
+        texts |= {
+            way: some[number] for way, some in said.items() if way not in ("raw caption", "synthetic caption", "target")
+        }
         name = one.row.name
         for way, text in texts.items():
             shown.append({"emoji": name, "caption": way, "text": " ".join(text.split()).replace("|", "\\|")[:400]})

@@ -89,7 +89,7 @@ def test_students_are_trained_by_the_recipe(benchmark: Any) -> None:
     assert adapted.optim.groups.only == ["*.adapter.*"]
     assert adapted.trainer.max_steps == plain.trainer.max_steps
     titles = [way.title for way in benchmark.ways("a", "b")]
-    assert len(set(titles)) == len(titles) == 7
+    assert len(set(titles)) == len(titles) == 8
 
 
 def test_examples_show_every_answer(benchmark: Any) -> None:

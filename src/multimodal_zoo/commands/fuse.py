@@ -98,6 +98,8 @@ def job_of(config: DictConfig) -> FusionJob:
     """
     from multimodal_zoo.captions.job import FusionJob
 
+    if lacking := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{lacking[0]} has no value; give it one: {lacking[0]}=...")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not plain["source"].get("path"):
         raise ValueError("source.path: nothing to fuse; give a folder, a file or a pattern: mmzoo fuse DATA out=FOLDER")

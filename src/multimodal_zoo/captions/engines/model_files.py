@@ -48,7 +48,10 @@ def find_model(place: str | Path) -> ModelFiles:
     """
     from multimodal_zoo.checkpoints.locate import resolve
 
-    path = resolve(place)
+    try:
+        path = resolve(place)
+    except FileNotFoundError as error:
+        raise type(error)(f"fusion_engine.model: {error}") from error
     if path.is_file() and path.suffix == ".gguf":
         return ModelFiles(str(place), path)
     if path.is_dir():

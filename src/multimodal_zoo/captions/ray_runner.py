@@ -1,7 +1,7 @@
 """Fusion as a Ray Data graph: the units are the dataset, its actors are workers of ours, on one machine or many.
 
 What makes each row appear once is the same as with plain processes, claims and whole units, so that it does not rest on
-Ray's retries; only the names of units travel through Ray.
+Ray's retries; what travels through Ray is which rows a unit has, not the rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from multimodal_zoo.captions.claims import Claims
 from multimodal_zoo.captions.job import Done, FusionJob, Moving, Task
+from multimodal_zoo.captions.sources import Unit
 from multimodal_zoo.registry import CAPTIONS
 
 #: Memory of a local Ray for what travels: names alone; Ray's least is 75 MB.
@@ -104,12 +105,13 @@ class RayRunner:
         data.DataContext.get_current().enable_progress_bars = False
         actors = min(self.actors, len(tasks))
         blocks = -(-len(tasks) // max(1, min(TOGETHER, len(tasks) // (4 * actors))))
-        places = data.from_items([{"place": place} for place in range(len(tasks))], override_num_blocks=blocks)
+        # in the dataset, not in the actors' arguments: those of many units are what an actor that starts again may lack
+        told = data.from_items([{"task": json.dumps(asdict(task))} for task in tasks], override_num_blocks=blocks)
         with warnings.catch_warnings():  # this version takes the restarts by no other way, and says that it will
             warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-            fused = places.map_batches(
+            fused = told.map_batches(
                 _Actor,
-                fn_constructor_args=(job, list(tasks), self.lease),
+                fn_constructor_args=(job, self.lease),
                 compute=data.ActorPoolStrategy(size=actors),
                 batch_size=1,
                 num_cpus=self.num_cpus,
@@ -127,17 +129,16 @@ class RayRunner:
 class _Actor:
     """A worker inside an actor of Ray: unit by unit, each until it is done by this one or by another."""
 
-    def __init__(self, job: FusionJob, tasks: Sequence[Task], lease: float) -> None:
+    def __init__(self, job: FusionJob, lease: float) -> None:
         from multimodal_zoo.captions.workers import Worker
 
-        self.tasks = tasks
         self.worker = Worker(job, Claims(job.work / "claims", lease))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Do the tasks at some places of the list; the results are JSON, empty where another worker was faster."""
+        """Do tasks, one after the other; the results are JSON, empty where another worker was faster."""
         found = []
-        for place in batch["place"].tolist():
-            done = list(self.worker.work([self.tasks[place]]))
+        for told in batch["task"].tolist():
+            done = list(self.worker.work([_task(json.loads(told))]))
             found.append(json.dumps(asdict(done[0])) if done else "")
         return {"done": found}
 
@@ -151,6 +152,11 @@ def _knock(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+
+
+def _task(told: dict[str, Any]) -> Task:
+    """A task from plain JSON."""
+    return Task(Unit(**told["unit"]), told["rounds"], tuple(told["again"]))
 
 
 def _ray(local: bool) -> Any:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_zoo.evaluation.caption_scores import CaptionScore, caption_figures, ptb_words, treebank_words
+from multimodal_zoo.evaluation import caption_metrics as metrics
+from multimodal_zoo.evaluation.caption_java import PROGRAMS, why_not
+from multimodal_zoo.evaluation.caption_scores import CaptionScore, caption_figures, java_words, treebank_words
+from multimodal_zoo.evaluation.ptb_words import captions_words
 from multimodal_zoo.evaluation.vqa_questions import Question
 
 pytest.importorskip("pycocoevalcap")
@@ -64,8 +67,7 @@ def test_words_of_both_ways() -> None:
     texts = {"1": ["A man's dog isn't running, (really) at 3.5 m/h.", "Two  dogs: one's red!"], "2": [""]}
     expected = {"1": ["a man 's dog is n't running -lrb- really -rrb- at 3.5 m/h", "two dogs one 's red"], "2": [""]}
     assert treebank_words(texts) == expected
-    if shutil.which("java"):
-        assert ptb_words(texts) == expected
+    assert captions_words(texts) == expected
 
 
 def test_scores_and_the_server_file(tmp_path: Path) -> None:
@@ -84,7 +86,80 @@ def test_scores_and_the_server_file(tmp_path: Path) -> None:
         CaptionScore("coco", words="spacy")
 
 
-def test_without_java_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_java_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="words=treebank"):
-        ptb_words({"1": ["a"]})
+    with pytest.raises(FileNotFoundError, match="words=ptb"):
+        java_words({"1": ["a"]})
+    assert why_not("SPICE") == "no Java on the PATH"
+    with pytest.raises(FileNotFoundError, match=r"METEOR is a Java program.*no Java on the PATH"):
+        PROGRAMS["METEOR"]({"1": ["a"]}, {"1": "a"})
+    asked = [Question(key, "", facts={"caption": texts}) for key, texts in KNOWN.items()]
+    found = CaptionScore("coco", also=["METEOR", "SPICE"])([(one, SAID[one.key]) for one in asked], tmp_path)
+    assert found.tables[0].columns[-2:] == ("METEOR", "SPICE")
+    assert found.tables[0].rows[0][-1] == "not computed: no Java on the PATH"
+    assert "SPICE" not in found.metrics
+    with pytest.raises(ValueError, match=r"caption_score\.also has 'CLIPScore'"):
+        CaptionScore("coco", also=["CLIPScore"])
+
+
+def test_meteor_is_read_from_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pycocoevalcap.meteor import meteor
+
+    class Program:
+        """Stands for the Java program: says how many true captions each picture has."""
+
+        def __init__(self) -> None:
+            self.meteor_p = self
+            self.ended: list[str] = []
+
+        def compute_score(self, truths: dict[str, list[str]], said: dict[str, list[str]]) -> tuple[float, list[float]]:
+            assert truths.keys() == said.keys()
+            return 0.5, [float(len(texts)) for texts in truths.values()]
+
+        def kill(self) -> None:
+            self.ended.append("killed")
+
+        def wait(self) -> None:
+            self.ended.append("waited for")
+
+    program = Program()
+    monkeypatch.setattr(meteor, "Meteor", lambda: program)
+    monkeypatch.setattr(shutil, "which", lambda name: "java")
+    found = PROGRAMS["METEOR"](KNOWN, SAID)
+    assert (found.whole, found.each) == (0.5, [3.0, 3.0, 3.0])
+    assert program.ended == ["killed", "waited for"]
+
+
+def test_pictures_are_scored_by_group_too(tmp_path: Path) -> None:
+    groups = {"1": "in-domain", "2": "out-domain", "3": "in-domain"}
+    asked = [Question(key, "", facts={"caption": texts, "domain": groups[key]}) for key, texts in KNOWN.items()]
+    found = CaptionScore("nocaps", group="domain")([(one, SAID[one.key]) for one in asked], tmp_path)
+    own = {key: KNOWN[key] for key in "13"}
+    assert found.metrics["in-domain_CIDEr"] == pytest.approx(sum(cider({k: SAID[k] for k in "13"}, own).values()) / 2)
+    assert found.metrics["out-domain_CIDEr"] == 0.0  # one picture alone
+    assert [row[:2] for row in found.tables[0].rows] == [("all", 3), ("in-domain", 2), ("out-domain", 1)]
+    with pytest.raises(ValueError, match="picture '1' has no 'area'"):
+        CaptionScore("nocaps", group="area")([(one, SAID[one.key]) for one in asked], tmp_path)
+
+
+def test_options_of_the_scores() -> None:
+    assert metrics.cider(KNOWN, SAID, n=2).whole != metrics.cider(KNOWN, SAID).whole
+    one = metrics.cider({"1": ["a b"], "2": ["c"]}, {"1": "a b", "2": "d"}, n=2)
+    assert one.each == pytest.approx([10.0, 0.0])  # the same words
+    near = metrics.cider({"1": ["a b c"], "2": ["d"]}, {"1": "a b", "2": "d"}, n=2, sigma=1.0).each[0]
+    alike = 2 / math.sqrt(2 * 3) + 1 / math.sqrt(1 * 2)  # words, pairs of words
+    assert near == pytest.approx(10 * alike / 2 * math.exp(-0.5))  # one pair of words fewer
+    truths, said = {"1": ["a b c d", "a"]}, {"1": "a b"}
+    short = {name: metrics.bleu(truths, said, n=1, option=name)[0].whole for name in metrics.LENGTHS}
+    # penalties for 1, 2.5 and 1 true words
+    assert short == pytest.approx({"closest": 1.0, "shortest": 1.0, "average": math.exp(1 - 2.5 / 2)}, abs=1e-6)
+    # precision 1 by the longer, recall 1 by the shorter
+    assert metrics.rouge_l(truths, said, beta=3.0).whole == pytest.approx(1.0)
+    assert metrics.rouge_l({"1": ["a b c d"]}, said, beta=3.0).whole == pytest.approx(10 * 0.5 / (0.5 + 9))
+    for wrong in ({"n": 5}, {"sigma": 0.0}, {"df": "coco"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            metrics.cider(KNOWN, SAID, **wrong)
+    with pytest.raises(ValueError, match="closest, shortest, average"):
+        metrics.bleu(KNOWN, SAID, option="longest")
+    with pytest.raises(ValueError, match="nothing is said about picture '2'"):
+        metrics.bleu(KNOWN, {"1": "a"})

@@ -8,30 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.evaluation.result import Table
+from multimodal_zoo.evaluation.caption_java import PROGRAMS, why_not
+from multimodal_zoo.evaluation.caption_metrics import bleu, check, cider, rouge_l, toolkit_missing
+from multimodal_zoo.evaluation.ptb_words import DROPPED, captions_words
+from multimodal_zoo.evaluation.result import Cell, Table
 from multimodal_zoo.evaluation.vqa_questions import Answered
 from multimodal_zoo.evaluation.vqa_scores import Scored
 from multimodal_zoo.files import write_text
 from multimodal_zoo.registry import EVALUATORS
 
-#: What the toolkit drops of a text's tokens.
-DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 #: Brackets by Penn Treebank's names; the toolkit means to drop them, but only looks for capitals.
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "{": "-lcb-", "}": "-rcb-", "[": "-lsb-", "]": "-rsb-"}
-#: Names of the toolkit's BLEU scores, by the length of what is compared.
-BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 
 Texts = Mapping[str, Sequence[str]]
 
 
-def _toolkit(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(
-        f"scores of descriptions need {error.name}: pip install 'multimodal_zoo[eval]'", name=error.name
-    )
-
-
-def ptb_words(texts: Texts) -> dict[str, list[str]]:
-    """Texts in words as published figures have them: Stanford's tokenizer, which is a Java program.
+def java_words(texts: Texts) -> dict[str, list[str]]:
+    """Texts in words by Stanford's tokenizer itself, a Java program, whose words `captions_words` gives without it.
 
     Args:
         texts: by picture.
@@ -43,11 +36,11 @@ def ptb_words(texts: Texts) -> dict[str, list[str]]:
     try:
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
     except ModuleNotFoundError as error:
-        raise _toolkit(error) from None
+        raise toolkit_missing(error) from None
     if shutil.which("java") is None:
         raise FileNotFoundError(
-            "caption_score.words is 'ptb', as published, which needs Java on the PATH; install one, or take "
-            "caption_score.words=treebank, whose figures differ a little"
+            "caption_score.words is 'java', which needs Java on the PATH; caption_score.words=ptb cuts texts into the "
+            "same words without it"
         )
     lines = {key: [{"caption": " ".join(one.split())} for one in some] for key, some in texts.items()}
     found: dict[str, list[str]] = PTBTokenizer().tokenize(lines)
@@ -66,7 +59,7 @@ def treebank_words(texts: Texts) -> dict[str, list[str]]:
     try:
         from nltk.tokenize import TreebankWordTokenizer
     except ModuleNotFoundError as error:
-        raise _toolkit(error) from None
+        raise toolkit_missing(error) from None
     cut = TreebankWordTokenizer().tokenize
 
     def words(text: str) -> str:
@@ -78,7 +71,11 @@ def treebank_words(texts: Texts) -> dict[str, list[str]]:
 
 
 #: Name of a way of cutting texts into words -> what does it.
-WORDS: dict[str, Callable[[Texts], dict[str, list[str]]]] = {"ptb": ptb_words, "treebank": treebank_words}
+WORDS: dict[str, Callable[[Texts], dict[str, list[str]]]] = {
+    "ptb": captions_words,
+    "java": java_words,
+    "treebank": treebank_words,
+}
 
 
 def caption_figures(said: Mapping[str, str], known: Texts, words: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -94,25 +91,45 @@ def caption_figures(said: Mapping[str, str], known: Texts, words: str) -> tuple[
 
     Raises:
         ValueError: no picture, or one without true texts.
-        ModuleNotFoundError, FileNotFoundError: see `ptb_words`.
+        ModuleNotFoundError, FileNotFoundError: see `java_words`.
     """
-    lost = [key for key in said if not known.get(key)]
-    if lost or not said:
-        what = f"picture {lost[0]!r} has no true texts" if lost else "there is no picture"
-        raise ValueError(f"caption scores: {what}")
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.rouge.rouge import Rouge
-    except ModuleNotFoundError as error:
-        raise _toolkit(error) from None
-    truths = WORDS[words]({key: known[key] for key in said})
-    answers = WORDS[words]({key: [text] for key, text in said.items()})
-    cider, each = Cider().compute_score(truths, answers)
-    bleu, _ = Bleu(4).compute_score(truths, answers, verbose=0)
-    rouge, _ = Rouge().compute_score(truths, answers)
-    figures = {"CIDEr": float(cider), **dict(zip(BLEU, map(float, bleu), strict=True)), "ROUGE-L": float(rouge)}
-    return figures, dict(zip(truths, map(float, each), strict=True))
+    asked = {key: list(known.get(key) or ()) for key in said}
+    check(asked, said)
+    truths, answers = in_words(asked, said, words)
+    found = cider(truths, answers)
+    figures = {"CIDEr": found.whole}
+    figures |= {f"BLEU-{size}": one.whole for size, one in enumerate(bleu(truths, answers), start=1)}
+    figures["ROUGE-L"] = rouge_l(truths, answers).whole
+    return figures, dict(zip(truths, found.each, strict=True))
+
+
+def in_words(known: Texts, said: Mapping[str, str], words: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """True texts and descriptions, by picture, cut into words in one way; see `caption_figures`."""
+    cut = WORDS[words]
+    truths, answers = cut(known), cut({key: [text] for key, text in said.items()})
+    return truths, {key: texts[0] for key, texts in answers.items()}
+
+
+def java_figures(said: Mapping[str, str], known: Texts, words: str, names: Sequence[str]) -> dict[str, float | str]:
+    """METEOR and SPICE, or what they lack on this machine.
+
+    Args:
+        said: description by picture.
+        known: true texts by picture.
+        words: a name of `WORDS`.
+        names: of scores.
+
+    Raises:
+        ValueError: an unknown score, or see `caption_figures`.
+    """
+    lacking = {name: why_not(name) for name in names}
+    if all(lacking.values()):
+        return {name: f"not computed: {problem}" for name, problem in lacking.items()}
+    truths, answers = in_words({key: known[key] for key in said}, said, words)
+    return {
+        name: PROGRAMS[name](truths, answers).whole if problem is None else f"not computed: {problem}"
+        for name, problem in lacking.items()
+    }
 
 
 @EVALUATORS.register_module(name="caption_score")
@@ -121,17 +138,29 @@ class CaptionScore:
 
     Args:
         name: of the benchmark; names the folder of its answers and the file `<name>.json` in it.
-        words: how texts are cut into words: `ptb` (as published, needs Java) or `treebank`.
+        words: how texts are cut into words: `ptb` (as published), `java` (the same by the Java program itself) or
+            `treebank` (nltk).
         key: what servers call a picture: a further column of the questions, or `question_id`.
+        also: further scores, `METEOR` and `SPICE`, which need Java; without it the table says so.
+        group: a further column by which the pictures are scored apart too, such as `domain`; None for none.
 
     Raises:
-        ValueError: no such way.
+        ValueError: no such way or score.
     """
 
-    def __init__(self, name: str, words: str = "ptb", key: str = "question_id") -> None:
+    def __init__(
+        self,
+        name: str,
+        words: str = "ptb",
+        key: str = "question_id",
+        also: Sequence[str] = (),
+        group: str | None = None,
+    ) -> None:
         if words not in WORDS:
             raise ValueError(f"caption_score.words is {words!r}; expected one of {', '.join(WORDS)}")
-        self.name, self.words, self.key = name, words, key
+        for one in also:
+            why_not(one)
+        self.name, self.words, self.key, self.also, self.group = name, words, key, tuple(also), group
 
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`; without true texts (test sets) only the file is written.
@@ -147,9 +176,33 @@ class CaptionScore:
         known = {str(one.key): _texts(one.facts.get("caption")) for one, _ in answered}
         if not any(known.values()):
             return Scored({"answers": float(len(rows))}, [], ("answers",))
+        return self._scored(said, known, {str(one.key): one.facts for one, _ in answered})
+
+    def _scored(self, said: dict[str, str], known: Texts, facts: Mapping[str, Mapping[str, Any]]) -> Scored:
         figures, _ = caption_figures(said, known, self.words)
-        table = Table("descriptions", ("pictures", *figures), [(len(said), *figures.values())])
-        return Scored(figures, [table], ("CIDEr", "BLEU-4"))
+        programs = java_figures(said, known, self.words, self.also) if self.also else {}
+        rows: list[tuple[Cell, ...]] = [("all", len(said), *figures.values(), *programs.values())]
+        metrics = {**figures, **{name: one for name, one in programs.items() if isinstance(one, float)}}
+        for group, keys in self._groups(facts).items():
+            # document frequencies are those of the group's own true texts, as servers count them
+            own, _ = caption_figures({key: said[key] for key in keys}, known, self.words)
+            rows.append((group, len(keys), *own.values(), *("" for _ in programs)))
+            metrics |= {f"{group}_{name}": value for name, value in own.items()}
+        table = Table("descriptions", (self.group or "set", "pictures", *figures, *programs), rows)
+        return Scored(metrics, [table], ("CIDEr", "BLEU-4"))
+
+    def _groups(self, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+        """The pictures of each value of the group's column.
+
+        Raises:
+            ValueError: a picture without one.
+        """
+        found: dict[str, list[str]] = {}
+        for key, row in facts.items() if self.group else ():
+            if row.get(str(self.group)) is None:
+                raise ValueError(f"{self.name}: picture {key!r} has no {self.group!r}, by which it is to be grouped")
+            found.setdefault(str(row[str(self.group)]), []).append(key)
+        return found
 
 
 def _texts(given: Any) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
-from systems.capsfusion_parts import prompts
+from systems.capsfusion_parts import metrics, prompts
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.locate import resolve, verify
@@ -103,7 +103,7 @@ def greedy(case: Case) -> Outcome:
     return outcome
 
 
-PARTS = (prompts,)
+PARTS = (prompts, metrics)
 SYSTEM = System(
     "capsfusion",
     fields={

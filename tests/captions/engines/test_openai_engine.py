@@ -196,7 +196,7 @@ def test_pauses_follow_the_header_or_grow() -> None:
     assert wait_seconds("-3", 1) == 0.0
     assert wait_seconds("Wed, 21 Oct 2015 07:28:00 GMT", 1) == 0.0
     for attempt, seconds in ((1, 0.5), (3, 2.0), (99, 60.0)):
-        for after in (None, "soon"):
+        for after in (None, "soon", "nan"):
             assert 0.75 * seconds <= wait_seconds(after, attempt) <= 1.25 * seconds
 
 

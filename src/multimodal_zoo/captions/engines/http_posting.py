@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import threading
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -194,13 +196,13 @@ def wait_seconds(retry_after: str | None, attempt: int) -> float:
         retry_after: its header of that name, seconds or a date; None if there is none.
         attempt: how often it was asked.
     """
+    seconds = math.nan
     if retry_after is not None:
         try:
-            return min(max(float(retry_after), 0.0), MOST_WAIT)
+            seconds = float(retry_after)
         except ValueError:
-            pass
-        try:
-            return min(max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0), MOST_WAIT)
-        except (ValueError, TypeError):
-            pass
+            with suppress(ValueError, TypeError, OverflowError):
+                seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    if not math.isnan(seconds):
+        return min(max(seconds, 0.0), MOST_WAIT)
     return float(min(0.5 * 2 ** (attempt - 1), MOST_WAIT) * random.uniform(0.75, 1.25))

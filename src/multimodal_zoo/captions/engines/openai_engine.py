@@ -162,7 +162,7 @@ class OpenAiEngine:
         except RefusedError as error:
             refused.append(error)
             return error
-        except (OSError, RuntimeError) as error:  # TimeoutError and ConnectionError among them
+        except Exception as error:  # whatever it is, it is this row's
             return error
 
     def _answer(self, request: Request) -> Answer:

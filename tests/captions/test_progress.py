@@ -31,7 +31,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch, capsys) -> None:
     told = capsys.readouterr().out
     # 25 rows of this run in 5 s, 50 of 100 are there: 50 more take 10 s
     assert told.startswith("50 of 100 rows, 5.0 rows/s, 44 fused, 5 rejected, 1 failed (read 25%, ask 75%), about 10 s")
-    assert progress.stages() == "rows/s of a worker by stage: read 25, ask 8"
+    assert progress.stages() == "rows/s of a worker by stage: read 25, ask 8.33"
     assert (progress.rows, progress.moving) == (25, 0)
 
 

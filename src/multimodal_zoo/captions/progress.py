@@ -93,8 +93,9 @@ class FusionProgress:
 
     def stages(self) -> str:
         """Rows per second of each stage, as if a worker did nothing else."""
-        rates = [f"{stage} {self.rows / self.seconds[stage]:,.0f}" for stage in STAGES if self.seconds[stage]]
-        return f"rows/s of a worker by stage: {', '.join(rates)}" if rates else "nothing was left to do"
+        rates = {stage: self.rows / self.seconds[stage] for stage in STAGES if self.seconds[stage]}
+        told = [f"{stage} {rate:,.0f}" if rate >= 100 else f"{stage} {rate:.3g}" for stage, rate in rates.items()]
+        return f"rows/s of a worker by stage: {', '.join(told)}" if told else "nothing was left to do"
 
     def _show(self) -> None:
         # answers that are asked again count twice until their unit is whole

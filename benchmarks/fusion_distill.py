@@ -220,7 +220,7 @@ def figures(way: Way, rows: Sequence[Any], said: Sequence[str]) -> dict[str, flo
     scores, _ = caption_figures(
         {one.key: text for one, text in zip(rows, said, strict=True)},
         {one.key: [one.fused] for one in rows},
-        "treebank",
+        "ptb",
     )
     return {
         "names kept": kept / names,

@@ -1,6 +1,7 @@
 """Imports that register this room's parts."""
 
 from multimodal_zoo.evaluation import asking as asking
+from multimodal_zoo.evaluation import caption_questions as caption_questions
 from multimodal_zoo.evaluation import caption_scores as caption_scores
 from multimodal_zoo.evaluation import captioning as captioning
 from multimodal_zoo.evaluation import challenge_scores as challenge_scores

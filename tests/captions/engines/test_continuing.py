@@ -81,6 +81,14 @@ def test_a_text_may_end_itself(decoder: Any) -> None:
     assert {(len(one.ids), one.ended) for one in found} == {(3, True)}
 
 
+def test_tokens_are_drawn_as_likely_as_they_are(decoder: Any) -> None:
+    shares = (decoder.head(decoder(torch.tensor([[3]])))[0, -1] / 0.7).softmax(-1)
+    found = [one.ids[0] for one in continue_greedily(decoder, [[3]] * 2000, Ending(1, ()), seeds=range(2000))]
+    counted = torch.bincount(torch.tensor(found), minlength=20) / 2000
+    assert float((counted - shares).abs().max()) < 0.04  # 3.5 deviations at most
+    assert found[:5] == [continue_greedily(decoder, [[3]], Ending(1, ()), seeds=[seed])[0].ids[0] for seed in range(5)]
+
+
 def test_what_all_begin_with_is_found() -> None:
     assert common_beginning([]) == 0
     assert common_beginning(ROWS) == 32

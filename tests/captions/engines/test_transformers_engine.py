@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_strings_end_answers(folder: Path) -> None:
     assert all(word not in answer.text.lstrip() for answer in beams)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_that_are_asked_again_are_drawn(folder: Path, beams: int) -> None:
+    ours = engine(folder, beams=beams)
+    first = ours.answer(REQUESTS)
+    again = [replace(one, attempt=1 + number % 2) for number, one in enumerate(REQUESTS)]
+    drawn = ours.answer(again)
+    assert [one.text for one in drawn] != [one.text for one in first]
+    assert drawn == [ours.answer([one])[0] for one in again]  # by prompt and attempt alone
+    assert drawn != ours.answer([replace(one, attempt=3) for one in REQUESTS])
+    mixed = [one for pair in zip(REQUESTS, again, strict=True) for one in pair]
+    assert ours.answer(mixed) == [one for pair in zip(first, drawn, strict=True) for one in pair]
+
+
 def test_special_strings_in_captions_are_text(folder: Path, tmp_path: Path) -> None:
     ours = engine(folder)
     texts = ours.ready().texts
@@ -121,14 +135,14 @@ def test_batches_shrink_where_memory_does_not_suffice(folder: Path) -> None:
     ours, expected = engine(folder, batch_size=8), engine(folder).answer(REQUESTS)
     ready, sizes = ours.ready(), []
 
-    def write(rows: Any, ending: Any) -> Any:
+    def write(rows: Any, ending: Any, seeds: Any) -> Any:
         """No memory for more than three rows, nor for long ones."""
         sizes.append(len(rows))
         if len(rows) > 3:
             raise torch.OutOfMemoryError("out of memory")
         if max(map(len, rows)) > 60:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return ready.write(rows, ending)
+        return ready.write(rows, ending, seeds)
 
     ours._ready = ready._replace(write=write)
     answers = ours.answer(REQUESTS)
@@ -138,7 +152,7 @@ def test_batches_shrink_where_memory_does_not_suffice(folder: Path) -> None:
     assert answers[long].error == "no memory for a prompt of 69 tokens"
     assert [one for n, one in enumerate(answers) if n != long] == [one for n, one in enumerate(expected) if n != long]
 
-    def broken(rows: Any, ending: Any) -> Any:
+    def broken(rows: Any, ending: Any, seeds: Any) -> Any:
         """Another error is no lack of memory."""
         raise RuntimeError("no kernel")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
+from multimodal_zoo.captions.engines.stopping import RETRY_TEMPERATURE
 from multimodal_zoo.generation.loop import Decoder
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.masks import Padding
@@ -132,15 +133,20 @@ class Batch:
 
 
 def continue_greedily(
-    decoder: Decoder, rows: Sequence[list[int]], ending: Ending, beginnings: Beginnings | None = None
+    decoder: Decoder,
+    rows: Sequence[list[int]],
+    ending: Ending,
+    beginnings: Beginnings | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Continuation]:
-    """The likeliest continuation of each prompt, as each would have alone up to rounding.
+    """The likeliest continuation of each prompt, as each would have alone up to rounding; or one that is drawn.
 
     Args:
         decoder: the model, in evaluation mode; the caller switches gradients off.
         rows: prompts, none of them empty.
         ending: when a continuation is over.
         beginnings: what prompts began with before; None reads every row whole.
+        seeds: for each row, what its tokens are drawn by at `RETRY_TEMPERATURE`; None takes the likeliest ones.
 
     Raises:
         ValueError: more tokens than the decoder has positions, or an empty prompt.
@@ -150,10 +156,11 @@ def continue_greedily(
         return []
     batch = Batch(decoder, rows, ending.limit - 1, beginnings)
     written: list[list[int]] = [[] for _ in rows]
+    dice = None if seeds is None else [torch.Generator().manual_seed(seed) for seed in seeds]
     ended, alive = [False] * len(rows), list(range(len(rows)))  # the rows of the batch, ended ones among them
     for count in range(1, ending.limit + 1):
         ending.check_time()
-        new = batch.scores().argmax(-1).tolist()
+        new = _chosen(batch.scores(), None if dice is None else [dice[number] for number in alive])
         for number, token in zip(alive, new, strict=True):
             if not ended[number]:
                 ended[number] = ending.over(token, written[number])
@@ -165,6 +172,15 @@ def continue_greedily(
             alive, new = [alive[place] for place in left], [new[place] for place in left]
         batch.read(new)
     return [Continuation(ids, over) for ids, over in zip(written, ended, strict=True)]
+
+
+def _chosen(scores: Tensor, dice: Sequence[torch.Generator] | None) -> list[int]:
+    """A token for each row of logits: the likeliest, or one drawn by the row's own dice."""
+    if dice is None:
+        likeliest: list[int] = scores.argmax(-1).tolist()
+        return likeliest
+    shares = (scores.double() / RETRY_TEMPERATURE).softmax(-1).cpu()
+    return [int(row.multinomial(1, generator=die)) for row, die in zip(shares, dice, strict=True)]
 
 
 def _check(decoder: Decoder, rows: Sequence[list[int]], more: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +24,12 @@ class Ready(NamedTuple):
 
     Attributes:
         texts: its tokenizer.
-        write: continuations of prompts, none of them empty.
+        write: continuations of prompts, none of them empty; with seeds, one for each, they are drawn.
         positions: most tokens of a prompt and its continuation.
     """
 
     texts: Texts
-    write: Callable[[Sequence[list[int]], Ending], list[Continuation]]
+    write: Callable[[Sequence[list[int]], Ending, Sequence[int] | None], list[Continuation]]
     positions: int
 
 
@@ -67,7 +68,8 @@ class LocalEngine:
     """An engine around a model in this process; it is read when the first text is counted or answered.
 
     Prompts of similar lengths go into one batch. A batch that does not fit into memory is halved, and no later one is
-    larger than what fitted.
+    larger than what fitted. Rows that are asked again, because their likeliest answer was refused, are drawn, each by a
+    seed made of its prompt and attempt.
 
     Args:
         load: reads the model.
@@ -117,6 +119,16 @@ class LocalEngine:
             TimeoutError: a batch took too long.
             RuntimeError: the engine is closed.
         """
+        self.ready()
+        answers = [Answer("")] * len(requests)
+        for again in (False, True):
+            alike = [number for number, one in enumerate(requests) if (one.attempt > 0) is again]
+            for number, answer in zip(alike, self._answers([requests[number] for number in alike], again), strict=True):
+                answers[number] = answer
+        return answers
+
+    def _answers(self, requests: Sequence[Request], again: bool) -> list[Answer]:
+        """Answers to requests that are all made for the first time, or all again."""
         ready, answers = self.ready(), [Answer("")] * len(requests)
         rows = [prompt_ids(ready.texts, one, self.decoding.layout == "chat") for one in requests]
         waiting, most = [], ready.positions - self.decoding.max_new_tokens
@@ -127,7 +139,8 @@ class LocalEngine:
                 answers[number] = Answer("", error=f"a prompt of {len(rows[number])} tokens; expected 1 to {most}")
         while waiting:
             batch, waiting = waiting[: self._fits], waiting[self._fits :]
-            found = self._written([rows[number] for number in batch])
+            seeds = [seed_of(requests[number]) for number in batch] if again else None
+            found = self._written([rows[number] for number in batch], seeds)
             if found is None and len(batch) > 1:
                 self._fits, waiting = (len(batch) + 1) // 2, batch + waiting
                 logger.warning("no memory for %d prompts at once; going on with %d", len(batch), self._fits)
@@ -154,13 +167,13 @@ class LocalEngine:
             self._stop = StopWords(self._ready.texts, self.decoding.stop) if self.decoding.stop else None
         return self._ready
 
-    def _written(self, rows: Sequence[list[int]]) -> list[Continuation] | None:
+    def _written(self, rows: Sequence[list[int]], seeds: Sequence[int] | None) -> list[Continuation] | None:
         """Continuations of a batch; None where there is no memory for it."""
         ready = self.ready()
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         ending = Ending(self.decoding.max_new_tokens, ready.texts.ends, self._stop, deadline)
         try:
-            return ready.write(rows, ending)
+            return ready.write(rows, ending, seeds)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -171,6 +184,12 @@ class LocalEngine:
         text = self.ready().texts.text(written.ids)
         cut = before_stop(text, self.decoding.stop)
         return Answer(text if cut is None else cut, written.ended, len(written.ids))
+
+
+def seed_of(request: Request) -> int:
+    """What the answer to a row that is asked again is drawn by: it depends on its prompt and attempt alone."""
+    digest = hashlib.sha256(f"{request.attempt}\0{request.prompt}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def device_of(device: str) -> str:

@@ -24,14 +24,22 @@ class PlainWriting:
     def __init__(self, model: Any, pad: int, beams: int = 1, length_penalty: float = 1.0) -> None:
         self.model, self.pad, self.beams, self.length_penalty = model, pad, beams, length_penalty
 
-    def __call__(self, rows: Sequence[list[int]], ending: Ending) -> list[Continuation]:
+    def __call__(
+        self, rows: Sequence[list[int]], ending: Ending, seeds: Sequence[int] | None = None
+    ) -> list[Continuation]:
         """A continuation of each prompt.
+
+        Args:
+            rows: the prompts.
+            ending: when a continuation is over.
+            seeds: not used: a row that is asked again gets the same answer.
 
         Raises:
             TimeoutError: `ending.deadline` is over.
         """
         from transformers import GenerationConfig, StoppingCriteriaList
 
+        del seeds
         tokens, device = max(map(len, rows)), self.model.device
         ids = torch.tensor([[self.pad] * (tokens - len(row)) + row for row in rows], device=device)
         real = torch.tensor([[0] * (tokens - len(row)) + [1] * len(row) for row in rows], device=device)

@@ -31,16 +31,23 @@ class SharedWriting:
         self.decoder, self.beginnings = decoder, Beginnings(decoder)
         self.rules = BeamRules(beams, length_penalty) if beams > 1 else None
 
-    def __call__(self, rows: Sequence[list[int]], ending: Ending) -> list[Continuation]:
+    def __call__(
+        self, rows: Sequence[list[int]], ending: Ending, seeds: Sequence[int] | None = None
+    ) -> list[Continuation]:
         """A continuation of each prompt.
+
+        Args:
+            rows: the prompts.
+            ending: when a continuation is over.
+            seeds: for each row, what its tokens are drawn by, instead of searched for; None searches for all.
 
         Raises:
             ValueError: more tokens than the decoder has positions, or an empty prompt.
             TimeoutError: `ending.deadline` is over.
         """
         with _still(self.decoder):
-            if self.rules is None:
-                return continue_greedily(self.decoder, rows, ending, self.beginnings)
+            if self.rules is None or seeds is not None:
+                return continue_greedily(self.decoder, rows, ending, self.beginnings, seeds)
             return continue_by_beams(self.decoder, rows, ending, self.rules, self.beginnings)
 
 

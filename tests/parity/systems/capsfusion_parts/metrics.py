@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from harness.cases import Case
 from harness.run import Outcome, Pair, Request, System
 from harness.words import take_known
+from torch import Tensor
 
 from multimodal_zoo.evaluation.caption_metrics import Figures, bleu, cider, rouge_l
 from multimodal_zoo.evaluation.ptb_words import caption_words
@@ -47,7 +49,12 @@ def _captions(case: Case, keys: Sequence[str] | None = None) -> tuple[dict[str, 
 
 def _pairs(case: Case, whole: tuple[str, Any], each: tuple[str, Any]) -> Outcome:
     known = case.fields["outputs"]
-    return {name: Pair(found, known[name]) for name, found in (whole, each) if name in known}
+    return {name: Pair(_exact(found), _exact(known[name])) for name, found in (whole, each) if name in known}
+
+
+def _exact(figures: Any) -> Tensor:
+    """Figures with all of their digits, compared within the tolerance of the call, lists of them as well."""
+    return torch.tensor(figures, dtype=torch.float64)
 
 
 def outputs(case: Case) -> Outcome:

@@ -42,7 +42,7 @@ def java_words(texts: Texts) -> dict[str, list[str]]:
             "caption_score.words is 'java', which needs Java on the PATH; caption_score.words=ptb cuts texts into the "
             "same words without it"
         )
-    lines = {key: [{"caption": " ".join(one.split())} for one in some] for key, some in texts.items()}
+    lines = {key: [{"caption": " ".join(one.splitlines())} for one in some] for key, some in texts.items()}
     found: dict[str, list[str]] = PTBTokenizer().tokenize(lines)
     return found
 

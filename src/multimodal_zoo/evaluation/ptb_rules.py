@@ -86,6 +86,8 @@ FILES = (
 )
 URL = '[^ \\t\\n\\f\\r"<>|()]'
 URL_END = '[^ \\t\\n\\f\\r"<>|.!?(){},-]'
+WWW = '(?i:www)\\.(?:[^ \\t\\n\\f\\r"<>|.!?(){},]+\\.)+[a-zA-Z]{2,4}'
+DOMAIN = "(?:[^ \\t\\n\\f\\r\"`'<>|.!?(){},-_$]+\\.)+(?i:com|net|org|edu)"
 HOST = '[^ \\t\\n\\f\\r"<>|(){}.\u00a0]'
 
 
@@ -142,12 +144,7 @@ def _words() -> list[Rule]:
 def _web() -> list[Rule]:
     return [
         _rule(f"(?i:https?)://{URL}+{URL_END}", spell=raw),
-        _rule(
-            '(?:(?i:www)\\.(?:[^ \\t\\n\\f\\r"<>|.!?(){},]+\\.)+[a-zA-Z]{2,4}'
-            "|(?:[^ \\t\\n\\f\\r\"`'<>|.!?(){},-_$]+\\.)+(?i:com|net|org|edu))"
-            f"(?:/{URL}+{URL_END})?",
-            spell=raw,
-        ),
+        *(_rule(site + path, spell=raw) for path in (f"/{URL}+{URL_END}", "") for site in (WWW, DOMAIN)),
         _rule(
             f'(?:(?i:&lt;)|<)?[a-zA-Z0-9][^ \\t\\n\\f\\r"<>|(){{}}\u00a0]*@(?:{HOST}+\\.)*{HOST}+(?:&gt;|>)?', spell=raw
         ),

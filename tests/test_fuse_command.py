@@ -74,6 +74,9 @@ def test_a_dry_run_asks_nothing_and_lies_beside(fuse, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        (["captioner=zoo"], "captioner.model has no value; give it one: captioner.model=..."),
+        (["out=rows.jsonl"], "out is rows.jsonl, which source.path names as well"),
+        (["retries=-1"], "retries is -1; it must be at least 0"),
         (["retry=fused"], "retry: 'fused' rows are not run again"),
         (["formats=[webdataset]"], "formats is ['webdataset']"),
         (["runner.processes=0"], "runner.processes is 0"),

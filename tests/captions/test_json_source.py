@@ -186,6 +186,20 @@ def test_paths_without_captions_are_refused(tmp_path, monkeypatch, path: Any, er
         open_source(path)
 
 
+@pytest.mark.parametrize("made", ["records", "work"])
+def test_outputs_of_runs_inside_a_folder_are_not_read(made: str, tmp_path) -> None:
+    """A run into a folder below its data goes on with the same files, whether the first one was ended early or not."""
+    write(tmp_path / "a.jsonl", lines(2))
+    output = tmp_path / "fused"
+    for name in (made, "webdataset", "parquet"):
+        (output / name).mkdir(parents=True)
+    write(output / "manifest.json", "{}")
+    write(output / "webdataset" / "a.tar", "")
+    assert find_files(tmp_path) == [str(tmp_path / "a.jsonl")]
+    write(output / "parquet" / "a.parquet", "")
+    assert find_files(output / "parquet") == [str(output / "parquet" / "a.parquet")]
+
+
 def test_files_of_one_name_in_several_folders_have_units_of_their_own(tmp_path) -> None:
     for folder in ("one", "two", "three"):
         (tmp_path / folder).mkdir()

@@ -24,6 +24,9 @@ KINDS: dict[str, tuple[type[TarSource] | type[ParquetSource] | type[JsonSource],
     "json": (JsonSource, (".json", ".json.gz")),
 }
 
+#: What a run writes first into its folder.
+MANIFEST = "manifest.json"
+
 
 @CAPTIONS.register_module(name="caption_source")
 def open_source(
@@ -97,19 +100,28 @@ def kind_of(file: str) -> str:
     raise ValueError(f"source.path: {file} is of no kind that is known by its suffix; known are {known}")
 
 
+def _is_output(folder: Path) -> bool:
+    """Whether a run writes its results there, finished or not."""
+    return any((folder / name).is_dir() for name in ("records", "work"))
+
+
 def _in_folder(folder: Path) -> list[str]:
     """Files of the first kind that a folder has, those of its folders among them; a run's output is its parquet.
+
+    Outputs of runs inside the folder are left out: a run into a folder below its data would else read itself.
 
     Raises:
         FileNotFoundError: no file of any kind.
     """
     if (folder / "records").is_dir() and (folder / "parquet").is_dir():
         folder = folder / "parquet"
-    names = sorted(
-        str(path)
+    files = [
+        path
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    )
+    ]
+    outputs = {path.parent for path in files if path.name == MANIFEST and _is_output(path.parent)} - {folder}
+    names = sorted(str(path) for path in files if outputs.isdisjoint(path.parents))
     for kind, (_, suffixes) in KINDS.items():
         found = [name for name in names if name.lower().endswith(suffixes)]
         if found and kind == "json":

@@ -106,6 +106,9 @@ def job_of(config: DictConfig) -> FusionJob:
     engine, filters, folder = plain.get("fusion_engine") or None, plain.get("fusion_filters") or {}, str(plain["out"])
     if plain["dry_run"]:
         engine, filters, folder = ECHO, {}, f"{folder.rstrip('/')}-dry-run"
+    paths = plain["source"]["path"]
+    if Path(folder).resolve() in [Path(one).resolve() for one in ([paths] if isinstance(paths, str) else paths)]:
+        raise ValueError(f"out is {folder}, which source.path names as well; choose another, one below it will do")
     return FusionJob(
         folder=str(Path(folder).resolve()),
         source=_source(plain["source"], engine is None, plain.get("captioner") is not None),

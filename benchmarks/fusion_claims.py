@@ -142,7 +142,8 @@ def draw(found: Found) -> None:
                     label=title,
                     **style,
                 )
-        axis.set(xscale="log", title=column, xlabel="pairs")
+        yscale = "log" if "names" in column else "linear"  # clean names lie far above the rest
+        axis.set(xscale="log", yscale=yscale, title=column, xlabel="pairs")
         axis.set_xticks(sorted(sizes.values()), [str(size) for size in sorted(sizes.values())])
         axis.minorticks_off()
         axis.grid(alpha=0.3)

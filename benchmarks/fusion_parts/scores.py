@@ -41,7 +41,7 @@ def references(row: Emoji, colours: Sequence[str]) -> dict[str, list[str]]:
 def kept_names(caption: str, row: Emoji) -> float | None:
     """The share of a row's specific names that a caption says; None for a row without any."""
     names = specific_names(row)
-    said = set(re.findall(r"\w+", caption.lower()))
+    said = set(re.findall(r"[^\W_]+", caption.lower()))  # the web joins words by underscores
     return sum(name in said for name in names) / len(names) if names else None
 
 

@@ -31,7 +31,7 @@ def transformers_captioner(
         model: a folder of Hugging Face, or `hf://organisation/repository`.
         prompt: the beginning of the caption (BLIP, GIT), or what a model with a chat template is asked; it is no part
             of the result. Empty for none; a chat model needs one.
-        beams: 1 for the likeliest token at every step; LAION-COCO's captions were searched and drawn.
+        beams: 1 for the likeliest token at every step.
         max_new_tokens: most tokens of a caption.
         batch_size: pictures at once; halved where memory does not suffice.
         when: `missing`, rows without a synthetic caption; or `always`, all rows with a picture.
@@ -99,6 +99,7 @@ class _Reader:
 
     @classmethod
     def of(cls, transformers: Any, folder: str) -> _Reader:
+        """What lies in a folder: older models have no processor of their own."""
         whole = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         if hasattr(whole, "image_processor") and hasattr(whole, "tokenizer"):
             return cls(whole.image_processor, whole.tokenizer, whole)

@@ -54,11 +54,11 @@ def cider(said: dict[str, str], known: dict[str, list[str]]) -> dict[str, float]
 
 
 def test_cider_is_that_of_its_formula() -> None:
-    figures, each = caption_figures(SAID, KNOWN, "treebank")
+    figures, each = caption_figures(SAID, KNOWN, "ptb")
     expected = cider(SAID, KNOWN)
     assert each == pytest.approx(expected, abs=1e-9)
     assert figures["CIDEr"] == pytest.approx(sum(expected.values()) / 3, abs=1e-9)
-    perfect, _ = caption_figures({key: texts[0] for key, texts in KNOWN.items()}, KNOWN, "treebank")
+    perfect, _ = caption_figures({key: texts[0] for key, texts in KNOWN.items()}, KNOWN, "ptb")
     assert perfect["BLEU-1"] == pytest.approx(1.0)
     assert perfect["CIDEr"] > figures["CIDEr"]
 
@@ -72,16 +72,16 @@ def test_words_of_both_ways() -> None:
 
 def test_scores_and_the_server_file(tmp_path: Path) -> None:
     asked = [Question(key, "", facts={"caption": texts, "img": int(key)}) for key, texts in KNOWN.items()]
-    score = CaptionScore("coco", words="treebank", key="img")
+    score = CaptionScore("coco", key="img")
     found = score([(one, SAID[one.key]) for one in asked], tmp_path)
-    assert found.metrics["CIDEr"] == pytest.approx(caption_figures(SAID, KNOWN, "treebank")[0]["CIDEr"])
+    assert found.metrics["CIDEr"] == pytest.approx(caption_figures(SAID, KNOWN, "ptb")[0]["CIDEr"])
     assert json.loads((tmp_path / "coco.json").read_text())[0] == {"image_id": 1, "caption": SAID["1"]}
     hidden = [(Question(one.key, ""), "x") for one in asked]
     assert score(hidden, tmp_path).metrics == {"answers": 3.0}
     with pytest.raises(ValueError, match="2 descriptions of 1 pictures"):
         score(hidden[:1] * 2, tmp_path)
     with pytest.raises(ValueError, match="picture '3' has no true texts"):
-        caption_figures(SAID, {key: KNOWN[key] for key in "12"}, "treebank")
+        caption_figures(SAID, {key: KNOWN[key] for key in "12"}, "ptb")
     with pytest.raises(ValueError, match=r"caption_score\.words is 'spacy'"):
         CaptionScore("coco", words="spacy")
 

@@ -142,8 +142,10 @@ def draw(found: Found) -> None:
                     label=title,
                     **style,
                 )
-        yscale = "log" if "names" in column else "linear"  # clean names lie far above the rest
-        axis.set(xscale="log", yscale=yscale, title=column, xlabel="pairs")
+        axis.set(xscale="log", title=column, xlabel="pairs")
+        if "names" in column:  # clean names lie far above the rest
+            axis.set(yscale="log", ylim=(0.4, 100.0))
+            axis.set_yticks((0.5, 1, 2, 5, 10, 20, 50), ("0.5", "1", "2", "5", "10", "20", "50"))
         axis.set_xticks(sorted(sizes.values()), [str(size) for size in sorted(sizes.values())])
         axis.minorticks_off()
         axis.grid(alpha=0.3)

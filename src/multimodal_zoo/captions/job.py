@@ -136,7 +136,8 @@ def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
         "writes": "fused captions" if job.engine is not None else "synthetic captions",
     }
     try:
-        settle(Path(job.folder) / MANIFEST, facts, job.accepted)
+        # units of another size have other names: nothing that is done could stay
+        settle(Path(job.folder) / MANIFEST, facts, job.accepted, fixed=("unit_rows",))
     except OSError as error:
         raise unwritable(job.folder, error) from error
 

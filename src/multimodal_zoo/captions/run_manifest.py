@@ -17,7 +17,9 @@ NOTHING = "nothing"
 SHOWN = 60
 
 
-def settle(path: str | Path, facts: Mapping[str, Any], accepted: Sequence[str] = ()) -> None:
+def settle(
+    path: str | Path, facts: Mapping[str, Any], accepted: Sequence[str] = (), *, fixed: Sequence[str] = ()
+) -> None:
     """Note facts in a file, or make sure that it says the same; several processes may do so at once.
 
     Args:
@@ -25,6 +27,7 @@ def settle(path: str | Path, facts: Mapping[str, Any], accepted: Sequence[str] =
         facts: plain JSON, nested as need be.
         accepted: dotted keys that may differ, with all below them; the file then takes the new values and notes the
             old ones under `changes`.
+        fixed: dotted keys that may not, even if they are accepted.
 
     Raises:
         ValueError: other facts are there; the message names each key that differs with both values.
@@ -36,12 +39,14 @@ def settle(path: str | Path, facts: Mapping[str, Any], accepted: Sequence[str] =
     before = read_record(target)
     changes = before.pop("changes", [])
     differing = list(differences(before, plain))
-    refused = [one for one in differing if not any(_below(one[0], key) for key in accepted)]
+    never = [one for one in differing if any(_below(one[0], key) for key in fixed)]
+    refused = [one for one in differing if one in never or not any(_below(one[0], key) for key in accepted)]
     if refused:
         told = "; ".join(f"{key}: was {_shown(old)}, is {_shown(new)}" for key, old, new in refused)
+        take = f", or take the change with accept_changes=[{','.join(dict.fromkeys(map(_top, refused)))}]"
         raise ValueError(
-            f"out: {target.parent} was written with other settings ({told}). Go on with the same ones, choose another "
-            f"out, or take the change with accept_changes=[{','.join(dict.fromkeys(map(_top, refused)))}]"
+            f"out: {target.parent} was written with other settings ({told}). Go on with the same ones"
+            f"{' or' if never else ','} choose another out{'' if never else take}"
         )
     if differing:
         noted = [{"key": key, "was": old} for key, old, _ in differing]

@@ -103,9 +103,10 @@ def rows_of(found: Found) -> list[dict[str, str | float | int]]:
         for share in sorted(sizes):
             points = {column: point(found, name, share, column) for column in COLUMNS}
             if any(points.values()):
-                seeds = {cell.seed for cell in found if (cell.captions, cell.share) == (name, share)}
-                figures = {column: shown(known, column) for column, known in points.items()}
-                rows.append({"captions": title, "pairs": sizes[share], **figures, "seeds": len(seeds)})
+                known = [cell.model for cell in found if (cell.captions, cell.share) == (name, share)]
+                figures = {column: shown(one, column) for column, one in points.items()}
+                seeds = f"{known.count('clip')} / {known.count('emu')}"
+                rows.append({"captions": title, "pairs": sizes[share], **figures, "seeds (CLIP / Emu)": seeds})
     return rows
 
 

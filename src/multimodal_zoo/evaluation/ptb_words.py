@@ -14,20 +14,26 @@ DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "
 _SIMPLE = re.compile("(?!(?i:cannot|gonna|gotta|lemme|gimme|wanna)\\b)[A-Za-z]+(?=[ \\n])")
 
 
-def tokens(text: str) -> list[str]:
+#: Characters of the next caption that rules may look at.
+AHEAD = 64
+
+
+def tokens(text: str, behind: str = "\n") -> list[str]:
     """A line of text in tokens, punctuation among them.
 
     Args:
         text: one line; other line ends in it count as blanks.
+        behind: what follows the line: abbreviations at its end are read by what comes next.
     """
-    line, found, place = " ".join(text.splitlines()) + "\n", [], 0
-    while place < len(line) - 1:
-        simple = _SIMPLE.match(line, place)
+    line = " ".join(text.splitlines())
+    whole, found, place = line + behind, [], 0
+    while place < len(line):
+        simple = _SIMPLE.match(whole, place)
         if simple is not None:
             found.append(simple[0])
             place = simple.end() + 1
             continue
-        token, place = _token(line, place)
+        token, place = _token(whole, place)
         if token:
             found.append(token)
     return found
@@ -46,17 +52,27 @@ def _token(line: str, place: int) -> tuple[str, int]:
     return chosen.spell(token), best.end(1) - chosen.back
 
 
-def caption_words(text: str) -> str:
+def caption_words(text: str, behind: str = "\n") -> str:
     """A caption as scores compare it: tokens in lower case, without punctuation, a blank between them.
 
     Equal to `PTBTokenizer` of pycocoevalcap 1.2 (CoreNLP 3.4.1, `-preserveLines -lowerCase`).
 
     Args:
         text: any; line ends count as blanks.
+        behind: see `tokens`.
     """
-    return " ".join(word for word in (token.lower() for token in tokens(text)) if word not in DROPPED)
+    return " ".join(word for word in (token.lower() for token in tokens(text, behind)) if word not in DROPPED)
 
 
 def captions_words(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """`caption_words` of texts by picture."""
-    return {key: [caption_words(one) for one in some] for key, some in texts.items()}
+    """`caption_words` of texts by picture, read one behind the other as the program reads them.
+
+    What a caption begins with decides in rare cases how an abbreviation at the end of the one before it is read.
+    """
+    lines = [one for some in texts.values() for one in some]
+    words = []
+    for number, line in enumerate(lines):
+        following = [" ".join(one.splitlines()) for one in lines[number + 1 : number + 3]]
+        words.append(caption_words(line, "".join(f"\n{one}" for one in following)[:AHEAD]))
+    given = iter(words)
+    return {key: [next(given) for _ in some] for key, some in texts.items()}

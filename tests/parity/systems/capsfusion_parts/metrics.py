@@ -12,7 +12,7 @@ from harness.words import take_known
 from torch import Tensor
 
 from multimodal_zoo.evaluation.caption_metrics import Figures, bleu, cider, rouge_l
-from multimodal_zoo.evaluation.ptb_words import caption_words
+from multimodal_zoo.evaluation.ptb_words import captions_words
 
 CALL_FIELDS: set[str] = set()
 #: Keys of the configuration: of CIDEr, of BLEU, of ROUGE-L.
@@ -72,7 +72,8 @@ def outputs(case: Case) -> Outcome:
 def words(case: Case) -> Outcome:
     """Captions in words, equal to the characters."""
     rows = [take_known(row, ("text", "tokens"), "ptb_tokenizer") for row in case.fields["ptb_tokenizer"]]
-    return {str(number): Pair(caption_words(row["text"]), row["tokens"]) for number, row in enumerate(rows)}
+    found = captions_words({"all": [row["text"] for row in rows]})["all"]  # one call, as the program was given them
+    return {str(number): Pair(text, row["tokens"]) for number, (text, row) in enumerate(zip(found, rows, strict=True))}
 
 
 def _cider(request: Request) -> Outcome:

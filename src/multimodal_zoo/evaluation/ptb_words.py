@@ -61,7 +61,8 @@ def caption_words(text: str, behind: str = "\n") -> str:
         text: any; line ends count as blanks.
         behind: see `tokens`.
     """
-    return " ".join(word for word in (token.lower() for token in tokens(text, behind)) if word not in DROPPED)
+    whole = " ".join(token.lower() for token in tokens(text, behind)).rstrip()  # an unbroken blank at the end goes too
+    return " ".join(word for word in whole.split(" ") if word not in DROPPED)
 
 
 def captions_words(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -44,6 +44,7 @@ EMU3 = ROOT / "docs" / "systems" / "emu3.md"
 EVE = ROOT / "docs" / "systems" / "eve.md"
 EMU = ROOT / "docs" / "systems" / "emu.md"
 FAST_BEV = ROOT / "docs" / "systems" / "fast_bev.md"
+CAPSFUSION = ROOT / "docs" / "systems" / "capsfusion.md"
 #: What the cards of a page's variants call their system, and the ending of those that the page may leave out.
 SYSTEMS = {
     CLIP: ({"CLIP"}, None),
@@ -53,6 +54,7 @@ SYSTEMS = {
     EVE: ({"EVE"}, None),
     EMU: ({"Emu", "Emu2"}, None),
     FAST_BEV: ({"Fast-BEV"}, None),
+    CAPSFUSION: ({"CapsFusion"}, None),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -269,3 +269,24 @@ def test_a_file_that_breaks_while_it_is_read_is_an_error_or_a_unit_of_its_own(tm
     mended = replace(job, accepted=("source",))
     assert len(run_job(mended, HERE)) == 1
     assert len(list(read_units(job.folder))) == 60
+
+
+def test_a_file_that_breaks_later_does_not_undo_a_finished_unit(tmp_path, job_for, run_job, flaky) -> None:
+    path = tmp_path / "broken.jsonl"
+    lines = [json.dumps({"url": f"u/{i}", "raw": f"Kite {i}", "synthetic": "a kite."}) + "\n" for i in range(40)]
+    path.write_text("".join(lines))
+    source = {"type": "caption_source", "path": str(path), "broken_files": "report"}
+    engine = {"type": "flaky_engine", "words": ["3"]}
+    job = job_for(tmp_path / "out", source=source, engine=engine, retries=0)
+    opened = build(job.source, path="source")
+    units = opened.units(20)
+    begin(job, opened, 20)
+    assert len(list(HERE.run(job, open_tasks(job, units)[0]))) == 2
+    opened.close()
+    stood = list(records(job.folder))
+    path.write_text("".join(lines[:10]))
+    again = open_tasks(job, units, (FAILED,))[0]
+    with pytest.raises(ValueError, match=r"broken\.jsonl"):
+        list(HERE.run(job, again))
+    assert list(records(job.folder)) == stood
+    assert verify(job.folder) == []

@@ -131,7 +131,8 @@ class Worker:
         try:
             return self._whole(task)
         except BrokenFileError as error:
-            if self.source.broken_files != "report":
+            stands = record_of(self.job.folder, task.unit.name)  # of an earlier round: more than a note of the problem
+            if self.source.broken_files != "report" or (stands is not None and stands.problem is None):
                 raise
             return write_broken_unit(self.job.folder, task.unit, str(error))
 

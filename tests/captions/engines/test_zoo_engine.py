@@ -91,6 +91,11 @@ def test_students_answer_and_untrained_ones_do_not(tmp_path: Path) -> None:
     assert all(answer.error is None for answer in together)
 
 
+def test_a_model_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"fusion_engine\.model: no checkpoint at .*nothing"):
+        engine("zoo_engine", tmp_path / "nothing")
+
+
 def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
     model: Any = create("clip_tiny", seed=3)
     model.weights = "a training run"

@@ -43,10 +43,15 @@ def zoo_engine(
     Raises:
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
     """
+    from multimodal_zoo.checkpoints.errors import CheckpointError
     from multimodal_zoo.checkpoints.store import recognise
 
     decoding, place = Decoding(layout, beams, length_penalty, max_new_tokens, stops_of(stop)), device_of(device)
-    kind, files = dtype_of(dtype, place), recognise(model).files
+    kind = dtype_of(dtype, place)
+    try:
+        files = recognise(model).files
+    except CheckpointError as error:  # it knows the path, not the key that named it
+        raise type(error)(f"fusion_engine.model: {error}") from error
     facts = {"engine": "zoo_engine", "model": model, "fingerprint": fingerprint(files), "dtype": kind}
     return LocalEngine(lambda: _loaded(model, place, kind, decoding), facts, decoding, batch_size, timeout)
 

@@ -64,6 +64,16 @@ def test_other_settings_are_refused_until_they_are_taken(fuse, capsys) -> None:
     assert fuse("out=out", "retries=1", "accept_changes=[retries]") == 0
 
 
+def test_a_finished_folder_is_not_that_of_another_engine(fuse, capsys) -> None:
+    assert fuse("out=out") == 0
+    assert fuse("out=out", "fusion_engine.most_words=7") == 1
+    told = capsys.readouterr().err
+    assert "engine.most_words: was" in told
+    assert "accept_changes=[engine]" in told
+    assert fuse("out=out", "fusion_engine=llama_cpp", "fusion_engine.model=gone.gguf") == 0
+    assert fuse("out=out") == 0
+
+
 def test_a_dry_run_asks_nothing_and_lies_beside(fuse, tmp_path) -> None:
     assert fuse("out=out", "dry_run=true") == 0
     assert not (tmp_path / "out").exists()

@@ -142,6 +142,31 @@ def begin(job: FusionJob, source: Source, unit_rows: int) -> None:
         raise unwritable(job.folder, error) from error
 
 
+def compare_engine(job: FusionJob) -> None:
+    """Make sure that a folder in which nothing is left to do was made with this engine; no model is loaded for it.
+
+    An engine that is not there any more is not asked: a finished folder needs none.
+
+    Args:
+        job: the run.
+
+    Raises:
+        ValueError: it was made with another one.
+    """
+    from multimodal_zoo.registry import build
+
+    noted = Path(job.folder, MANIFEST).with_suffix(".engine.json")
+    if job.engine is None or not noted.exists():
+        return
+    try:
+        engine = build(job.engine, path="fusion_engine")
+        facts = engine.describe()
+    except (OSError, ImportError):
+        return
+    engine.close()
+    settle(noted, {"engine": facts}, job.accepted)
+
+
 def unwritable(folder: str | Path, error: OSError) -> OSError:
     """The error for a folder of results that takes no more files."""
     return OSError(

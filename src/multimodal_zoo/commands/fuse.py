@@ -37,7 +37,7 @@ def run(config: DictConfig) -> float | None:
         RuntimeError: units are left over.
     """
     import multimodal_zoo.captions.parts  # noqa: F401  # found there, no other room is searched, and torch stays out
-    from multimodal_zoo.captions.job import begin, open_tasks
+    from multimodal_zoo.captions.job import begin, compare_engine, open_tasks
     from multimodal_zoo.captions.progress import FusionProgress
     from multimodal_zoo.registry import build
 
@@ -57,6 +57,8 @@ def run(config: DictConfig) -> float | None:
     if limit is not None:
         tasks = _limited(tasks, units, limit)
     source.close()
+    if not tasks:
+        compare_engine(job)  # workers do that where there is something to do
     _clean(job)
     before = sum((Counter(done.statuses) for done in stand), Counter())
     total = before.total() + sum(task.unit.rows for task in tasks)

@@ -50,6 +50,14 @@ def test_the_example_file_is_read_in_both_spellings(tmp_path, name: str, spellin
     assert [row.extra for row in found] == [{"capsfusion_official": f"fused {n}"} for n in range(11)]
 
 
+@pytest.mark.parametrize("named", ["capsfuion_official", "capsfusion_official"])
+def test_a_named_key_is_found_in_both_spellings_of_one_file(tmp_path, named: str) -> None:
+    rows = [record(0), record(1, "capsfusion_official"), {"laion_2b": "a kite"}]
+    found = read(open_source(write(tmp_path / "a.json", json.dumps(rows)), synthetic=named))
+    assert [row.synthetic for row in found] == [("fused 0",), ("fused 1",), ()]
+    assert [row.problem for row in found] == [None, None, "no synthetic caption"]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
 def test_lines_are_read_from_the_middle_too(tmp_path, name: str) -> None:
     source = open_source(write(tmp_path / name, "\ufeff" + lines(4) + "\n  \n" + lines(5)[len(lines(4)) :]))

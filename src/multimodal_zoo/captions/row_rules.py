@@ -139,7 +139,7 @@ class RowRules:
             image_place: where the record's picture stands, if it has one of its own: the key where there is no address.
         """
         raw, problem = self.text(values.get(columns.raw) if columns.raw else None, columns.raw or "raw")
-        synthetic, wrong = self.captions([values.get(name) for name in columns.synthetic], columns.synthetic)
+        synthetic, wrong = self.captions([_value(values, name) for name in columns.synthetic], columns.synthetic)
         image, unusable = self._image(values.get(columns.image) if columns.image else None)
         address, _ = self.text(values.get(columns.url) if columns.url else None, "url")
         own, _ = self.text(values.get(columns.key) if columns.key else None, "key")
@@ -158,3 +158,11 @@ class RowRules:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             return None, f"picture is {type(value).__name__} {value!r:.60}, not bytes"
         return bytes(value), self.picture(bytes(value))
+
+
+def _value(values: Mapping[str, Any], name: str) -> Any:
+    """What a record has under a name or its other spelling; one file may have both."""
+    if name in values:
+        return values[name]
+    plain = SPELLINGS.get(name, name)
+    return next((value for key, value in values.items() if SPELLINGS.get(key, key) == plain), None)

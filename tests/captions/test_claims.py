@@ -127,3 +127,19 @@ def test_file_systems_without_hard_links(tmp_path, monkeypatch) -> None:
 def test_a_lease_is_positive(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"runner\.lease is 0"):
         Claims(tmp_path, lease=0)
+
+
+def test_a_claim_whose_confirmation_got_lost_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def linked_twice(*paths: Path) -> None:
+        link(*paths)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", linked_twice)
+    first, second = Claims(tmp_path), Claims(tmp_path)
+    assert first.take("unit")
+    assert first.mine("unit")
+    assert not second.take("unit")
+    first.close()
+    assert list(tmp_path.iterdir()) == []

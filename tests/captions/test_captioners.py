@@ -178,6 +178,28 @@ def test_our_own_models(emu: Path, pictures: list[Image.Image]) -> None:
     assert captioner.describe()["fingerprint"] == build(config).describe()["fingerprint"]
 
 
+@pytest.mark.parametrize("name", ["eve_tiny", "emu3_tiny"])
+def test_our_other_models(name: str, tmp_path: Path, pictures: list[Image.Image]) -> None:
+    import torch
+
+    from multimodal_zoo.data.documents import Document, Text
+    from multimodal_zoo.data.documents import Image as Picture
+    from multimodal_zoo.inference.chat import answer
+
+    torch.manual_seed(0)
+    model: Any = zoo.create(name, overrides=["model.decoder.blocks.depth=1"])
+    model.weights = "made for a test"
+    save_model(model, tmp_path / "model")
+    config = {"type": "zoo_captioner", "model": str(tmp_path / "model"), "question": "a dog", "max_new_tokens": 5}
+    found = build(config).caption(pictures[:2])
+    asked = [Document([Picture(one), Text("a dog", role="user")]) for one in pictures[:2]]
+    said = answer(zoo.from_pretrained(tmp_path / "model"), asked, max_new_tokens=5, special=False)
+    assert found == [" ".join(text.split()) for text in said]
+    assert any(found)
+    captioner = build(config)
+    assert found == [captioner.caption([one])[0] for one in pictures[:2]]
+
+
 def test_random_weights_and_other_models_are_refused(tmp_path: Path) -> None:
     save_model(zoo.create("emu2_tiny", overrides=["model.decoder.blocks.depth=1"]), tmp_path / "random")
     save_model(zoo.create("clip_tiny"), tmp_path / "clip")

@@ -179,7 +179,7 @@ def _chosen(scores: Tensor, dice: Sequence[torch.Generator] | None) -> list[int]
     if dice is None:
         likeliest: list[int] = scores.argmax(-1).tolist()
         return likeliest
-    shares = (scores.double() / RETRY_TEMPERATURE).softmax(-1).cpu()
+    shares = (scores.cpu().double() / RETRY_TEMPERATURE).softmax(-1)  # not every accelerator has float64
     return [int(row.multinomial(1, generator=die)) for row, die in zip(shares, dice, strict=True)]
 
 

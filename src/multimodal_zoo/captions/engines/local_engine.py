@@ -76,7 +76,7 @@ class LocalEngine:
         facts: what decides the answers besides the decoding, as plain JSON.
         decoding: how answers are written.
         batch_size: requests that are answered at once, at most.
-        timeout: seconds that a batch may take; None for any.
+        timeout: seconds that a batch may take, looked at before each new token; None for any.
 
     Raises:
         ValueError: no request at once, or no time.
@@ -228,7 +228,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the processor or of an accelerator, is used up."""
     import torch
 
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in said)
 
 
 def free_memory() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -54,7 +57,27 @@ def share_norms(module: nn.Module) -> None:
 
 def _total(values: Tensor) -> Tensor:
     """The sum over all processes; gradients come back from all of them too."""
-    from torch.distributed.nn.functional import all_reduce  # imports much, and only processes that train need it
+    # torch.distributed.nn has the same, but its default arguments keep the group alive, and gloo's threads with it,
+    # until the interpreter ends: processes then died in their last moment
+    total: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
+    return total
 
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+
+class _Total(torch.autograd.Function):
+    """All-reduce whose backward adds up the incoming gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient summed over processes."""
+        return _summed(gradient)
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.detach().contiguous().clone()  # autograd may share it with other consumers
+    dist.all_reduce(total)
     return total

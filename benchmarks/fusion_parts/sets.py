@@ -57,6 +57,11 @@ class Captions:
         return self.folder / "synthetic.jsonl"
 
     @property
+    def student(self) -> Path:
+        """The run of SmolLM2 that learnt to fuse."""
+        return self.folder / "student_model"
+
+    @property
     def pairs(self) -> Path:
         """Raw and synthetic captions of training, what `mmzoo fuse` reads: columns key, raw, synthetic."""
         return self.folder / "pairs.jsonl"
@@ -79,10 +84,10 @@ class Captions:
         columns = ["fused", "synthetic", "raw"] if name in FUSED else [name]
         return {"type": "column_caption", "columns": columns, "texts": texts}
 
-    def triples(self) -> list[Triple]:
-        """The training emoji, with the captioner's sentences."""
+    def triples(self, split: str = "train") -> list[Triple]:
+        """The emoji of a split, with the captioner's sentences."""
         said = {line["key"]: line["synthetic"] for line in read_lines(self.synthetic)}
-        return triples("train", STYLE, seed=0, synthetic=said)
+        return triples(split, STYLE, seed=0, synthetic=said)
 
     def write_raw(self) -> None:
         """Raw captions alone, which need no captioner."""

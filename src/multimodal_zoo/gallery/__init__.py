@@ -1,0 +1,1 @@
+"""Pages on which a model is tried by hand: one tab for each thing that the library does."""

@@ -7,9 +7,9 @@ What is finished is kept in --folder and not done again; `fusion_claims.py` goes
 
 Rows are emoji (Twemoji) of the test split, whose concepts neither captioner nor student has seen: a raw caption of
 keywords, names and web noise; what the trained captioner (`capsfusion/captioner`) says of the drawing; and a target
-with the facts of the first in the form of the second (`data/emoji_triples.py`). Compared are both sources and the target,
-fusion by rules, the published weights with the default prompt and with two worked examples, and two students of
-`capsfusion/emoji_distill`, which learnt from sentences of the table: one learns all weights, the other adapters of
+with the facts of the first in the form of the second (`data/emoji_triples.py`). Compared are both sources and the
+target, fusion by rules, the published weights with the default prompt and with two worked examples, and two students
+of `capsfusion/emoji_distill`, which learnt from sentences of the table: one learns all weights, the other adapters of
 1.4 % as many. Columns:
 
 * names kept: words that only one who knows the emoji can say, of those in the target;

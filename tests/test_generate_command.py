@@ -13,12 +13,13 @@ from PIL import Image
 import multimodal_zoo as zoo
 from multimodal_zoo.cli import main
 from multimodal_zoo.commands.app import as_text, split, with_questions
-from multimodal_zoo.commands.live import DrawingBar, Typing
+from multimodal_zoo.commands.live import DrawingBar
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.documents import Image as Shown
 from multimodal_zoo.generation.beams import Beams
 from multimodal_zoo.generation.loop import Progress
 from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.live import Typing
 from multimodal_zoo.inference.painter import Sketches
 from multimodal_zoo.inference.text_to_image import draw
 

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from multimodal_zoo.cli import main
-from multimodal_zoo.commands.retrieve import Options, find_pictures, parse, read_queries
+from multimodal_zoo.commands.retrieve import Options, parse, read_queries
 from multimodal_zoo.data.emoji_pairs import EmojiPairs
 from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
 from multimodal_zoo.evaluation.nearest import SEARCHES, Hit, nearest, search_shards
+from multimodal_zoo.evaluation.searching import find_pictures
 from multimodal_zoo.evaluation.shard_files import write_shard
 
 

@@ -30,11 +30,12 @@ def run(config: DictConfig) -> float | None:
     import torch
 
     from multimodal_zoo.commands.generate import load_speaker, paths_of, sampling_of
-    from multimodal_zoo.commands.live import Typing, say
+    from multimodal_zoo.commands.live import say
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
     from multimodal_zoo.generation.remembering import Remembering
     from multimodal_zoo.inference.chat import answer
+    from multimodal_zoo.inference.live import Typing
     from multimodal_zoo.inference.speaking import evaluating
     from multimodal_zoo.inference.writers import writer_of
 

@@ -1,9 +1,8 @@
-"""What is shown while a model draws or writes: a bar with tokens per second, a picture of the rows so far, words."""
+"""What a terminal shows while a model draws: a bar with tokens per second, and a file with the rows so far."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal_zoo.files import atomic_file
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PilImage
-
-    from multimodal_zoo.generation.loop import Progress
     from multimodal_zoo.inference.painter import Sketches
-
-#: The picture of the rows so far may cost so much of the time.
-SHARE = 0.1
 
 
 class DrawingBar:
@@ -31,13 +24,15 @@ class DrawingBar:
     """
 
     def __init__(self, pictures: int, preview: Path | None, model: Any, line_seconds: float = 20.0) -> None:
-        self.pictures, self.preview, self.model, self.line_seconds = pictures, preview, model, line_seconds
+        from multimodal_zoo.inference.live import Sketching
+
+        self.pictures, self.preview, self.line_seconds = pictures, preview, line_seconds
         #: tokens, or steps of denoising, so far, of all batches
         self.tokens = 0
         self.unit = "tokens"
-        self._batch = self._rows = self._done = 0
+        self._batch = self._done = 0
         self._start = self._shown = time.perf_counter()
-        self._next = 0.0
+        self._sketching = Sketching(model)
         self._bar: Any = None
 
     def __enter__(self) -> DrawingBar:
@@ -67,7 +62,7 @@ class DrawingBar:
         from multimodal_zoo.inference.painter import tokens_of
 
         if sketches.step == 1:  # a new batch
-            self._batch, self._rows = self.tokens, -1
+            self._batch = self.tokens
         self.tokens = self._batch + sketches.tokens
         now = time.perf_counter()
         whole = sum(tokens_of(grid) for grid in sketches.grids)
@@ -81,8 +76,9 @@ class DrawingBar:
         elif now - self._shown >= self.line_seconds:
             self._shown = now
             print(f"{self.tokens:,} of {total:,} tokens  {rate:,.1f} tokens/s", flush=True)
-        if self.preview is not None and now >= self._next:
-            self._sketch(sketches)
+        if self.preview is not None and (sheet := self._sketching(sketches)) is not None:
+            with atomic_file(self.preview) as path:
+                sheet.save(path)
 
     def denoised(self, done: int, most: int) -> None:
         """Count a step of a batch that is drawn by diffusion: each is one of the network over the whole batch."""
@@ -95,58 +91,6 @@ class DrawingBar:
         elif now - self._shown >= self.line_seconds:
             self._shown = now
             print(f"{done:,} of {most:,} steps of a batch", flush=True)
-
-    def _sketch(self, sketches: Sketches) -> None:
-        """Write the rows so far, if there is a new one, seldom enough that little time goes into it."""
-        from multimodal_zoo.inference.painter import preview
-
-        rows = sum(len(codes) for codes in sketches.codes())
-        if not rows or rows == self._rows:
-            return
-        start = time.perf_counter()
-        sheet = beside(preview(self.model, sketches))
-        assert self.preview is not None
-        with atomic_file(self.preview) as path:
-            sheet.save(path)
-        self._rows, taken = rows, time.perf_counter() - start
-        self._next = time.perf_counter() + taken / SHARE
-
-
-def beside(pictures: Sequence[PilImage]) -> PilImage:
-    """Pictures of any sizes as one, up to eight in a row."""
-    from PIL import Image
-
-    columns = min(8, len(pictures))
-    wide, high = max(one.width for one in pictures), max(one.height for one in pictures)
-    sheet = Image.new("RGB", (wide * columns, high * -(-len(pictures) // columns)), "white")
-    for place, one in enumerate(pictures):
-        sheet.paste(one, (place % columns * wide, place // columns * high))
-    return sheet
-
-
-class Typing:
-    """Prints an answer word by word while it is written.
-
-    Args:
-        decode: ids to text.
-        say: what prints.
-    """
-
-    def __init__(self, decode: Callable[[list[int]], str], say: Callable[[str], object]) -> None:
-        self.decode, self.say, self._said = decode, say, ""
-
-    def __call__(self, progress: Progress) -> None:
-        """Say what is new of the first row; characters whose bytes are not all there wait."""
-        text = self.decode(progress.ids[0].tolist()).rstrip("\ufffd")
-        if text.startswith(self._said) and text != self._said:
-            self.say(text[len(self._said) :])
-            self._said = text
-
-    def finish(self, text: str) -> None:
-        """Say what is left, and end the line."""
-        rest = text[len(self._said) :] if text.startswith(self._said) else f"\n{text}"
-        self.say(f"{rest}\n")
-        self._said = ""
 
 
 def say(text: str) -> None:

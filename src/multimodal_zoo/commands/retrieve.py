@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.commands.options import separate
 from multimodal_zoo.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from multimodal_zoo.evaluation.match_grid import Tile
     from multimodal_zoo.evaluation.nearest import Hit
 
 #: What is searched -> the column that is.
 COLUMNS = {"images": "image_embedding", "texts": "text_embedding"}
 #: Rows of the picture grid; further queries are in the JSON only.
 GRID_ROWS = 20
-#: Texts or pictures in a forward pass.
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ def main(arguments: list[str]) -> int:
 
     from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
     from multimodal_zoo.evaluation.nearest import search_shards
+    from multimodal_zoo.evaluation.searching import embed_queries
 
     folder, manifest = EmbeddingFolder.open(words[0])
     against = options.against or ("images" if manifest.get("images") else "texts")
@@ -105,35 +103,12 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
     Raises:
         ValueError: an unknown option, or a value that does not fit.
     """
-    known = {field.name: field for field in fields(Options)}
-    words: list[str] = []
-    values: dict[str, Any] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if equals and key in known:
-            values[key] = _typed(key, value, str(known[key].type))
-        elif equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
-            raise ValueError(f"{word}: no option {key!r}; there are {', '.join(known)}")
-        else:
-            words.append(word)
-    options = Options(**values)
+    words, options = separate(arguments, Options)
     if options.k < 1:
         raise ValueError(f"k={options.k}: expected 1 match or more")
     if options.against not in (None, *COLUMNS):
         raise ValueError(f"against={options.against}: expected {' or '.join(COLUMNS)}")
     return words, options
-
-
-def _typed(key: str, value: str, kind: str) -> Any:
-    if kind.startswith("bool"):
-        if value not in ("true", "false"):
-            raise ValueError(f"{key}={value}: expected true or false")
-        return value == "true"
-    if kind.startswith("int"):
-        if not value.isdigit():
-            raise ValueError(f"{key}={value}: expected a whole number")
-        return int(value)
-    return value
 
 
 def read_queries(words: Sequence[str], listed: str | None) -> list[str | Path]:
@@ -186,67 +161,15 @@ def load(manifest: dict[str, Any], options: Options) -> nn.Module:
     return model
 
 
-def embed_queries(model: Any, queries: Sequence[str | Path], device: Any) -> Any:
-    """Embeddings of texts and pictures in the order of the queries: float32 (queries, width).
-
-    Raises:
-        ValueError: a picture that cannot be read.
-    """
-    import numpy as np
-
-    from multimodal_zoo.data.skips import UnusableError
-    from multimodal_zoo.evaluation.features import embed_images
-    from multimodal_zoo.evaluation.samples import text_embeddings
-
-    texts = {n: query for n, query in enumerate(queries) if isinstance(query, str)}
-    pictures = {n: query for n, query in enumerate(queries) if isinstance(query, Path)}
-    found: dict[int, Any] = {}
-    if texts:
-        rows = text_embeddings(model, model.processor, list(texts.values()), batch_size=BATCH, device=device)
-        found |= dict(zip(texts, rows.numpy(), strict=True))
-    if pictures:
-        try:
-            rows = embed_images(model, pictures.values(), model.processor.images, batch_size=BATCH, device=device)
-        except UnusableError as error:
-            raise ValueError(f"the query {error.key} cannot be used: {error.reason}") from error
-        found |= dict(zip(pictures, rows.numpy(), strict=True))
-    return np.stack([found[n] for n in range(len(queries))])
-
-
 def draw(manifest: dict[str, Any], queries: Sequence[str | Path], found: Sequence[Sequence[Hit]], path: str) -> Path:
     """Write the picture of queries and matches."""
     from multimodal_zoo.data.pictures import open_picture, to_rgb
     from multimodal_zoo.evaluation.match_grid import match_grid
+    from multimodal_zoo.evaluation.searching import find_pictures
 
     tiles = find_pictures(manifest, found)
     shown = [query if isinstance(query, str) else to_rgb(open_picture(query)) for query in queries]
     return write_bytes(path, match_grid(shown, tiles))
-
-
-def find_pictures(manifest: dict[str, Any], found: Sequence[Sequence[Hit]]) -> list[list[Tile]]:
-    """Tiles of the matches, with their pictures where the data still has them; else with the caption."""
-    from multimodal_zoo.data.pictures import load as decode
-    from multimodal_zoo.data.pictures import open_picture, to_rgb
-    from multimodal_zoo.data.places import in_order
-    from multimodal_zoo.data.skips import UnusableError
-    from multimodal_zoo.evaluation.match_grid import Tile
-    from multimodal_zoo.registry import build
-
-    try:
-        order = in_order(build(manifest["data"], path="data"))
-    except (OSError, ValueError, LookupError, ImportError):  # moved, or not on this machine
-        order = None
-    pictures: dict[tuple[int, ...], Any] = {}
-    for hit in {hit.place: hit for hits in found for hit in hits}.values():
-        try:
-            document = None if order is None else order.at(hit.place)
-            if document is not None and document.key == hit.key:
-                pictures[hit.place] = to_rgb(decode(open_picture(document.image)))
-            else:  # the data changed since; a folder's pictures go by their path
-                pictures[hit.place] = to_rgb(decode(open_picture(Path(manifest["data"]["folder"]) / hit.key)))
-        except (UnusableError, LookupError, OSError, ValueError):
-            pictures[hit.place] = None
-    return [[Tile(pictures.get(h.place), h.text or h.key, f"{h.score:.3f}") for h in hits] for hits in found]
 
 
 def show(queries: Sequence[str | Path], found: Sequence[Sequence[Hit]], summary: str) -> None:

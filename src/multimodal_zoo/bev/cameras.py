@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.movable import Movable
+
 
 @dataclass(frozen=True, eq=False)
-class Cameras:
+class Cameras(Movable):
     """Calibrated pictures: any number of cameras, at the current time and, behind it, at earlier ones.
 
     Attributes:
@@ -46,16 +48,6 @@ class Cameras:
     def __len__(self) -> int:
         """Number of samples."""
         return self.lidar_to_image.shape[0]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Cameras:
-        """The same on another device."""
-        present = None if self.present is None else self.present.to(device, non_blocking=non_blocking)
-        return Cameras(self.lidar_to_image.to(device, non_blocking=non_blocking), self.size, present)
-
-    def pin_memory(self) -> Cameras:
-        """The same in page-locked memory."""
-        present = None if self.present is None else self.present.pin_memory()
-        return Cameras(self.lidar_to_image.pin_memory(), self.size, present)
 
     def frames(self, start: int, stop: int) -> Cameras:
         """Some of the frames, from `start` up to `stop`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.movable import Movable
+
 
 @dataclass(frozen=True, eq=False)
-class CountedImages:
+class CountedImages(Movable):
     """Pictures of one size, and into how many embeddings each of them goes.
 
     Attributes:
@@ -39,17 +41,6 @@ class CountedImages:
     def tokens(self) -> int:
         """Embeddings of all pictures together."""
         return sum(self.counts)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CountedImages:
-        """The same pictures on another device."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> CountedImages:
-        """The same pictures in page-locked memory."""
-        return self._changed(lambda tensor: tensor.pin_memory())
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> CountedImages:
-        return CountedImages(change(self.pixels), self.counts)
 
 
 def joined_images(parts: Sequence[CountedImages]) -> CountedImages:

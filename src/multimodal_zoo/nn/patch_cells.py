@@ -5,18 +5,20 @@ Layers that read whole pictures would run once for each size; over cells they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from multimodal_zoo.nn.movable import Movable
 
 #: Rows and columns of cells.
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class PatchCells:
+class PatchCells(Movable):
     """Pictures cut into cells of `window` x `window` patches.
 
     Attributes:
@@ -63,17 +65,6 @@ class PatchCells:
             side = self.window * self.patch
             found.append(cut.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * side, columns * side))
         return found
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PatchCells:
-        """The same pictures on another device."""
-        return self._changed(lambda pixels: pixels.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> PatchCells:
-        """The same pictures in page-locked memory."""
-        return self._changed(lambda pixels: pixels.pin_memory())
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> PatchCells:
-        return PatchCells(change(self.pixels), self.grids, self.patch, self.window)
 
 
 def cut(image: Tensor, patch: int, window: int) -> PatchCells:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.nn.masked_canvas import Box
+from multimodal_zoo.nn.movable import Movable
 from multimodal_zoo.nn.patch_cells import PatchCells
 
 
 @dataclass
-class ImageTextBatch:
+class ImageTextBatch(Movable):
     """Image-text pairs as tensors; row i of every field belongs to pair i.
 
     Attributes:
@@ -43,21 +43,9 @@ class ImageTextBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageTextBatch:
-        """The same batch with its tensors on `device`."""
-        images = self.images.to(device, non_blocking=non_blocking)
-        ids = self.ids.to(device, non_blocking=non_blocking)
-        concepts = None if self.concepts is None else self.concepts.to(device, non_blocking=non_blocking)
-        return ImageTextBatch(images, ids, self.keys, concepts)
-
-    def pin_memory(self) -> ImageTextBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        concepts = None if self.concepts is None else self.concepts.pin_memory()
-        return ImageTextBatch(self.images.pin_memory(), self.ids.pin_memory(), self.keys, concepts)
-
 
 @dataclass
-class MultiViewBatch:
+class MultiViewBatch(Movable):
     """Image-text pairs of which each side is there in several views; row i of every view belongs to pair i.
 
     Attributes:
@@ -98,25 +86,9 @@ class MultiViewBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> MultiViewBatch:
-        images, texts, labels = (
-            {name: change(view) for name, view in views.items()} for views in (self.images, self.texts, self.labels)
-        )
-        return MultiViewBatch(
-            images, texts, labels, self.keys, None if self.concepts is None else change(self.concepts)
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MultiViewBatch:
-        """The same batch with its tensors on `device`."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> MultiViewBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return self._changed(lambda tensor: tensor.pin_memory())
-
 
 @dataclass
-class MaskedImageBatch:
+class MaskedImageBatch(Movable):
     """Images as tensors with the patches that a student must not see; row i of every field belongs to image i.
 
     Attributes:
@@ -142,18 +114,9 @@ class MaskedImageBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedImageBatch:
-        """The same batch with its tensors on `device`."""
-        images = self.images.to(device, non_blocking=non_blocking)
-        return MaskedImageBatch(images, self.mask.to(device, non_blocking=non_blocking), self.keys)
-
-    def pin_memory(self) -> MaskedImageBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return MaskedImageBatch(self.images.pin_memory(), self.mask.pin_memory(), self.keys)
-
 
 @dataclass
-class TokenBatch:
+class TokenBatch(Movable):
     """Sequences of tokens for next-token prediction; several documents may share a row.
 
     Attributes:
@@ -185,18 +148,6 @@ class TokenBatch:
     def inputs(self) -> dict[str, Any]:
         """What a causal model's `forward` takes of it, by name."""
         return {"ids": self.ids, "positions": self.positions, "documents": self.documents}
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
-        ids, weights, documents, positions = map(change, (self.ids, self.weights, self.documents, self.positions))
-        return TokenBatch(ids, weights, documents, positions, self.keys)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
-        """The same batch with its tensors on `device`."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TokenBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return self._changed(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
@@ -232,28 +183,9 @@ class PictureTokenBatch(TokenBatch):
         """See `TokenBatch`."""
         return {**super().inputs(), "vision": self.vision, "pictures": self.pictures}
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PictureTokenBatch:
-        """The same batch with its tensors on `device`."""
-        pictures = None if self.pictures is None else self.pictures.to(device, non_blocking)
-        return self._carried(
-            super().to(device, non_blocking), pictures, lambda one: one.to(device, non_blocking=non_blocking)
-        )
-
-    def pin_memory(self) -> PictureTokenBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        pictures = None if self.pictures is None else self.pictures.pin_memory()
-        return self._carried(super().pin_memory(), pictures, lambda one: one.pin_memory())
-
-    def _carried(
-        self, tokens: TokenBatch, pictures: PatchCells | None, change: Callable[[Tensor], Tensor]
-    ) -> PictureTokenBatch:
-        teacher = None if self.teacher is None else change(self.teacher)
-        rest = (change(self.vision), pictures, teacher, self.boxes)
-        return PictureTokenBatch(tokens.ids, tokens.weights, tokens.documents, tokens.positions, tokens.keys, *rest)
-
 
 @dataclass
-class PreferenceBatch:
+class PreferenceBatch(Movable):
     """Pairs of sequences that answer the same prompt, one of which is preferred; row i of both belongs to pair i.
 
     Attributes:
@@ -284,19 +216,9 @@ class PreferenceBatch:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PreferenceBatch:
-        """The same batch with its tensors on `device`."""
-        known = None if self.reference is None else self.reference.to(device, non_blocking=non_blocking)
-        return PreferenceBatch(self.chosen.to(device, non_blocking), self.rejected.to(device, non_blocking), known)
-
-    def pin_memory(self) -> PreferenceBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        known = None if self.reference is None else self.reference.pin_memory()
-        return PreferenceBatch(self.chosen.pin_memory(), self.rejected.pin_memory(), known)
-
 
 @dataclass
-class PixelBatch:
+class PixelBatch(Movable):
     """Pictures or clips alone, for a visual tokenizer.
 
     Attributes:
@@ -316,11 +238,3 @@ class PixelBatch:
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PixelBatch:
-        """The same batch with its tensors on `device`."""
-        return PixelBatch(self.pixels.to(device, non_blocking=non_blocking), self.keys)
-
-    def pin_memory(self) -> PixelBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return PixelBatch(self.pixels.pin_memory(), self.keys)

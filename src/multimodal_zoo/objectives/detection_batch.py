@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from multimodal_zoo.bev.cameras import Cameras
+from multimodal_zoo.nn.movable import Movable
 
 
 @dataclass
-class DetectionBatch:
+class DetectionBatch(Movable):
     """Scenes with their boxes.
 
     Attributes:
@@ -54,18 +53,3 @@ class DetectionBatch:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
-        """The same batch with its tensors on `device`."""
-        cameras = self.cameras.to(device, non_blocking)
-        return self._carried(cameras, lambda one: one.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> DetectionBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return self._carried(self.cameras.pin_memory(), lambda one: one.pin_memory())
-
-    def _carried(self, cameras: Cameras, change: Callable[[Tensor], Tensor]) -> DetectionBatch:
-        boxes, labels, known = (
-            tuple(change(one) for one in part) for part in (self.boxes, self.labels, self.velocity_known)
-        )
-        return DetectionBatch(change(self.images), cameras, boxes, labels, known, self.keys)

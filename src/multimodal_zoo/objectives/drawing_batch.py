@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from multimodal_zoo.nn.counted_images import CountedImages
+from multimodal_zoo.nn.movable import Movable
 
 
 @dataclass
-class DrawingBatch:
+class DrawingBatch(Movable):
     """Pictures to draw, and what they are drawn from; row i of every field belongs to picture i.
+
+    Seeds and prompts stay where they are when the batch goes to a device.
 
     Attributes:
         targets: (batch, 3, height, width), float, -1 to 1.
@@ -28,6 +31,8 @@ class DrawingBatch:
     Raises:
         ValueError: the fields do not have the same number of rows.
     """
+
+    stays: ClassVar[frozenset[str]] = frozenset({"seeds", "prompts", "empty"})
 
     targets: Tensor
     framings: Tensor
@@ -46,15 +51,3 @@ class DrawingBatch:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> DrawingBatch:
-        """The same batch with its pictures on `device`; seeds and prompts stay where they are."""
-        targets = self.targets.to(device, non_blocking=non_blocking)
-        framings = self.framings.to(device, non_blocking=non_blocking)
-        seen = self.seen.to(device, non_blocking)
-        return DrawingBatch(targets, framings, self.seeds, seen, self.keys, self.prompts, self.empty)
-
-    def pin_memory(self) -> DrawingBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        targets, framings, seen = self.targets.pin_memory(), self.framings.pin_memory(), self.seen.pin_memory()
-        return DrawingBatch(targets, framings, self.seeds, seen, self.keys, self.prompts, self.empty)

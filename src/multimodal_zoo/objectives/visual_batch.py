@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +51,3 @@ class VisualTokenBatch(TokenBatch):
     def inputs(self) -> dict[str, Any]:
         """See `TokenBatch`."""
         return {**super().inputs(), "vision": self.vision, "images": self.images, "visual": self.visual}
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> VisualTokenBatch:
-        """The same batch with its tensors on `device`."""
-        images = None if self.images is None else self.images.to(device, non_blocking)
-        tokens = super().to(device, non_blocking)
-        return self._carried(tokens, images, lambda one: one.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> VisualTokenBatch:
-        """The same batch in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        images = None if self.images is None else self.images.pin_memory()
-        return self._carried(super().pin_memory(), images, lambda one: one.pin_memory())
-
-    def _carried(
-        self, tokens: TokenBatch, images: CountedImages | None, change: Callable[[Tensor], Tensor]
-    ) -> VisualTokenBatch:
-        visual = None if self.visual is None else change(self.visual)
-        rest = (change(self.vision), change(self.regression), images, visual)
-        return VisualTokenBatch(tokens.ids, tokens.weights, tokens.documents, tokens.positions, tokens.keys, *rest)

@@ -18,28 +18,39 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from multimodal_zoo.catalogue import list_groups, unknown
+from multimodal_zoo.catalogue import list_groups, packages, unknown
 from multimodal_zoo.stages import declared, routed
 from multimodal_zoo.stages import quoted as quoted
 
-SOURCES = ("pkg://multimodal_zoo.recipes", "pkg://multimodal_zoo.conf")
-
 
 class ZooSearchPath(SearchPathPlugin):
-    """Appends the library's recipes and declarations, so that a user's own folder comes first."""
+    """Appends recipes and declarations, the library's and installed packages', so that a user's own folder is first."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append both sources unless they are present."""
+        """Append the sources that are not present."""
         present = {entry.path for entry in search_path.get_path()}
-        for source in SOURCES:
-            if source not in present:
-                search_path.append("multimodal_zoo", source)
+        for package in (*packages("recipes"), *packages("conf")):
+            if f"pkg://{package}" not in present:
+                search_path.append("multimodal_zoo", f"pkg://{package}")
 
 
 def register() -> None:
     """Make Hydra find the library's YAML (a `hydra_plugins` package is not found in editable installs)."""
     Plugins.instance().register(ZooSearchPath)
     setup_globals()  # Hydra's resolvers, `${now:...}` among them
+    OmegaConf.register_new_resolver("part", _part, replace=True, use_cache=True)
+
+
+def _part(place: str, part: str, changes: DictConfig | None = None) -> DictConfig:
+    """`${part:PLACE,NAME}`, or `${part:PLACE,NAME,{key: value}}`: the part of a model that lies there, in this slot."""
+    from multimodal_zoo.checkpoints.part_nodes import part_node
+
+    node = OmegaConf.create(part_node(str(place), part))
+    OmegaConf.set_struct(node, True)
+    try:
+        return OmegaConf.merge(node, changes or {})  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise nearest(error) or error from None
 
 
 def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: str | None = None) -> DictConfig:

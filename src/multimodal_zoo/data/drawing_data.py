@@ -15,8 +15,8 @@ from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.pictures import load, open_picture, ready_to_resize, to_rgb
+from multimodal_zoo.data.sequence_collate import no_pixels
 from multimodal_zoo.data.skips import UnusableError
-from multimodal_zoo.data.token_collate import no_pixels
 from multimodal_zoo.data.transforms import INTERPOLATIONS, to_tensor
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.objectives.drawing_batch import DrawingBatch
@@ -82,7 +82,7 @@ class DrawingCollate:
 
     def row(self, document: Document, random: Random) -> tuple[Tensor, DrawingRow]:
         """No pixels (the row has them), and the row of one document; raises as `text_row`."""
-        return no_pixels(document, random), self.text_row(document, random)  # type: ignore[arg-type]
+        return no_pixels(document, random), self.text_row(document, random)
 
     def text_row(self, document: Document, random: Random) -> DrawingRow:
         """The row of one document.

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.data.conversation_layouts import ConversationLayout
-from multimodal_zoo.data.eve_collate import PictureCollate, PictureSampleCollate
+from multimodal_zoo.data.eve_collate import PictureCollate
 from multimodal_zoo.data.eve_processor import EveProcessor
-from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order
-from multimodal_zoo.data.picture_batches import PICTURES
-from multimodal_zoo.data.token_data import PackedBatches, PaddedBatches, source_layouts
+from multimodal_zoo.data.token_data import PackedBatches, PaddedBatches, sequence_data, source_layouts
 from multimodal_zoo.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -52,30 +50,9 @@ def picture_token_data(
     Raises:
         ValueError: a batch size below 1, layouts that do not fit, or packed rows with the published count.
     """
-    # Imported here: models need this room for their processor, and Lightning takes seconds to import.
-    from multimodal_zoo.data.token_datamodule import Assembled, TokenData
-
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
-    packed = batching.batches_per_epoch is not None
-    if packed and batching.too_long == "cut_ids":
+    if batching.batches_per_epoch is not None and batching.too_long == "cut_ids":
         raise ValueError("data.batching.too_long=cut_ids gives rows longer than the context; packed_batches needs cut")
     layouts = source_layouts(layout, train, validation)
     rest = (batching.context_length, batching.too_long, teacher)
-    assembled = None
-    if packed or isinstance(train, SourceMixture):
-        assembly = batching.assembly(batch_size, processor.ids.pad, PICTURES)
-        named = {name: one for name, one in layouts.items() if name != "validation"}
-        samples = {name: PictureSampleCollate(processor, one, *rest) for name, one in named.items()}
-        assembled = Assembled(samples, assembly, batching.batches_per_epoch)
-    return TokenData(
-        train=train,
-        validation=validation,
-        collate=PictureCollate(processor, next(iter(layouts.values())), *rest),
-        plain=PictureCollate(processor, layouts["validation"], *rest),
-        order=order,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-        assembled=assembled,
-    )
+    collates = {name: PictureCollate(processor, one, *rest) for name, one in layouts.items()}
+    return sequence_data(collates, batching, train, validation, batch_size, order, workers, seed)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order
-from multimodal_zoo.data.token_collate import SampleCollate, TokenCollate
+from multimodal_zoo.data.sequence_collate import Samples, SequenceCollate
+from multimodal_zoo.data.token_collate import TokenCollate
 from multimodal_zoo.data.token_loader import TOKENS, Assembly, CountedRows, PackedRows, PaddedRows, SampleKind
 from multimodal_zoo.data.token_sequences import Layout, TokenWeights
 from multimodal_zoo.registry import DATASETS
@@ -45,7 +46,7 @@ class PackedBatches:
     Args:
         context_length: most tokens of a row, and of a document.
         batches_per_epoch: batches in what is called an epoch: how many a pass over the data gives is not known before.
-        too_long: what happens to longer documents: `error` or `skip`.
+        too_long: what happens to longer documents: `error`, `skip`, and what else the data module knows.
 
     Raises:
         ValueError: an epoch below one batch.
@@ -63,26 +64,12 @@ class PackedBatches:
 
 
 @DATASETS.register_module(name="packed_documents")
-class PackedDocuments:
+class PackedDocuments(PackedBatches):
     """As many documents in each batch as `data.batch_size` says, several in a row where they fit.
 
     A step sees a published number of documents, and short ones cost no padding beside long ones. The number of rows
-    differs from batch to batch; a row has at most `context_length` tokens, and each document sees itself only.
-
-    Args:
-        context_length: most tokens of a row, and of a document.
-        batches_per_epoch: batches in what is called an epoch.
-        too_long: what happens to longer documents: `error`, `skip`, and what else the data module knows.
-
-    Raises:
-        ValueError: an epoch below one batch.
+    differs from batch to batch; the rest is as in `packed_batches`.
     """
-
-    def __init__(self, context_length: int, batches_per_epoch: int, too_long: str = "skip") -> None:
-        if batches_per_epoch < 1:
-            raise ValueError(f"data.batching.batches_per_epoch is {batches_per_epoch}; it must be at least 1")
-        self.context_length, self.too_long = context_length, too_long
-        self.batches_per_epoch: int | None = batches_per_epoch
 
     def assembly(self, rows: int, pad_id: int, kind: SampleKind = TOKENS) -> Assembly:
         """How samples of a kind become a batch of `rows` documents."""
@@ -111,6 +98,44 @@ def source_layouts(layout: AnyLayout | Mapping[str, AnyLayout], train: Any, vali
     return {**{name: layout[name] for name in sources}, "validation": layout.get("validation", layout[sources[0]])}
 
 
+def sequence_data(
+    collates: Mapping[str, SequenceCollate],
+    batching: PaddedBatches | PackedBatches,
+    train: Any,
+    validation: Any,
+    batch_size: int,
+    order: Order,
+    workers: int,
+    seed: int,
+) -> TokenData:
+    """The data module of some collations: what `token_data` and its like share.
+
+    Args:
+        collates: for each source of a mixture (or under "train") what makes its samples, and for validation documents.
+        batching: how samples become training batches; see there and `token_data` for the rest.
+        train: reader of training documents, or a mixture of several.
+        validation: reader of validation documents, or None.
+        batch_size: rows or documents in a batch, for each rank.
+        order: order of the training documents.
+        workers: processes that read.
+        seed: of order and layouts.
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+    # Imported here: models need this room for their processor, and Lightning takes seconds to import.
+    from multimodal_zoo.data.token_datamodule import Assembled, TokenData
+
+    if batch_size < 1:
+        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
+    first, assembled = next(iter(collates.values())), None
+    if batching.batches_per_epoch is not None or isinstance(train, SourceMixture):
+        assembly = batching.assembly(batch_size, first.processor.ids.pad, first.kind)
+        samples = {name: Samples(one) for name, one in collates.items() if name != "validation"}
+        assembled = Assembled(samples, assembly, batching.batches_per_epoch)
+    return TokenData(train, validation, first, collates["validation"], order, batch_size, workers, seed, assembled)
+
+
 @DATASETS.register_module(name="token_data")
 def token_data(
     processor: Emu3Processor,
@@ -118,7 +143,7 @@ def token_data(
     batch_size: int,
     layout: Layout | Mapping[str, Layout],
     weights: TokenWeights,
-    batching: PaddedBatches | PackedBatches | PackedDocuments,
+    batching: PaddedBatches | PackedBatches,
     order: Order,
     validation: Any = None,
     workers: int = 0,
@@ -146,26 +171,7 @@ def token_data(
     Raises:
         ValueError: a batch size below 1, or layouts that do not fit.
     """
-    # Imported here: models need this room for their processor, and Lightning takes seconds to import.
-    from multimodal_zoo.data.token_datamodule import Assembled, TokenData
-
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     layouts = source_layouts(layout, train, validation)
     rest = (weights, batching.context_length, batching.too_long)
-    samples = {name: SampleCollate(processor, one, *rest) for name, one in layouts.items() if name != "validation"}
-    assembled = None
-    if batching.batches_per_epoch is not None or isinstance(train, SourceMixture):
-        assembly = batching.assembly(batch_size, processor.ids.pad)
-        assembled = Assembled(samples, assembly, batching.batches_per_epoch)
-    return TokenData(
-        train=train,
-        validation=validation,
-        collate=TokenCollate(processor, next(iter(layouts.values())), *rest),
-        plain=TokenCollate(processor, layouts["validation"], *rest),
-        order=order,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-        assembled=assembled,
-    )
+    collates = {name: TokenCollate(processor, one, *rest) for name, one in layouts.items()}
+    return sequence_data(collates, batching, train, validation, batch_size, order, workers, seed)

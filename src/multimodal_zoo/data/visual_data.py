@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.data.conversation_layouts import ConversationLayout
 from multimodal_zoo.data.emu_processor import EmuProcessor
-from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order
-from multimodal_zoo.data.token_data import PackedBatches, PaddedBatches, source_layouts
-from multimodal_zoo.data.visual_batches import VISUALS
-from multimodal_zoo.data.visual_collate import VisualCollate, VisualSampleCollate
+from multimodal_zoo.data.token_data import PackedBatches, PaddedBatches, sequence_data, source_layouts
+from multimodal_zoo.data.visual_collate import VisualCollate
 from multimodal_zoo.data.visual_sequences import LearntElements
 from multimodal_zoo.registry import DATASETS
 
@@ -53,27 +51,7 @@ def visual_token_data(
     Raises:
         ValueError: a batch size below 1, or layouts that do not fit.
     """
-    # Imported here: models need this room for their processor, and Lightning takes seconds to import.
-    from multimodal_zoo.data.token_datamodule import Assembled, TokenData
-
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     layouts = source_layouts(layout, train, validation)
     rest = (learn, batching.context_length, batching.too_long)
-    assembled = None
-    if batching.batches_per_epoch is not None or isinstance(train, SourceMixture):
-        assembly = batching.assembly(batch_size, processor.ids.pad, VISUALS)
-        named = {name: one for name, one in layouts.items() if name != "validation"}
-        samples = {name: VisualSampleCollate(processor, one, *rest) for name, one in named.items()}
-        assembled = Assembled(samples, assembly, batching.batches_per_epoch)
-    return TokenData(
-        train=train,
-        validation=validation,
-        collate=VisualCollate(processor, next(iter(layouts.values())), *rest),
-        plain=VisualCollate(processor, layouts["validation"], *rest),
-        order=order,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-        assembled=assembled,
-    )
+    collates = {name: VisualCollate(processor, one, *rest) for name, one in layouts.items()}
+    return sequence_data(collates, batching, train, validation, batch_size, order, workers, seed)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from multimodal_zoo.captions.sources import BrokenFileError
+from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
 
 #: Bytes that are read at a time, bytes that one record may have, and what is kept of one that has more.
 PIECE, LONGEST, SHOWN = 1 << 20, 1 << 26, 1 << 10
@@ -21,7 +21,6 @@ QUOTED, PLAIN = re.compile(rb'["\\]'), re.compile(rb'["{}\[\],]')
 T = TypeVar("T")
 #: An object without others in it, whole: most are, and one match is cheaper than one for each of its quotes.
 FLAT = re.compile(rb'\{(?:[^{}"]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
-ADVICE = "replace it, take it out of source.path, or set source.broken_files=report"
 
 
 class Record(NamedTuple):
@@ -31,9 +30,35 @@ class Record(NamedTuple):
     text: bytes
 
 
-def open_json(file: str) -> BinaryIO:
-    """A JSON file, decompressed if its name says that it is compressed."""
-    return gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb")  # type: ignore[return-value]
+class JsonWalk:
+    """Goes through the records of one file.
+
+    Args:
+        file: its path; decompressed on the way if the name says that it is compressed.
+        offset: of the first record to read, in the decompressed file.
+    """
+
+    def __init__(self, file: str, offset: int = 0) -> None:
+        self.file, self.offset, self.eager = file, offset, True
+        self.opened: BinaryIO = gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb")  # type: ignore[assignment]  # noqa: SIM115
+
+    def records(self) -> Iterator[Record]:
+        """The records, in order; blank lines are none.
+
+        Raises:
+            BrokenFileError: a list that does not end, or is not one; a compressed file that is damaged.
+        """
+        start = _piece(self.opened.read, PIECE, self.file).removeprefix(MARK).lstrip()
+        _piece(self.opened.seek, self.offset, self.file)
+        yield from (_listed if start[:1] == b"[" else _lines)(self.opened, self.file, self.offset)
+
+    def values(self, record: Record) -> tuple[dict[str, Any] | None, str | None]:
+        """See `parse`."""
+        return parse(record.text)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.opened.close()
 
 
 def parse(text: bytes) -> tuple[dict[str, Any] | None, str | None]:
@@ -65,17 +90,6 @@ def _bytes(value: Any) -> Any:
 
 def _escaped(key: str) -> str:
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def records_in(opened: BinaryIO, file: str, offset: int = 0) -> Iterator[Record]:
-    """The records of an open file from a byte on; blank lines are none.
-
-    Raises:
-        BrokenFileError: a list that does not end, or is not one; a compressed file that is damaged.
-    """
-    start = _piece(opened.read, PIECE, file).removeprefix(MARK).lstrip()
-    _piece(opened.seek, offset, file)
-    return _listed(opened, file, offset) if start[:1] == b"[" else _lines(opened, file, offset)
 
 
 def _piece(call: Callable[[int], T], number: int, file: str) -> T:

@@ -17,7 +17,7 @@ from multimodal_zoo.registry import CAPTIONS
 
 #: Kinds of files by their suffixes, in the order in which a folder is searched: img2dataset puts parquet and JSON files
 #: about its work beside its tars, so that tars go first.
-KINDS: dict[str, tuple[type[TarSource] | type[ParquetSource] | type[JsonSource], tuple[str, ...]]] = {
+KINDS: dict[str, tuple[type[Source], tuple[str, ...]]] = {
     "tars": (TarSource, (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")),
     "parquet": (ParquetSource, (".parquet", ".pq")),
     "json lines": (JsonSource, (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")),

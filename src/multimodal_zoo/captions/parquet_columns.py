@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_zoo.captions.sources import BrokenFileError
+from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
 
 #: Bytes of a column that are read at a time: a column of a row group may be larger than memory.
 BUFFER = 1 << 20
@@ -34,10 +34,7 @@ def open_parquet(file: str) -> Any:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise BrokenFileError(
-            f"{file} is no whole parquet file: {error}; replace it, take it out of source.path, or set "
-            "source.broken_files=report"
-        ) from error
+        raise BrokenFileError(f"{file} is no whole parquet file: {error}; {ADVICE}") from error
 
 
 def clean_texts(column: Any, longest: int) -> list[str] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain, repeat
 from typing import Any
 
@@ -20,12 +21,11 @@ from multimodal_zoo.captions.parquet_columns import (
 )
 from multimodal_zoo.captions.row_rules import RowRules
 from multimodal_zoo.captions.rows import CaptionRow, key_of
-from multimodal_zoo.captions.sources import BrokenFileError, Cut, Index, Source, Unit
+from multimodal_zoo.captions.sources import ADVICE, BrokenFileError, Cut, Index, Source, Unit
 from multimodal_zoo.registry import CAPTIONS
 
 #: Rows that are decoded at a time, with and without pictures.
 BATCH, BATCH_OF_PICTURES = 4096, 64
-ADVICE = "replace it, take it out of source.path, or set source.broken_files=report"
 #: Rows that are judged at a time where something in the batch is not as it should be.
 PIECE = 128
 
@@ -34,30 +34,14 @@ PIECE = 128
 class ParquetSource(Source):
     """Rows of parquet files, CapsFusion-120M's among them (columns image_url, laion_2b, laion_coco, capsfusion).
 
-    Args:
-        files: paths, in order.
-        columns: which column is what.
-        rules: what a row must be.
-        broken_files: "error", or "report": a broken file becomes a unit with a problem.
-
-    Raises:
-        ValueError: no file, an unknown word.
+    Arguments are those of `Source`.
     """
 
-    def __init__(
-        self,
-        files: Sequence[str],
-        columns: Columns | None = None,
-        rules: RowRules | None = None,
-        broken_files: str = "error",
-    ) -> None:
-        super().__init__("parquet", files, columns or Columns(), rules or RowRules(), broken_files)
-        self._layouts: dict[str, Columns] = {}
-        self._first: tuple[str, Any] | None = None
+    kind = "parquet"
 
     def kinds(self) -> dict[str, str]:
         """From the schema of the first file that can be read."""
-        file, schema = self._readable()
+        file, schema = self._readable
         columns = self._layout(file, schema)
         return {SPELLINGS.get(name, name): kind_of(schema.field(name).type) for name in columns.others(schema.names)}
 
@@ -73,45 +57,42 @@ class ParquetSource(Source):
         return {**super().describe(), "rows": rows}
 
     def _recognise(self) -> Columns:
-        return self._layout(*self._readable())
+        return self._layout(*self._readable)
 
+    @cached_property
     def _readable(self) -> tuple[str, Any]:
         """The first file that can be read, and its schema."""
         problem: BrokenFileError | None = None
-        for file in () if self._first else self.files:
+        for file in self.files:
             try:
                 with open_parquet(file) as opened:
-                    self._first = (file, opened.schema_arrow)
-                    break
+                    return file, opened.schema_arrow
             except BrokenFileError as error:
                 problem = problem or error
             except OSError as error:
                 problem = problem or BrokenFileError(f"source.path: {file} cannot be read: {error}")
-        if self._first is None:
-            raise problem or BrokenFileError("source.path: no file")
-        return self._first
+        raise problem or BrokenFileError("source.path: no file")
 
     def _layout(self, file: str, schema: Any) -> Columns:
-        if file not in self._layouts:
-            columns = recognise(self.asked, schema.names, file, self.rules.required)
-            if columns.image and not holds_pictures(schema.field(columns.image).type):
-                if self.asked.image:
-                    raise ValueError(
-                        f"source.image: column {columns.image!r} of {file} is {schema.field(columns.image).type}; "
-                        "pictures are bytes, or a struct of bytes and path"
-                    )
-                columns = replace(columns, image=None)  # a path or an address: carried along
-            if columns.key and not self.asked.key and not holds_texts(schema.field(columns.key).type):
-                columns = replace(columns, key=None)  # numbers, likely of each file anew
-            for name in (columns.raw, *columns.synthetic, columns.url, columns.key):
-                if name and not holds_texts(schema.field(name).type):
-                    raise ValueError(
-                        f"source: column {name!r} of {file} is {schema.field(name).type}; captions, addresses and keys "
-                        "are text, bytes or lists of text: name another with source.raw, source.synthetic, source.url "
-                        "or source.key"
-                    )
-            self._layouts[file] = columns
-        return self._layouts[file]
+        """The columns of one file, which may have other ones than the first."""
+        columns = recognise(self.asked, schema.names, file, self.rules.required)
+        if columns.image and not holds_pictures(schema.field(columns.image).type):
+            if self.asked.image:
+                raise ValueError(
+                    f"source.image: column {columns.image!r} of {file} is {schema.field(columns.image).type}; pictures "
+                    "are bytes, or a struct of bytes and path"
+                )
+            columns = replace(columns, image=None)  # a path or an address: carried along
+        if columns.key and not self.asked.key and not holds_texts(schema.field(columns.key).type):
+            columns = replace(columns, key=None)  # numbers, likely of each file anew
+        for name in (columns.raw, *columns.synthetic, columns.url, columns.key):
+            if name and not holds_texts(schema.field(name).type):
+                raise ValueError(
+                    f"source: column {name!r} of {file} is {schema.field(name).type}; captions, addresses and keys are "
+                    "text, bytes or lists of text: name another with source.raw, source.synthetic, source.url or "
+                    "source.key"
+                )
+        return columns
 
     def _index(self, file: str, rows_per_unit: int) -> Index:
         with open_parquet(file) as opened:

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from multimodal_zoo.captions.columns import Columns
 from multimodal_zoo.captions.row_rules import RowRules
@@ -21,6 +22,8 @@ PROBED = 65_536
 #: Characters of a file's name that a unit's name keeps: with rows and a hash it must fit into a tar's header.
 NAMED = 56
 BROKEN_FILES = ("error", "report")
+#: What can be done about a file that cannot be read.
+ADVICE = "replace it, take it out of source.path, or set source.broken_files=report"
 
 
 class BrokenFileError(ValueError):
@@ -91,34 +94,40 @@ class Source(ABC):
     """Rows of captions in files of one kind.
 
     Args:
-        kind: what the files are, for messages.
         files: their paths, in order.
         columns: which column is what; what is left out is recognised in the first file.
         rules: what a row must be.
-        broken_files: what a file that cannot be read is: an "error", or a unit of its own to "report".
+        broken_files: what a file that cannot be read, or not to its end, is: an "error", or a unit of its own to
+            "report" for the part that is lost.
 
     Raises:
         ValueError: no file, an unknown word in `broken_files`.
     """
 
-    def __init__(self, kind: str, files: Sequence[str], columns: Columns, rules: RowRules, broken_files: str) -> None:
+    #: What the files are, for messages.
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        columns: Columns | None = None,
+        rules: RowRules | None = None,
+        broken_files: str = "error",
+    ) -> None:
         if broken_files not in BROKEN_FILES:
             raise ValueError(f"source.broken_files is {broken_files!r}; it must be one of {', '.join(BROKEN_FILES)}")
         if not files:
-            raise ValueError(f"source.path: no {kind}")
-        self.kind, self.files, self.rules, self.broken_files = kind, [str(file) for file in files], rules, broken_files
-        self.asked = columns
+            raise ValueError(f"source.path: no {self.kind}")
+        self.files, self.broken_files = [str(file) for file in files], broken_files
+        self.asked, self.rules = columns or Columns(), rules or RowRules()
         self._names = relative_names(self.files)
         self._stems = unit_stems(self._names)
         self._cursor: tuple[str, Cursor] | None = None
-        self._columns: Columns | None = None
 
-    @property
+    @cached_property
     def columns(self) -> Columns:
         """Which column is what, as recognised in the first file that can be read."""
-        if self._columns is None:
-            self._columns = self._recognise()
-        return self._columns
+        return self._recognise()
 
     def units(self, rows_per_unit: int) -> list[Unit]:
         """The source in pieces of at most so many rows, in order; the same for the same files.

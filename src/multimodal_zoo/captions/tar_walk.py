@@ -8,13 +8,13 @@ import json
 import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from multimodal_zoo.captions.json_records import DAMAGED as DAMAGED_GZIP
 from multimodal_zoo.captions.json_records import parse
-from multimodal_zoo.captions.sources import BrokenFileError
+from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
 from multimodal_zoo.data.shards import UnsafePathError, check_member
 
 BLOCK = 512
@@ -23,11 +23,10 @@ LARGEST_IMAGE, LARGEST_TEXT = 1 << 28, 1 << 24
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 #: Columns of a sample that are no keys of its json: its text and its picture.
 TEXT, IMAGE = "txt", "image"
-ADVICE = "replace it, take it out of source.path, or set source.broken_files=report"
 #: How compressed tars begin.
 OPENERS: dict[bytes, Callable[[str], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 #: What reading a damaged stream raises.
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+DAMAGED = (*DAMAGED_GZIP, lzma.LZMAError)
 #: A member's key and suffix, as webdataset splits names; hidden files have none.
 NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)
 
@@ -57,28 +56,23 @@ class TarWalk:
         file: its path; compressed ones are decompressed on the way.
         offset: of the first header to read, in the decompressed tar.
         eager: whether contents are read as their members are passed: a compressed tar only goes forward.
+        with_images: whether pictures are wanted; their column is None if not.
 
     Raises:
         BrokenFileError: it is no tar.
     """
 
-    def __init__(self, file: str, offset: int = 0, eager: bool = True) -> None:
-        self.file, self.offset, self.eager = file, offset, eager
+    def __init__(self, file: str, offset: int = 0, eager: bool = True, with_images: bool = True) -> None:
+        self.file, self.offset, self.eager, self.with_images = file, offset, eager, with_images
         with open(file, "rb") as opened:
             start = opened.read(2)
         self.opened: BinaryIO = OPENERS[start](file) if start in OPENERS else open(file, "rb")  # noqa: SIM115
-
-    def __enter__(self) -> TarWalk:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the tar."""
         self.opened.close()
 
-    def samples(self) -> Iterator[Sample]:
+    def records(self) -> Iterator[Sample]:
         """Groups of consecutive members that share a key, in order.
 
         Raises:
@@ -102,17 +96,16 @@ class TarWalk:
         if sample is not None:
             yield sample
 
-    def values(self, sample: Sample, with_image: bool = True) -> tuple[dict[str, Any], str | None]:
+    def values(self, record: Sample) -> tuple[dict[str, Any], str | None]:
         """The columns of a sample, and what is wrong with its members.
 
         Args:
-            sample: one of `samples`.
-            with_image: whether its picture is wanted; its column is None if not.
+            record: one of `records`.
         """
-        problem = sample.problem
+        problem = record.problem
         values: dict[str, Any] = {}
         texts: dict[str, Any] = {}
-        for suffix, (member, content) in sample.members.items():
+        for suffix, (member, content) in record.members.items():
             most = largest(suffix)
             if most < 0:
                 continue
@@ -121,7 +114,7 @@ class TarWalk:
                 continue
             content = self._read(member) if content is None else content
             if suffix in IMAGES:
-                texts.setdefault(IMAGE, content if with_image else None)
+                texts.setdefault(IMAGE, content if self.with_images else None)
             elif suffix == "json":
                 found, wrong = parse(content)
                 values.update(found or {})

@@ -53,7 +53,7 @@ def test_taps_that_do_not_move_make_a_convolution() -> None:
 
 def test_an_encoder_of_tokens_gives_maps() -> None:
     encoder = build({"type": "timm_backbone", "name": "vit_tiny_patch16_224", "width": 192, "image_size": 64})
-    part = TokenMaps(encoder, width=192, patch=16, channels=8)
+    part = TokenMaps(encoder, width=192, patch=16, channels=[8] * 4)
     maps = part(torch.randn(2, 3, 64, 64))
     assert [tuple(one.shape) for one in maps] == [(2, 8, side, side) for side in (16, 8, 4, 2)]
     assert (part.channels, part.strides) == ((8,) * 4, (4, 8, 16, 32))
@@ -66,11 +66,13 @@ def test_maps_of_tokens_have_cells_of_whole_pixels(patch: int) -> None:
     """Lifting divides pixels by a whole stride; with cells of 3.5 it would read beside the picture."""
 
     class Columns(torch.nn.Module):
+        width = 2
+
         def forward(self, images: torch.Tensor) -> SimpleNamespace:
             rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
             return SimpleNamespace(grid=(rows, columns), tokens=torch.zeros(1, rows * columns, 2))
 
-    part = TokenMaps(Columns(), width=2, patch=patch, channels=3)
+    part = TokenMaps(Columns(), width=2, patch=patch, channels=[3] * 4)
     images = torch.zeros(1, 3, 4 * patch, 16 * patch)
     cameras = Cameras(torch.eye(4).double()[None, None, None], (4 * patch, 16 * patch))
     for maps, stride in zip(part(images), part.strides, strict=True):

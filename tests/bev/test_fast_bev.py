@@ -106,9 +106,7 @@ def test_pictures_that_the_calibration_does_not_know() -> None:
 def test_an_eva_transformer_takes_the_place_of_the_image_encoder() -> None:
     """By overrides alone, for pictures of another shape than it was made for."""
     words = [
-        *("~model.image_encoder.channels", "model.image_encoder.type=token_maps", "+model.image_encoder.width=128"),
-        *("+model.image_encoder.patch=8", "+model.image_encoder.channels=16"),
-        *("+encoder@model.image_encoder.encoder=eva_vit_tiny", "model.pyramid.in_channels=[16,16,16,16]"),
+        *("bev@model.image_encoder=token_maps", "encoder@model.image_encoder.encoder=eva_vit_tiny"),
         "model.lift.grids=[{type: voxel_grid, counts: [10, 10, 2], size: [10.0, 10.0, 3.0], centre: [0, 0, -1]}]",
         *("model.bev_encoder.in_channels=64", "model.frames=1", "model.processor.history={frames: 1, ids: []}"),
     ]

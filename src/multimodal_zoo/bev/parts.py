@@ -10,5 +10,6 @@ from multimodal_zoo.bev import feature_pyramid as feature_pyramid
 from multimodal_zoo.bev import head as head
 from multimodal_zoo.bev import post_processing as post_processing
 from multimodal_zoo.bev import residual_maps as residual_maps
+from multimodal_zoo.bev import stage_maps as stage_maps
 from multimodal_zoo.bev import suppression as suppression
 from multimodal_zoo.bev import token_maps as token_maps

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.image_tokens import token_width
 from multimodal_zoo.registry import BEV
 
 
@@ -21,20 +23,31 @@ class TokenMaps(nn.Module):
         encoder: gives tokens on a grid (`vision_transformer`, a timm or transformers backbone, ...).
         width: features of its tokens.
         patch: side of its patches in pixels, 14 or 16 say.
-        channels: channels of every map.
+        channels: of each map, the finest first.
+
+    Raises:
+        ValueError: another width than the encoder's tokens have, or another number of maps.
     """
 
-    def __init__(self, encoder: nn.Module, width: int, patch: int, channels: int) -> None:
+    def __init__(self, encoder: nn.Module, width: int, patch: int, channels: Sequence[int]) -> None:
         super().__init__()
+        if (tokens := token_width(encoder)) != width:
+            raise ValueError(
+                f"image_encoder.width is {width}, image_encoder.encoder gives tokens of width {tokens}; they must be "
+                "equal"
+            )
+        if len(channels) != 4:
+            raise ValueError(f"image_encoder.channels is {list(channels)}; expected four numbers")
         self.encoder: Any = encoder
         self.patch = patch
-        self.channels, self.strides = (channels,) * 4, (math.ceil(patch / 4), math.ceil(patch / 2), patch, 2 * patch)
+        self.channels, self.strides = tuple(channels), (math.ceil(patch / 4), math.ceil(patch / 2), patch, 2 * patch)
+        four, two, one, half = self.channels
         self.by_four = nn.Sequential(
-            nn.ConvTranspose2d(width, channels, 2, 2), nn.GELU(), nn.ConvTranspose2d(channels, channels, 2, 2)
+            nn.ConvTranspose2d(width, four, 2, 2), nn.GELU(), nn.ConvTranspose2d(four, four, 2, 2)
         )
-        self.by_two = nn.ConvTranspose2d(width, channels, 2, 2)
-        self.by_one = nn.Conv2d(width, channels, 1)
-        self.by_half = nn.Conv2d(width, channels, 2, 2)
+        self.by_two = nn.ConvTranspose2d(width, two, 2, 2)
+        self.by_one = nn.Conv2d(width, one, 1)
+        self.by_half = nn.Conv2d(width, half, 2, 2)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images `(n, 3, height, width)` to four maps `(n, channels, h, w)`, the finest first.

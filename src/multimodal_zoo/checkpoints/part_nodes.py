@@ -32,7 +32,8 @@ def part_node(place: str, part: str) -> dict[str, Any]:
     if not found and find(str(node.get("type"))) in KINDS[part].module_dict.values():
         return {key: value for key, value in node.items() if key not in ("processor", "card")}
     if part not in found:
-        raise ValueError(f"part:{place},{part}: a {node.get('type')} without it; it has {', '.join(found) or 'no part'}")
+        there = ", ".join(found) or "no part"
+        raise ValueError(f"part:{place},{part}: a {node.get('type')} without it; it has {there}")
     return dict(found[part])
 
 

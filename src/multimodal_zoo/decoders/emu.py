@@ -10,7 +10,7 @@ from torch import distributed as dist
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder
 from multimodal_zoo.decoders.placed_prompts import placed_prompts
-from multimodal_zoo.encoders.image_tokens import image_tokens, unpooled
+from multimodal_zoo.encoders.image_tokens import image_tokens, token_width, unpooled
 from multimodal_zoo.generation.loop import Generated, Progress, generate
 from multimodal_zoo.generation.policies import Policy
 from multimodal_zoo.generation.prompts import PromptBatch
@@ -59,7 +59,7 @@ class Emu(nn.Module):
         visual_decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        tokens = getattr(image_encoder, "token_width", image_encoder.width)
+        tokens = token_width(image_encoder)
         if connector.context_width != tokens:
             raise ValueError(
                 f"model.connector reads tokens of width {connector.context_width}, model.image_encoder gives {tokens}; "

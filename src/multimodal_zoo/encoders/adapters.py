@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from multimodal_zoo.registry import ENCODERS
 
 #: Entries of a folder's configuration that say nothing about the architecture, or are arguments of the adapter.
 NOT_ARCHITECTURE = ("model_type", "image_size", "architectures", "dtype", "transformers_version", "_name_or_path")
+
+#: Families of timm that interpolate their positions to images of another size or shape.
+RESIZING = ("vision_transformer", "eva")
 
 
 def check_width(name: str, found: int, width: int) -> int:
@@ -69,7 +73,9 @@ class TimmBackbone(nn.Module):
             near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
             raise KeyError(f"image.name: timm has no model named {name!r}; some that it has: {near}")
         preset = timm.models.get_pretrained_cfg(name)
-        sized = {"img_size": image_size} if preset is not None and preset.fixed_input_size else {}
+        sized: dict[str, Any] = {"img_size": image_size} if preset is not None and preset.fixed_input_size else {}
+        if sized and timm.models.is_model_in_modules(name, RESIZING):
+            sized["dynamic_img_size"] = True
         overlay = {"file": pretrained_file} if pretrained_file else None
         self.model = timm.create_model(
             name,
@@ -211,6 +217,8 @@ class TransformersVision(nn.Module):
             self.model = AutoModel.from_pretrained(
                 pretrained_folder, config=config, local_files_only=True, trust_remote_code=False
             )
+        #: whether the model is asked to interpolate its positions to images of another size or shape
+        self.asked = "interpolate_pos_encoding" in signature(self.model.forward).parameters
         sizes = getattr(config, "hidden_sizes", None)
         found = sizes[-1] if sizes else config.hidden_size
         self.width, self.image_size, self.family = check_width(family, found, width), image_size, family
@@ -227,7 +235,8 @@ class TransformersVision(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`."""
-        out = self.model(pixel_values=images)
+        other = self.asked and images.shape[-2:] != (self.image_size, self.image_size)
+        out = self.model(pixel_values=images, **({"interpolate_pos_encoding": True} if other else {}))
         last = out.last_hidden_state
         if last.dim() == 4:
             pooled = out.pooler_output if getattr(out, "pooler_output", None) is not None else last.mean((2, 3))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.dual_encoder import normed_patches
+from multimodal_zoo.encoders.image_tokens import token_width
 from multimodal_zoo.nn.attention import attend
 from multimodal_zoo.nn.masks import Padding
 from multimodal_zoo.nn.patch_cells import Grid, PatchCells, rows_closed
@@ -215,7 +216,7 @@ class EncoderEmbedding(nn.Module):
             encoder.requires_grad_(False)
         self.class_token = nn.Parameter(torch.empty(width))
         self.split_token = nn.Parameter(torch.empty(width))
-        self.projector = nn.Sequential(nn.Linear(int(encoder.width), width), nn.GELU(), nn.Linear(width, width))
+        self.projector = nn.Sequential(nn.Linear(token_width(encoder), width), nn.GELU(), nn.Linear(width, width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -29,6 +29,18 @@ class ImageTokens(NamedTuple):
         return self.tokens[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
+def token_width(encoder: nn.Module) -> int:
+    """Width of an image encoder's tokens, which is that of its pooled features unless it says otherwise.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    width = getattr(encoder, "token_width", encoder.width)
+    if width is None:
+        raise ValueError(f"{type(encoder).__name__} gives no tokens; choose another image encoder")
+    return int(width)
+
+
 def image_tokens(encoder: nn.Module, images: Tensor) -> ImageTokens:
     """Tokens of images `(images, 3, height, width)`.
 

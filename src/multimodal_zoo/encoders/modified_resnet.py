@@ -99,6 +99,9 @@ class ModifiedResNet(nn.Module):
         ValueError: sizes that contradict each other, with the key to change.
     """
 
+    #: what the maps of the stages do without
+    behind_maps = ("pool",)
+
     def __init__(self, width: int, image_size: int, stem_width: int, depths: Sequence[int], pool: nn.Module) -> None:
         super().__init__()
         if len(depths) != 4 or min(depths) < 1:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.dual_encoder import normed_patches
+from multimodal_zoo.encoders.image_tokens import token_width
 from multimodal_zoo.encoders.masked_student import PatchFeatures
 from multimodal_zoo.registry import ENCODERS
 
@@ -25,6 +26,9 @@ class PatchTeacher(nn.Module):
             student's; None gives it the student's images.
         layer: the block whose output is given, as it is, without final norm and projection (-2: the one before the
             last); None for the last, behind the norm.
+
+    Raises:
+        ValueError: a layer of an encoder that gives none, no pixels, or a projection of another width than the tokens'.
     """
 
     def __init__(
@@ -43,8 +47,14 @@ class PatchTeacher(nn.Module):
             raise ValueError(f"teacher.image_size is {image_size}; give pixels, or null for the student's images")
         self.encoder, self.projection, self.image_size = encoder, projection, image_size
         self.layer = layer
-        last = encoder.width if projection is None or layer is not None else projection.embed_dim
-        self.width: int = int(last)
+        tokens = token_width(encoder) if layer is None else int(encoder.width)
+        if projection is not None and layer is None and projection.width != tokens:
+            raise ValueError(
+                f"teacher.model.image gives tokens of width {tokens}, teacher.model.image_projection reads width "
+                f"{projection.width}: only its pooled features fit. Take it without projection (part: image), or an "
+                "encoder whose tokens are as wide"
+            )
+        self.width: int = tokens if projection is None or layer is not None else int(projection.embed_dim)
         self.requires_grad_(False)
         self.eval()
 

@@ -87,6 +87,9 @@ class ResidualNetwork(nn.Module):
         ValueError: sizes that contradict each other, with the key to change.
     """
 
+    #: what the maps of the stages do without
+    behind_maps = ("final_norm", "pooled_norm")
+
     def __init__(
         self, image_size: int, width: int, channels: Sequence[int], depths: Sequence[int], patch_size: int = 4
     ) -> None:

@@ -76,7 +76,7 @@ def test_folders_without_results_are_errors(sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"empty: no results there.*evaluation/.*mmzoo eval writes"):
         find_runs([tmp_path / "empty"])
-    with pytest.raises(ValueError, match="needs folders of evaluated runs"):
+    with pytest.raises(ValueError, match="needs folders of runs"):
         find_runs([])
 
 
@@ -87,12 +87,12 @@ def test_methods_are_told_apart_by_objective_with_seeds_together(sweep):
     assert found.columns == (("seen", "top1"), ("unseen", "top1"))
     clip = found.methods[0].estimate("seen", "top1")
     assert clip == estimate([0.3, 0.31, 0.32], 3, "top1")
-    assert found.overview().rows[0] == ("clip_tiny, clip", 3, str(clip), "0.155 ± 0.012")
-    assert found.overview().numeric() == [False, True, True, True]
-    assert found.printable().columns[0] == "method"
-    wide = collect([sweep], figures=["top1", "mean_per_class", "top1"]).printable()
+    assert found.overviews()[0].rows[0] == ("clip_tiny, clip", 3, str(clip), "0.155 ± 0.012")
+    assert found.overviews()[0].numeric() == [False, True, True, True]
+    assert found.printable()[0].columns[0] == "method"
+    wide = collect([sweep], figures=["top1", "mean_per_class", "top1"]).printable()[0]
     assert (wide.columns[0], len(wide.rows)) == ("evaluation", 6)
-    assert [row[:2] for row in found.details().rows][:2] == [("seen", "top1"), ("seen", "mean_per_class")]
+    assert [row[:2] for row in found.details()[0].rows][:2] == [("seen", "top1"), ("seen", "mean_per_class")]
     assert [row[:3] for row in found.runs().rows][:2] == [("clip_tiny, clip", n, f"sweep/{n}") for n in range(2)]
 
 
@@ -151,8 +151,8 @@ def test_missing_results_are_marked_and_explained(sweep, tmp_path):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/config.yaml").write_text("{}")
     found = collect([sweep, place, tmp_path])
-    assert found.overview().rows[2][-1] == "missing"
-    assert found.overview().rows[0][-1].endswith(" [2 of 3]")
+    assert found.overviews()[0].rows[2][-1] == "missing"
+    assert found.overviews()[0].rows[0][-1].endswith(" [2 of 3]")
     assert "late: unseen is missing in 1 of 1 runs: no such folder" in found.remarks
     assert "clip_tiny, clip: unseen is missing in 1 of 3 runs: it was not run" in found.remarks
     assert "1 run folder has no results yet: begun" in found.remarks

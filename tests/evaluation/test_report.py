@@ -190,7 +190,7 @@ def test_samples_that_training_left_out_are_named(model, tmp_path):
     html = write_report(tmp_path).read_text()
     assert "Samples left out" in html
     assert "a.jpg, &lt;b&gt;.jpg" in html
-    assert "| data.train | broken image | 2 | a.jpg, <b>.jpg |" in (tmp_path / "report.md").read_text()
+    assert "| data.train | broken image | 2 | a.jpg, &lt;b>.jpg |" in (tmp_path / "report.md").read_text()
     assert '"broken image": [' in (tmp_path / "report.json").read_text()
     record_run(tmp_path, model)
     assert "left out" not in write_report(tmp_path).read_text()

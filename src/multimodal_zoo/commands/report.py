@@ -1,4 +1,4 @@
-"""`mmzoo report RUN [RUN ...] [out=FOLDER] [by=KEY,KEY]`: results over methods and seeds, in one table and one plot."""
+"""`mmzoo report RUN [RUN ...] [out=FOLDER] [by=KEY,KEY]`: runs of any kind, over methods and seeds, on one page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
 
     Raises:
         ValueError: no run, an unknown option, or runs that were not measured alike.
-        FileNotFoundError: a folder without results.
+        FileNotFoundError, NotADirectoryError: a folder without runs, or a file.
         KeyError: a key, evaluation or figure that no run has.
     """
     from multimodal_zoo.evaluation.comparison import collect
@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
         title=options.get("title", "comparison"),
     )
     page = comparison.save(options.get("out", "comparison"))
-    print_table(comparison.printable())
+    for table in comparison.printable():
+        print_table(table)
     for remark in comparison.remarks:
         print(f"note: {remark}")
     print(f"report: {page}")

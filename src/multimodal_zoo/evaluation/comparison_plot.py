@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from multimodal_zoo.evaluation.comparison_families import Family
 from multimodal_zoo.evaluation.estimate import Estimate
 from multimodal_zoo.evaluation.methods import Method, numeric
 from multimodal_zoo.evaluation.pictures import FAINT, INK, LINES, blank, encode, shorten
@@ -15,32 +16,39 @@ if TYPE_CHECKING:
 
 #: Panels beside each other.
 ACROSS = 3
+#: Panels of one picture.
+PANELS = 18
 
 
-def plot(methods: Sequence[Method], columns: Sequence[tuple[str, str]], by: Sequence[str]) -> Picture:
+def plot(families: Sequence[Family], by: Sequence[str]) -> Picture:
     """A PNG with a panel for each evaluation's figure.
 
     Args:
-        methods: what is compared.
-        columns: (evaluation, figure) of each panel.
+        families: what is compared; a panel has the methods of its figure's family.
         by: keys of the methods' values; when those of the last one are numbers, they are the horizontal axis and the
             other keys make the lines.
     """
+    methods = [method for family in families for method in family.methods]
     across = bool(by) and numeric(m.values[-1] for m in methods) and len({m.values[-1] for m in methods}) > 1
-    wide = min(ACROSS, len(columns))
-    deep = -(-len(columns) // wide)
-    height = 2.7 if across else 0.9 + 0.3 * len(methods)
+    panels = [(family, *column) for family in families for column in family.columns]
+    shown = panels[:PANELS]
+    wide = min(ACROSS, len(shown))
+    deep = -(-len(shown) // wide)
+    height = 2.7 if across else 0.9 + 0.3 * max(len(family.methods) for family in families)
     figure = blank(4.2 * wide, height * deep + 0.4)
-    for place, (evaluation, name) in enumerate(columns):
+    for place, (family, evaluation, name) in enumerate(shown):
         axes = figure.add_subplot(deep, wide, place + 1)
         if across:
-            _lines(axes, methods, evaluation, name, by[-1])
+            _lines(axes, family.methods, evaluation, name, by[-1])
         else:
-            _dots(axes, methods, evaluation, name, named=place % wide == 0)
-        axes.set_title(f"{evaluation}, {name}".replace("_", " "), fontsize=9, color=INK, loc="left")
+            named = place % wide == 0 or shown[place - 1][0] is not family
+            _dots(axes, family.methods, evaluation, name, named)
+        axes.set_title(shorten(f"{evaluation}, {name}".replace("_", " "), 46), fontsize=9, color=INK, loc="left")
         _plain(axes)
     what = f"over {by[-1]}" if across else "by method"
-    return Picture(encode(figure), f"Each figure {what}: mean and 95 % interval, and the runs themselves as faint dots")
+    more = f"; the first {PANELS} of {len(panels)} figures" if len(panels) > PANELS else ""
+    caption = f"Each figure {what}: mean and 95 % interval, and the runs themselves as faint dots{more}"
+    return Picture(encode(figure), caption)
 
 
 def _dots(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, named: bool) -> None:
@@ -75,7 +83,7 @@ def _lines(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, ke
         axes.plot([x for x, _ in found], [one.mean for _, one in found], "o-", color=colour, ms=4, lw=1.4, label=label)
         if label:
             axes.legend(fontsize=7, frameon=False)
-    axes.set_xlabel(key.rpartition(".")[2], fontsize=8, color=FAINT)
+    axes.set_xlabel(shorten(key.rpartition(".")[2], 40), fontsize=8, color=FAINT)
 
 
 def _reach(found: Estimate) -> list[list[float]] | None:

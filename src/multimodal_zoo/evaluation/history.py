@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 Line = tuple[list[float], list[float]]
 
 #: Charts on a report; the columns named first come first.
 PANELS = 9
+#: Points of a curve over several runs; a screen shows no more.
+POINTS = 1000
 FIRST = (
     "loss",
     "target_deviation",
@@ -36,7 +39,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     if "step" not in (reader.fieldnames or ()):
         raise ValueError(f"{path} has no column 'step'; it has {', '.join(reader.fieldnames or ())}")
     rows = [{key: float(cell) for key, cell in row.items() if _is_number(cell)} for row in reader]
-    return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
+    return [{**row, "step": int(row["step"])} for row in rows if math.isfinite(row.get("step", math.nan))]
 
 
 def _is_number(cell: object) -> bool:
@@ -66,8 +69,22 @@ def panels(history: dict[str, Line]) -> dict[str, dict[str, Line]]:
         prefix, _, title = name.rpartition("/")
         charts.setdefault(title, {})[prefix or title] = line
 
-    def order(title: str) -> tuple[int, str]:
-        """Named ones in their order, then the others by name."""
-        return next((place for place, word in enumerate(FIRST) if word in title), len(FIRST)), title
+    return {title: charts[title] for title in sorted(charts, key=telling)[:PANELS]}
 
-    return {title: charts[title] for title in sorted(charts, key=order)[:PANELS]}
+
+def telling(name: str) -> tuple[int, bool, str]:
+    """Sorts columns: those that `FIRST` names in its order, a column of just that name before others with it in theirs.
+
+    The rest follows by name.
+    """
+    last = name.rpartition("/")[2]
+    place = next((place for place, word in enumerate(FIRST) if word in last), len(FIRST))
+    return place, last not in FIRST, name
+
+
+def thin(line: Line, points: int = POINTS) -> Line:
+    """At most `points` of a line, evenly spread, the last one among them."""
+    steps, values = line
+    every = -(-len(steps) // points)
+    kept = range((len(steps) - 1) % every, len(steps), every) if steps else range(0)
+    return [steps[n] for n in kept], [values[n] for n in kept]

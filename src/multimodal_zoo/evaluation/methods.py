@@ -93,6 +93,8 @@ def split(name: str, runs: Sequence[Run]) -> list[Method]:
 def distinctions(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
     """What tells a run from the others: groups with another choice by that choice, everything else by its key."""
     choices = [other.training.about.get("choices") or {} for other in runs]
+    if not all(choices):  # an unfinished run has recorded none: then keys alone tell runs apart
+        choices = [{}]
     own = run.training.about.get("choices") or {}
     groups = [
         group

@@ -58,7 +58,7 @@ class Table:
         """The table in GitHub's Markdown."""
         rules = ["--:" if numeric else "---" for numeric in self.numeric()]
         lines = [self.columns, rules, *([show(c) for c in row] for row in self.rows)]
-        body = "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
+        body = "\n".join("| " + " | ".join(_plain(str(c)) for c in line) + " |" for line in lines)
         return f"**{self.title}**\n\n{body}\n"
 
     def html(self) -> str:
@@ -75,6 +75,11 @@ class Table:
             f'<figure class="table"><figcaption>{escape(self.title)}</figcaption>'
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></figure>"
         )
+
+
+def _plain(text: str) -> str:
+    """A cell of Markdown: one line, no column or tag of its own."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _figure(cell: Cell) -> bool:
@@ -193,7 +198,7 @@ class Result:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             figures = {
-                key: Picture((path.parent / entry["file"]).read_bytes(), entry["caption"])
+                key: Picture((path.parent / Path(entry["file"]).name).read_bytes(), entry["caption"])
                 for key, entry in content["figures"].items()
                 if pictures
             }

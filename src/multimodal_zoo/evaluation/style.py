@@ -23,6 +23,7 @@ figure.picture { overflow-x: auto; }
 figure.picture img { max-width: 100%; height: auto; background: #fff; border-radius: 8px; padding: 6px;
   border: 1px solid var(--line); }
 figure.picture figcaption { margin: 6px 0 0; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 4px 16px; }
 figure.table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { padding: 6px 14px 6px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }

@@ -1,12 +1,38 @@
-"""What the library declares, read from file names only: no YAML is parsed and neither Hydra nor torch is imported."""
+"""What is declared, read from file names only: no YAML is parsed and neither Hydra nor torch is imported.
+
+Declarations lie in packages of YAML files: the library's own `multimodal_zoo.conf` and `multimodal_zoo.recipes`, and
+those that installed packages name under the entry point groups of the same names.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
 from fnmatch import fnmatch
+from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import Any
+
+
+@cache
+def packages(kind: str) -> tuple[str, ...]:
+    """The packages that hold YAML files of a kind, `conf` or `recipes`; a name in several is taken from the first.
+
+    Raises:
+        ImportError: an installed package names one that cannot be imported, with the entry point.
+    """
+    own = f"multimodal_zoo.{kind}"
+    for entry in entry_points(group=own):
+        try:
+            files(entry.value)
+        except (ImportError, TypeError) as error:
+            raise ImportError(f"{own}: the entry point {entry.name} = {entry.value} names no package") from error
+    return (own, *sorted({entry.value for entry in entry_points(group=own)}))
+
+
+def _folders(kind: str) -> list[Any]:
+    return [files(package) for package in packages(kind)]
 
 
 def _walk(folder: Any, prefix: str = "") -> list[str]:
@@ -25,13 +51,21 @@ def _natural(name: str) -> list[Any]:
 
 def list_group(group: str, pattern: str = "*") -> list[str]:
     """Names of the YAML files in one group of `conf/` (`model`, `encoder`, `objective`, ...), naturally sorted."""
-    folder = files("multimodal_zoo.conf").joinpath(group)
-    return sorted((n for n in _walk(folder) if fnmatch(n, pattern)), key=_natural) if folder.is_dir() else []
+    folders = [folder.joinpath(group) for folder in _folders("conf")]
+    names = {name for folder in folders if folder.is_dir() for name in _walk(folder)}
+    return sorted((n for n in names if fnmatch(n, pattern)), key=_natural)
+
+
+def declared_file(group: str, name: str) -> Any:
+    """The YAML file of a name from `list_group(group)`."""
+    places = [folder.joinpath(group).joinpath(f"{name}.yaml") for folder in _folders("conf")]
+    return next(place for place in places if place.is_file())
 
 
 def list_groups() -> list[str]:
     """Names of the groups in `conf/`."""
-    return sorted(e.name for e in files("multimodal_zoo.conf").iterdir() if e.is_dir() and not e.name.startswith("_"))
+    entries = [entry for folder in _folders("conf") for entry in folder.iterdir()]
+    return sorted({e.name for e in entries if e.is_dir() and not e.name.startswith("_")})
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -41,7 +75,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """Names of the recipes (`quickstart`, `clip/...`) that match a shell pattern, naturally sorted."""
-    return sorted((n for n in _walk(files("multimodal_zoo.recipes")) if fnmatch(n, pattern)), key=_natural)
+    names = {name for folder in _folders("recipes") for name in _walk(folder)}
+    return sorted((n for n in names if fnmatch(n, pattern)), key=_natural)
 
 
 def require(name: str, known: list[str], what: str, key: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 
 from torch import Tensor, nn
 
@@ -48,10 +47,9 @@ def _parameters() -> dict[str, int | None]:
     """The number of parameters on every variant's card, read without Hydra: composing all takes seconds."""
     from yaml import safe_load
 
-    from multimodal_zoo.catalogue import list_models
+    from multimodal_zoo.catalogue import declared_file, list_models
 
-    folder = files("multimodal_zoo.conf").joinpath("model")
-    cards = {name: safe_load(folder.joinpath(f"{name}.yaml").read_text()).get("card") or {} for name in list_models()}
+    cards = {name: safe_load(declared_file("model", name).read_text()).get("card") or {} for name in list_models()}
     return {name: card.get("parameters") for name, card in cards.items()}
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from multimodal_zoo.catalogue import list_group, require
+from multimodal_zoo.catalogue import declared_file, list_group, require
 from multimodal_zoo.evaluation.ranking import interval
 from multimodal_zoo.evaluation.result import Cell, Result, Table
 from multimodal_zoo.registry import EVALUATORS
@@ -65,8 +64,7 @@ def load_section(table: str, section: str) -> Section:
     import yaml
 
     require(table, list_group("published"), "published table", "table")
-    path = files("multimodal_zoo.conf").joinpath("published").joinpath(f"{table}.yaml")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(declared_file("published", table).read_text(encoding="utf-8"))
     names = [name for name in content if name != "source"]
     return Section(**content[require(section, names, "section", f"{table}: section")])
 

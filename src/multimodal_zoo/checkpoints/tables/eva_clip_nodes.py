@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from multimodal_zoo.checkpoints.tables.clip_config import declaration
@@ -267,11 +266,10 @@ def _embed_dims() -> dict[str, int]:
     """The width of the common space of every declared variant, read without Hydra: composing all takes seconds."""
     from yaml import safe_load
 
-    from multimodal_zoo.catalogue import list_models
+    from multimodal_zoo.catalogue import declared_file, list_models
 
-    folder = files("multimodal_zoo.conf").joinpath("model")
     return {
-        variant: safe_load(folder.joinpath(f"{variant}.yaml").read_text())["embed_dim"]
+        variant: safe_load(declared_file("model", variant).read_text())["embed_dim"]
         for variant in list_models("eva_clip_*")
     }
 

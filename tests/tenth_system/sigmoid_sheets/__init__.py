@@ -1,0 +1,1 @@
+"""A tenth system: pairs cut out of contact sheets, an image tower of convolutions, the sigmoid loss."""

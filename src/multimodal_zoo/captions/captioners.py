@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from multimodal_zoo.captions.hardware import Portions
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Rows that get a synthetic caption: those without one, or all with a picture.
 WHEN = ("missing", "always")
-
-
 #: Captions of some pictures.
 Write = Callable[["Sequence[Image]"], list[str]]
 
@@ -57,7 +57,7 @@ class LocalCaptioner:
 
     def __init__(
         self,
-        load: Callable[[], Callable[[Sequence[Image]], list[str]]],
+        load: Callable[[], Write],
         facts: dict[str, Any],
         batch_size: int,
         when: str,
@@ -68,7 +68,7 @@ class LocalCaptioner:
             raise ValueError(f"captioner.when is {when!r}; expected one of {', '.join(WHEN)}")
         self.load, self.facts, self.batch_size, self.when = load, facts, batch_size, when
         self._write: Write | None = None
-        self._fits, self._closed = batch_size, False
+        self._portions, self._closed = Portions(batch_size), False
 
     def describe(self) -> dict[str, Any]:
         """What decides the captions; the model is not read for it."""
@@ -82,24 +82,15 @@ class LocalCaptioner:
             ImportError, FileNotFoundError, ValueError: the model cannot be read.
             MemoryError: not even one picture fits into memory.
         """
-        from multimodal_zoo.captions.engines.local_engine import free_memory, is_out_of_memory
-
         if self._closed:
             raise RuntimeError("captioner: it is closed")
         if self._write is None:
             self._write = self.load()
         found: list[str] = []
-        while len(found) < len(images):
-            part = images[len(found) : len(found) + self._fits]
-            try:
-                found += [" ".join(text.split()) for text in self._write(part)]
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise MemoryError("captioner: no memory for a single picture; take a smaller model") from error
-                self._fits = (len(part) + 1) // 2
-                free_memory()
+        for _, texts in self._portions.done(images, self._write):
+            if texts is None:
+                raise MemoryError("captioner: no memory for a single picture; take a smaller model")
+            found += [" ".join(text.split()) for text in texts]
         return found
 
     def close(self) -> None:

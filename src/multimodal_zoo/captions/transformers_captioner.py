@@ -41,17 +41,17 @@ def transformers_captioner(
     Raises:
         FileNotFoundError, ValueError: no such folder, or a value that cannot be.
     """
-    from multimodal_zoo.captions.engines.local_engine import device_of, dtype_of
     from multimodal_zoo.captions.engines.model_files import fingerprint
+    from multimodal_zoo.captions.hardware import device_of, dtype_of
     from multimodal_zoo.checkpoints.locate import resolve
 
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
-    place, folder = device_of(device), resolve(model)
+    place, folder = device_of(device, "captioner"), resolve(model)
     if not (folder / "config.json").is_file():
         raise ValueError(f"captioner.model is {model}; expected a folder with a config.json, as Hugging Face has them")
-    kind = dtype_of(dtype, place)
+    kind = dtype_of(dtype, place, "captioner")
     files = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
     facts = {
         "captioner": "transformers_captioner",

@@ -45,15 +45,15 @@ def zoo_captioner(
     Raises:
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
     """
-    from multimodal_zoo.captions.engines.local_engine import device_of, dtype_of
     from multimodal_zoo.captions.engines.model_files import fingerprint
+    from multimodal_zoo.captions.hardware import device_of, dtype_of
     from multimodal_zoo.checkpoints.store import recognise
 
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
-    place = device_of(device)
-    kind = dtype_of(dtype, place)
+    place = device_of(device, "captioner")
+    kind = dtype_of(dtype, place, "captioner")
     files = [*recognise(model).files, *([] if vision_tokenizer is None else recognise(vision_tokenizer).files)]
     facts = {
         "captioner": "zoo_captioner",

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from multimodal_zoo.captions.engine import Engine
-from multimodal_zoo.captions.engines.local_engine import device_of
 from multimodal_zoo.captions.engines.model_files import find_model
+from multimodal_zoo.captions.hardware import device_of
 from multimodal_zoo.registry import CAPTIONS, build
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def auto_engine(
 
 def _choice(model: str, device: str) -> tuple[str, str]:
     """The type of an engine, and why it is that one."""
-    found, place = find_model(model), device_of(device)
+    found, place = find_model(model), device_of(device, "fusion_engine")
     if not found.is_gguf:
         return "transformers_engine", f"{model} is no GGUF file"
     if place != "cpu":

@@ -1,22 +1,21 @@
-"""What engines that run a model in their own process have in common: ids, batches by length, memory and time."""
+"""What engines that run a model in their own process have in common: settings, ids, batches by length, time."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
-from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least
+from multimodal_zoo.captions.engines.model_files import fingerprint
+from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least, stops_of
 from multimodal_zoo.captions.engines.texts import StopWords, Texts, prompt_ids, without_last
-
-logger = logging.getLogger(__name__)
-
-DTYPES = ("float32", "bfloat16", "float16")
+from multimodal_zoo.captions.hardware import Portions, device_of, dtype_of
 
 
 class Ready(NamedTuple):
@@ -48,11 +47,11 @@ class Decoding:
         ValueError: a value that cannot be, with its key.
     """
 
-    layout: str = "plain"
-    beams: int = 1
-    length_penalty: float = 1.0
-    max_new_tokens: int = 80
-    stop: tuple[str, ...] = ()
+    layout: str
+    beams: int
+    length_penalty: float
+    max_new_tokens: int
+    stop: tuple[str, ...]
 
     def __post_init__(self) -> None:
         require_layout(self.layout)
@@ -64,7 +63,7 @@ class Decoding:
         return {**{name: getattr(self, name) for name in names}, "stop": list(self.stop)}
 
 
-class LocalEngine:
+class LocalEngine(ABC):
     """An engine around a model in this process; it is read when the first text is counted or answered.
 
     Prompts of similar lengths go into one batch. A batch that does not fit into memory is halved, and no later one is
@@ -72,36 +71,62 @@ class LocalEngine:
     seed made of its prompt and attempt.
 
     Args:
-        load: reads the model.
-        facts: what decides the answers besides the decoding, as plain JSON.
-        decoding: how answers are written.
-        batch_size: requests that are answered at once, at most.
+        model: what the library that runs it finds it by; see the engines.
+        layout: `plain`, the answer continues the prompt; or `chat`, the prompt is what a user says.
+        beams: 1 for the likeliest token at every step; the published script searches with 3.
+        length_penalty: sums of log-probabilities of beams are divided by the length to this power.
+        max_new_tokens: most tokens of an answer; published: 80.
+        stop: strings that end an answer and are no part of it.
+        batch_size: prompts that are answered at once; halved where memory does not suffice.
         timeout: seconds that a batch may take, looked at before each new token; None for any.
+        device: a torch device, or auto: a GPU where there is one.
+        dtype: of the weights, or auto: bfloat16 on a GPU, float32 on a CPU.
 
     Raises:
-        ValueError: no request at once, or no time.
+        FileNotFoundError, ValueError: no such model, or a value that cannot be.
     """
+
+    #: The type of the engine, for its manifest and for errors.
+    name: ClassVar[str]
 
     def __init__(
         self,
-        load: Callable[[], Ready],
-        facts: dict[str, Any],
-        decoding: Decoding,
-        batch_size: int,
+        model: str,
+        *,
+        layout: str = "plain",
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        max_new_tokens: int = 80,
+        stop: Sequence[str] = (),
+        batch_size: int = 64,
         timeout: float | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
     ) -> None:
         require_least(1, batch_size=batch_size)
         if timeout is not None and timeout <= 0:
             raise ValueError(f"fusion_engine.timeout is {timeout}; it must be positive, or null for none")
-        self.load, self.facts, self.decoding = load, facts, decoding
-        self.batch_size, self.timeout = batch_size, timeout
-        self._fits, self._closed = batch_size, False
+        self.model, self.batch_size, self.timeout = model, batch_size, timeout
+        self.decoding = Decoding(layout, beams, length_penalty, max_new_tokens, stops_of(stop))
+        self.device = device_of(device, "fusion_engine")
+        self.dtype = dtype_of(dtype, self.device, "fusion_engine")
+        self.fingerprint = fingerprint(self._files())
+        self._portions, self._closed = Portions(batch_size), False
         self._ready: Ready | None = None
         self._stop: StopWords | None = None
 
+    @abstractmethod
+    def _files(self) -> Iterable[Path]:
+        """The files that the model is read from."""
+
+    @abstractmethod
+    def _loaded(self) -> Ready:
+        """Read the model."""
+
     def describe(self) -> dict[str, Any]:
         """What decides the answers; the model is not read for it."""
-        return {**self.facts, **self.decoding.as_json()}
+        facts = {"engine": self.name, "model": self.model, "fingerprint": self.fingerprint, "dtype": self.dtype}
+        return {**facts, **self.decoding.as_json()}
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; strings of special tokens count as ordinary text."""
@@ -131,20 +156,19 @@ class LocalEngine:
         """Answers to requests that are all made for the first time, or all again."""
         ready, answers = self.ready(), [Answer("")] * len(requests)
         rows = [prompt_ids(ready.texts, one, self.decoding.layout == "chat") for one in requests]
-        waiting, most = [], ready.positions - self.decoding.max_new_tokens
+        fitting, most = [], ready.positions - self.decoding.max_new_tokens
         for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
             if 0 < len(rows[number]) <= most:
-                waiting.append(number)
+                fitting.append(number)
             else:
                 answers[number] = Answer("", error=f"a prompt of {len(rows[number])} tokens; expected 1 to {most}")
-        while waiting:
-            batch, waiting = waiting[: self._fits], waiting[self._fits :]
+
+        def written(batch: Sequence[int]) -> list[Continuation]:
+            """Continuations of the rows of some numbers."""
             seeds = [seed_of(requests[number]) for number in batch] if again else None
-            found = self._written([rows[number] for number in batch], seeds)
-            if found is None and len(batch) > 1:
-                self._fits, waiting = (len(batch) + 1) // 2, batch + waiting
-                logger.warning("no memory for %d prompts at once; going on with %d", len(batch), self._fits)
-                continue
+            return self._written([rows[number] for number in batch], seeds)
+
+        for batch, found in self._portions.done(fitting, written):
             for place, number in enumerate(batch):
                 none = Answer("", error=f"no memory for a prompt of {len(rows[number])} tokens")
                 answers[number] = none if found is None else self._answer(found[place])
@@ -161,24 +185,17 @@ class LocalEngine:
             RuntimeError: the engine is closed.
         """
         if self._closed:
-            raise RuntimeError(f"{self.facts.get('engine', 'this engine')} is closed")
+            raise RuntimeError(f"{self.name} is closed")
         if self._ready is None:
-            self._ready = self.load()
+            self._ready = self._loaded()
             self._stop = StopWords(self._ready.texts, self.decoding.stop) if self.decoding.stop else None
         return self._ready
 
-    def _written(self, rows: Sequence[list[int]], seeds: Sequence[int] | None) -> list[Continuation] | None:
-        """Continuations of a batch; None where there is no memory for it."""
+    def _written(self, rows: Sequence[list[int]], seeds: Sequence[int] | None) -> list[Continuation]:
+        """Continuations of a batch."""
         ready = self.ready()
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        ending = Ending(self.decoding.max_new_tokens, ready.texts.ends, self._stop, deadline)
-        try:
-            return ready.write(rows, ending, seeds)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        free_memory()  # here the error, and with it all that it holds on to, is gone
-        return None
+        return ready.write(rows, Ending(self.decoding.max_new_tokens, ready.texts.ends, self._stop, deadline), seeds)
 
     def _answer(self, written: Continuation) -> Answer:
         text = self.ready().texts.text(written.ids)
@@ -190,51 +207,3 @@ def seed_of(request: Request) -> int:
     """What the answer to a row that is asked again is drawn by: it depends on its prompt and attempt alone."""
     digest = hashlib.sha256(f"{request.attempt}\0{request.prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:7], "big")
-
-
-def device_of(device: str) -> str:
-    """The torch device that `fusion_engine.device` means: auto is a GPU where there is one.
-
-    Raises:
-        ValueError: a device that torch does not know, or that is not here.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError(f"fusion_engine.device is {device!r}; expected auto, cpu, cuda or cuda:NUMBER") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"fusion_engine.device is {device!r}, and torch finds no GPU here")
-    return device
-
-
-def dtype_of(dtype: str, device: str) -> str:
-    """The type of weights that `fusion_engine.dtype` means: auto is bfloat16 on a GPU and float32 on a CPU.
-
-    Raises:
-        ValueError: another type.
-    """
-    if dtype == "auto":
-        return "float32" if device == "cpu" else "bfloat16"
-    if dtype not in DTYPES:
-        raise ValueError(f"fusion_engine.dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
-    return dtype
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the processor or of an accelerator, is used up."""
-    import torch
-
-    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in said)
-
-
-def free_memory() -> None:
-    """Give what an accelerator's allocator keeps for later back."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

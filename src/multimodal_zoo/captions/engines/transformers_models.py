@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from multimodal_zoo.captions.engines.model_files import ModelFiles
 from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, ZooTexts
+from multimodal_zoo.captions.hardware import DTYPES
 
 
 class LoadedModel(NamedTuple):
@@ -156,7 +157,7 @@ def _dtype(name: str, auto: str = "auto") -> Any:
     import torch
 
     name = auto if name == "auto" else name
-    known = {"auto": "auto", **{one: getattr(torch, one) for one in ("float32", "bfloat16", "float16")}}
+    known = {"auto": "auto", **{one: getattr(torch, one) for one in DTYPES}}
     if name not in known:
         raise ValueError(f"fusion_engine.dtype is {name!r}; expected {', '.join(known)}")
     return known[name]

@@ -97,7 +97,7 @@ def test_lpips_reads_torchvision(tmp_path: Path) -> None:
     torch.save({**state, "classifier.6.bias": torch.zeros(1000)}, tmp_path / "weights.pth")
     distance = LpipsDistance(str(tmp_path / "weights.pth"), "alex")
     given, made = torch.rand(2, 3, 64, 64) * 2 - 1, (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
-    tops = [layer.model[-1].weight for layer in distance._held[0].lins]
+    tops = [layer.model[-1].weight for layer in distance.beside.lins]
     assert_close(distance(made, given), by_hand(state, made, given, tops), atol=1e-5, rtol=1e-4)
     assert_close(distance(made[None], given[None]), distance(made, given))  # the frames of a clip
     assert float(distance(given, given)) == 0

@@ -14,20 +14,11 @@ from torch import Tensor, nn
 
 from multimodal_zoo.bev.box_coder import encode
 from multimodal_zoo.bev.boxes import YAW
-from multimodal_zoo.bev.head_maps import HeadMaps, HeadRows, head_rows
+from multimodal_zoo.bev.head_maps import HeadRows
+from multimodal_zoo.objectives.anchor_loss import AnchorLoss
 from multimodal_zoo.objectives.anchor_matching import IGNORED, AnchorMatching
 from multimodal_zoo.objectives.box_distance import BoxDistance
-from multimodal_zoo.objectives.detection_batch import DetectionBatch
-from multimodal_zoo.objectives.detection_targets import (
-    Objects,
-    check_detector,
-    check_normaliser,
-    head_anchors,
-    normaliser,
-    objects_of,
-    precise_rows,
-    sample_rows,
-)
+from multimodal_zoo.objectives.detection_targets import Objects
 from multimodal_zoo.registry import OBJECTIVES
 
 
@@ -48,7 +39,7 @@ class AssignedSums(NamedTuple):
 
 
 @OBJECTIVES.register_module(name="assigned_anchors")
-class AssignedAnchors(nn.Module):
+class AssignedAnchors(AnchorLoss):
     """Focal loss of the classes, and distances and directions of anchors that an object was assigned to.
 
     All are divided by the number of these anchors, 1 at least for each sample. It runs in float32 at least, also under
@@ -70,6 +61,9 @@ class AssignedAnchors(nn.Module):
         ValueError: a normaliser that does not exist, no matching, a `held` below one.
     """
 
+    name = "assigned_anchors"
+    counts = "positives"
+
     def __init__(
         self,
         box: BoxDistance,
@@ -83,15 +77,11 @@ class AssignedAnchors(nn.Module):
         legacy_nan_velocity: bool = False,
         held: int = 2**21,
     ) -> None:
-        super().__init__()
-        if not matchings or held < 1:
-            raise ValueError(
-                f"objective.matchings has {len(matchings)} entries, objective.held is {held}; both must be 1 at least"
-            )
+        super().__init__(normalise, legacy_nan_velocity, held)
+        if not matchings:
+            raise ValueError("objective.matchings has 0 entries; expected 1, or one for each size of anchors")
         self.box, self.matchings, self.gamma, self.alpha = box, list(matchings), gamma, alpha
         self.class_weight, self.positive_weight, self.direction_weight = class_weight, positive_weight, direction_weight
-        self.normalise, self.held = check_normaliser(normalise), held
-        self.legacy_nan_velocity = legacy_nan_velocity
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without an anchor head, or with another number of sizes of anchors than of matchings.
@@ -99,7 +89,7 @@ class AssignedAnchors(nn.Module):
         Raises:
             ValueError: with what does not fit.
         """
-        check_detector(model, "assigned_anchors")
+        super().check(model)
         head: Any = model.head
         if len(self.matchings) not in (1, len(head.anchors.sizes)):
             raise ValueError(
@@ -107,50 +97,20 @@ class AssignedAnchors(nn.Module):
                 "head's anchors have so many sizes"
             )
 
-    def forward(self, model: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Loss of a batch.
+    def counted(self, sums: Sequence[AssignedSums], objects: Sequence[Objects]) -> int:
+        """How many anchors have an object; 1 at least for each sample."""
+        return sum(one.positives for one in sums)
 
-        Returns:
-            "loss"; its terms "classes", "boxes" and "directions"; "positives", how many anchors this process's sums
-            count; with `normalise="all"` "loss_weight", that of all processes.
-
-        Raises:
-            ValueError: boxes or labels that cannot be learned, with the sample's key.
-        """
-        head: Any = model.head
-        objects = objects_of(batch, len(head.class_names), head.anchors.code_size, self.legacy_nan_velocity)
-        return self.of_maps(head, model(batch.images, batch.cameras), objects)
-
-    def of_maps(self, head: Any, maps: HeadMaps, objects: Sequence[Objects]) -> dict[str, Tensor]:
-        """The same of maps that are there already.
-
-        Args:
-            head: gives anchors and direction (`anchor_head`).
-            maps: what it said of the batch.
-            objects: of each sample.
-        """
-        with torch.autocast(maps.classes.device.type, enabled=False):
-            rows = precise_rows(head_rows(maps, head.anchors.per_cell))
-            anchors = head_anchors(head, maps.size, rows.boxes)
-            sums = [self.sums(head, anchors, sample_rows(rows, number), one) for number, one in enumerate(objects)]
-            count = anchors.new_tensor(sum(one.positives for one in sums))
-            total, processes = normaliser(count, self.normalise)
-            terms = {
-                name: torch.stack([getattr(one, name) for one in sums]).sum() * processes / total
-                for name in ("classes", "boxes", "directions")
-            }
-        found = {"loss": sum(terms.values(), start=torch.zeros_like(total)), **terms, "positives": count}
-        return found | ({"loss_weight": total} if self.normalise == "all" else {})
+    def means(self, sums: Sequence[AssignedSums], total: Tensor, processes: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms "classes", "boxes" and "directions"."""
+        terms = {
+            name: torch.stack([getattr(one, name) for one in sums]).sum() * processes / total
+            for name in ("classes", "boxes", "directions")
+        }
+        return terms, total
 
     def sums(self, head: Any, anchors: Tensor, rows: HeadRows, objects: Objects) -> AssignedSums:
-        """The terms of one sample, not yet divided.
-
-        Args:
-            head: as in `of_maps`.
-            anchors: (anchors of the map, 7 or 9).
-            rows: without the batch's dimension: classes (anchors of the map, classes), and so on.
-            objects: of the sample.
-        """
+        """See `AnchorLoss`."""
         assigned = self.assigned(head, anchors, objects)
         places = (assigned >= 0).nonzero()[:, 0]
         owners = assigned[places]

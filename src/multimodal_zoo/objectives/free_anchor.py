@@ -7,25 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimodal_zoo.bev.box_coder import decode, encode
 from multimodal_zoo.bev.boxes import YAW
-from multimodal_zoo.bev.head_maps import HeadMaps, HeadRows, head_rows
+from multimodal_zoo.bev.head_maps import HeadRows
 from multimodal_zoo.bev.overlaps import aligned_overlaps, nearest_rectangles
+from multimodal_zoo.objectives.anchor_loss import AnchorLoss
 from multimodal_zoo.objectives.box_distance import BoxDistance
-from multimodal_zoo.objectives.detection_batch import DetectionBatch
-from multimodal_zoo.objectives.detection_targets import (
-    Objects,
-    check_detector,
-    check_normaliser,
-    head_anchors,
-    normaliser,
-    objects_of,
-    precise_rows,
-    row_chunks,
-    sample_rows,
-)
+from multimodal_zoo.objectives.detection_targets import Objects, row_chunks
 from multimodal_zoo.registry import OBJECTIVES
 
 
@@ -42,7 +32,7 @@ class BagSums(NamedTuple):
 
 
 @OBJECTIVES.register_module(name="free_anchor")
-class FreeAnchor(nn.Module):
+class FreeAnchor(AnchorLoss):
     """Each object has a bag of anchors, one of which at least must find it; every other anchor must find nothing.
 
     The likelihood of an object is the mean of those of its bag, weighted towards the best; an anchor counts as finding
@@ -64,6 +54,9 @@ class FreeAnchor(nn.Module):
         ValueError: a normaliser that does not exist, a bag or `held` below one.
     """
 
+    name = "free_anchor"
+    counts = "objects"
+
     def __init__(
         self,
         box: BoxDistance,
@@ -76,64 +69,25 @@ class FreeAnchor(nn.Module):
         legacy_nan_velocity: bool = False,
         held: int = 2**21,
     ) -> None:
-        super().__init__()
-        if bag < 1 or held < 1:
-            raise ValueError(f"objective.bag is {bag}, objective.held {held}; both must be 1 at least")
+        super().__init__(normalise, legacy_nan_velocity, held)
+        if bag < 1:
+            raise ValueError(f"objective.bag is {bag}; it must be 1 at least")
         self.box, self.bag, self.threshold, self.gamma, self.alpha = box, bag, threshold, gamma, alpha
-        self.direction_weight, self.normalise = direction_weight, check_normaliser(normalise)
-        self.legacy_nan_velocity, self.held = legacy_nan_velocity, held
+        self.direction_weight = direction_weight
 
-    def check(self, model: nn.Module) -> None:
-        """Refuse a model without an anchor head.
+    def counted(self, sums: Sequence[BagSums], objects: Sequence[Objects]) -> int:
+        """How many objects there are."""
+        return sum(len(one.labels) for one in objects)
 
-        Raises:
-            ValueError: with what it lacks.
-        """
-        check_detector(model, "free_anchor")
-
-    def forward(self, model: nn.Module, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Loss of a batch.
-
-        Returns:
-            "loss"; its terms "positive" and "negative"; "objects", how many this process has; with `normalise="all"`
-            "loss_weight", the number of objects of all processes.
-
-        Raises:
-            ValueError: boxes or labels that cannot be learned, with the sample's key.
-        """
-        head: Any = model.head
-        objects = objects_of(batch, len(head.class_names), head.anchors.code_size, self.legacy_nan_velocity)
-        return self.of_maps(head, model(batch.images, batch.cameras), objects)
-
-    def of_maps(self, head: Any, maps: HeadMaps, objects: Sequence[Objects]) -> dict[str, Tensor]:
-        """The same of maps that are there already.
-
-        Args:
-            head: gives anchors and direction (`anchor_head`).
-            maps: what it said of the batch.
-            objects: of each sample.
-        """
-        with torch.autocast(maps.classes.device.type, enabled=False):
-            rows = precise_rows(head_rows(maps, head.anchors.per_cell))
-            anchors = head_anchors(head, maps.size, rows.boxes)
-            sums = [self.sums(head, anchors, sample_rows(rows, number), one) for number, one in enumerate(objects)]
-            count = anchors.new_tensor(sum(len(one.labels) for one in objects))
-            total, processes = normaliser(count, self.normalise)
-            positive = torch.stack([one.positive for one in sums]).sum() * processes / total.clamp_min(1)
-            negative = torch.stack([one.negative for one in sums]).sum() * processes / (total * self.bag).clamp_min(1)
-        found = {"loss": positive + negative, "positive": positive, "negative": negative, "objects": count}
+    def means(self, sums: Sequence[BagSums], total: Tensor, processes: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms "positive" and "negative"."""
+        positive = torch.stack([one.positive for one in sums]).sum() * processes / total.clamp_min(1)
+        negative = torch.stack([one.negative for one in sums]).sum() * processes / (total * self.bag).clamp_min(1)
         # without objects the sum of the negative term is divided by one, not by the size of a bag
-        return found | ({"loss_weight": total.clamp_min(1 / self.bag)} if self.normalise == "all" else {})
+        return {"positive": positive, "negative": negative}, total.clamp_min(1 / self.bag)
 
     def sums(self, head: Any, anchors: Tensor, rows: HeadRows, objects: Objects) -> BagSums:
-        """Both terms of one sample, not yet divided.
-
-        Args:
-            head: as in `of_maps`.
-            anchors: (anchors of the map, 7 or 9).
-            rows: without the batch's dimension: classes (anchors of the map, classes), and so on.
-            objects: of the sample.
-        """
+        """See `AnchorLoss`."""
         shares = rows.classes.sigmoid()
         found = self.found(anchors, rows.boxes, objects, shares.shape[1])
         matched = self.bags(anchors, objects)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from multimodal_zoo.nn.beside import WithFrozen
 from multimodal_zoo.objectives.batch import MaskedImageBatch
 from multimodal_zoo.objectives.gather import gather, world_size
 from multimodal_zoo.registry import OBJECTIVES
@@ -41,29 +41,22 @@ def masked_cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 @OBJECTIVES.register_module(name="masked_image")
-class MaskedImageObjective(nn.Module):
+class MaskedImageObjective(WithFrozen):
     """The objective of EVA's pretraining from a CLIP teacher ("weak to strong": the student may be the larger one).
 
-    The teacher is no submodule: checkpoints, optimisers and data-parallel wrappers do not see it, its weights stay in
-    the file that they come from. It follows the objective to its device and precision.
+    The teacher is no submodule; see `WithFrozen`.
 
     Args:
         teacher: gives the features to predict.
     """
 
     def __init__(self, teacher: PatchTeacher) -> None:
-        super().__init__()
-        self._held = (teacher.eval().requires_grad_(False),)
+        super().__init__(teacher)
 
     @property
     def teacher(self) -> PatchTeacher:
         """The frozen teacher."""
-        return self._held[0]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskedImageObjective:
-        self.teacher._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        return self
+        return self.beside
 
     def forward(self, model: MaskedStudent, batch: MaskedImageBatch) -> dict[str, Tensor]:
         """Loss of this process's masked patches.

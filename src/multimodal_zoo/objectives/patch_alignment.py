@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.decoders.patch_aligning import PatchAligning, Taps, cells_per_patch, patch_places
+from multimodal_zoo.nn.beside import WithFrozen
 from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.objectives.gather import gather, world_size
@@ -86,11 +87,10 @@ def no_distance(aligner: PatchAligning, tapped: Sequence[Tensor]) -> Tensor:
 
 
 @OBJECTIVES.register_module(name="aligned_next_token")
-class AlignedNextToken(nn.Module):
+class AlignedNextToken(WithFrozen):
     """Cross-entropy of the next token plus the distance to a teacher's features; the latter while training only.
 
-    The teacher is no submodule: checkpoints, optimisers and data-parallel wrappers do not see it. Accumulated batches
-    are weighed by their tokens, the alignment's too.
+    The teacher is no submodule; see `WithFrozen`. Accumulated batches are weighed by their tokens, the alignment's too.
 
     Args:
         objective: the cross-entropy.
@@ -105,21 +105,15 @@ class AlignedNextToken(nn.Module):
     def __init__(
         self, objective: NextToken, teacher: PatchTeacher, weight: float = 1.0, distance: str = "cosine"
     ) -> None:
-        super().__init__()
+        super().__init__(teacher)
         if distance not in DISTANCES:
             raise ValueError(f"objective.distance is {distance!r}; it takes {', '.join(DISTANCES)}")
         self.objective, self.weight, self.distance = objective, weight, distance
-        self._held = (teacher.eval().requires_grad_(False),)
 
     @property
     def teacher(self) -> PatchTeacher:
         """The frozen teacher."""
-        return self._held[0]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AlignedNextToken:
-        self.teacher._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        return self
+        return self.beside
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model without an aligning layer, or one that is not of the teacher's width.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.beside import WithFrozen
 from multimodal_zoo.registry import OBJECTIVES
 
 #: The networks of the package lpips, and the sizes of their first layers, by which a file is told.
@@ -41,11 +41,10 @@ class L1Distance(nn.Module):
 
 
 @OBJECTIVES.register_module(name="lpips_distance")
-class LpipsDistance(nn.Module):
+class LpipsDistance(WithFrozen):
     """Distance of a trained network's features (LPIPS, arXiv 1801.03924), by the package lpips.
 
-    The network is no submodule: optimisers, checkpoints and data-parallel wrappers do not see it; it follows the
-    objective to its device and precision.
+    The network is no submodule; see `WithFrozen`.
 
     Args:
         weights: torchvision's file of the network's ImageNet weights (`vgg16-397923af.pth`,
@@ -60,7 +59,6 @@ class LpipsDistance(nn.Module):
     """
 
     def __init__(self, weights: str | None, network: str = "vgg", random: bool = False) -> None:
-        super().__init__()
         if network not in NETWORKS:
             raise ValueError(f"objective.perceptual.network is {network!r}; expected {' or '.join(NETWORKS)}")
         if (weights is None) != random:
@@ -78,12 +76,7 @@ class LpipsDistance(nn.Module):
             made = LPIPS(net=network, pnet_rand=True, verbose=False)
         if state is not None:
             _fill(made.net, state)
-        self._held: tuple[Any, ...] = (made.eval().requires_grad_(False),)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LpipsDistance:
-        self._held[0]._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        return self
+        super().__init__(made)
 
     def forward(self, made: Tensor, given: Tensor) -> Tensor:
         """The mean over pictures, a scalar.
@@ -92,7 +85,7 @@ class LpipsDistance(nn.Module):
             made: (..., 3, height, width), from -1 to 1.
             given: of the same shape.
         """
-        return self._held[0](made.flatten(0, -4), given.flatten(0, -4)).mean()
+        return self.beside(made.flatten(0, -4), given.flatten(0, -4)).mean()
 
 
 def _read(weights: str, network: str) -> dict[str, Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.beside import WithFrozen
 from multimodal_zoo.objectives.batch import PreferenceBatch, TokenBatch
 from multimodal_zoo.objectives.gather import world_size
 from multimodal_zoo.objectives.next_token import check_causal, over_processes, predicted
@@ -58,12 +58,12 @@ class Reference(nn.Module):
     """A frozen model that rewards are counted from.
 
     Args:
-        model: a causal model; set to evaluation and frozen.
+        model: a causal model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
 
     @torch.no_grad()
     def forward(self, batch: PreferenceBatch, held: int) -> Tensor:
@@ -81,15 +81,14 @@ def preference_loss(rewards: Tensor) -> Tensor:
 
 
 @OBJECTIVES.register_module(name="dpo")
-class PreferenceObjective(nn.Module):
+class PreferenceObjective(WithFrozen):
     """DPO plus next-token prediction of what is preferred, as Emu3 is tuned (arXiv 2409.18869, section 2.5).
 
     Of a pair, `-log sigmoid(beta ((c - c_ref) - (r - r_ref))) + next_token_weight * CE(chosen)`: log-probabilities c
     and r are summed over the tokens of nonzero weight (visual ones), the cross-entropy is the mean over those of the
     chosen side. The loss is the mean over the pairs of all processes. The paper gives no settings.
 
-    The reference is no submodule: checkpoints, optimisers and data-parallel wrappers do not see it. It follows the
-    objective to its device and precision. There is none where the data hold its log-probabilities.
+    The reference is no submodule; see `WithFrozen`. There is none where the data hold its log-probabilities.
 
     Args:
         beta: how strongly the model is held to the reference.
@@ -104,25 +103,18 @@ class PreferenceObjective(nn.Module):
     def __init__(
         self, beta: float, next_token_weight: float, held_logits: int = 2**23, reference: nn.Module | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(None if reference is None else Reference(reference))
         if beta <= 0 or next_token_weight < 0:
             raise ValueError(
                 f"objective.beta is {beta} and objective.next_token_weight {next_token_weight}; expected more than 0, "
                 "and at least 0"
             )
         self.beta, self.next_token_weight, self.held_logits = beta, next_token_weight, held_logits
-        self._held = () if reference is None else (Reference(reference),)
 
     @property
     def reference(self) -> Reference | None:
         """The frozen model, or None."""
-        return self._held[0] if self._held else None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PreferenceObjective:
-        if self.reference is not None:
-            self.reference._apply(fn, recurse)
-        super()._apply(fn, recurse)
-        return self
+        return self.beside
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model that predicts no tokens.

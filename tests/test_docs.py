@@ -18,6 +18,7 @@ import yaml
 import multimodal_zoo as zoo
 from multimodal_zoo.catalogue import list_group
 from multimodal_zoo.commands.app import as_text, split, with_named_words, with_questions
+from multimodal_zoo.commands.gallery import Options as GalleryOptions
 from multimodal_zoo.commands.names import (
     COMMANDS,
     DATA_COMMANDS,
@@ -29,6 +30,7 @@ from multimodal_zoo.commands.names import (
     SUBJECT_KEYS,
     TEXT_KEYS,
 )
+from multimodal_zoo.commands.options import separate
 from multimodal_zoo.commands.plan_fuse import OPTIONS as FUSION_OPTIONS
 from multimodal_zoo.commands.report import parse as parse_report
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
@@ -124,6 +126,8 @@ def test_commands_compose(words: list[str], tmp_path: Path) -> None:
         assert "stages" not in config or compose_stages(config)
     elif words[0] == "retrieve":
         assert parse_retrieval(words[1:])[0]
+    elif words[0] == "app":
+        separate(words[1:], GalleryOptions)
     elif words[0] == "report":
         assert parse_report(words[1:])[0]
     elif words[0] == "data":

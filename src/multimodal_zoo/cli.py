@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
+from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _run(command: str, rest: list[str]) -> int:
         from multimodal_zoo.commands.app import run_hydra
 
         return run_hydra(command, rest)
-    return import_module(f"multimodal_zoo.commands.{command}").main(rest)
+    return import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}").main(rest)
 
 
 def _guarded(action: Callable[[], int]) -> int:

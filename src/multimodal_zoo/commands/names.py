@@ -32,6 +32,7 @@ COMMANDS = {
         "KIND FOLDER",
         "synth-nuscenes FOLDER: driving scenes; emoji-captions FOLDER: emoji with captions to fuse",
     ),
+    "app": ("[FOLDER ...]", "try the models of some folders on a page of one's own: port=7860 (default folder: runs)"),
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
     "plan": (
@@ -39,6 +40,8 @@ COMMANDS = {
         "parameters, memory and FLOPs, before anything is allocated; fuse rows=120e6: hours and money of fusion",
     ),
 }
+#: Commands whose module has another name.
+MODULES = {"app": "gallery"}
 HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export", "fuse")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")

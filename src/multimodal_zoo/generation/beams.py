@@ -146,9 +146,8 @@ class _Search:
         self, reader: Reader, policy: FreeText, beams: Beams, penalties: Penalties, prompts: PromptBatch
     ) -> None:
         self.reader, self.policy, self.beams, self.penalties = reader, policy, beams, penalties
-        self.rows, self.tokens = len(prompts), prompts.inputs.shape[1]
-        reader.multiply(beams.count)
-        device = reader.state.device
+        self.rows, device = len(prompts), reader.state.device
+        reader.keep(torch.arange(self.rows, device=device).repeat_interleave(beams.count))
         self.ids = torch.empty(self.rows, beams.count, 0, dtype=torch.long, device=device)
         self.sums = torch.full((self.rows, beams.count), NONE, device=device)
         self.sums[:, 0] = 0
@@ -197,7 +196,7 @@ class _Search:
 
     def read(self) -> None:
         """Let the model read the new ids."""
-        self.reader.shuffle(self.origin.flatten(), self.tokens)
+        self.reader.shuffle(self.origin.flatten())
         self.reader.read(self.ids[..., -1:].flatten(0, 1))
 
     def done(self) -> Generated:

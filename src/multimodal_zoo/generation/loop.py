@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from multimodal_zoo.generation.guidance import guide, guide_log_probabilities
 from multimodal_zoo.generation.penalties import Penalties
@@ -115,44 +116,58 @@ class Reader:
         decoder: the model.
         prompts: what comes first.
         more: tokens that will be read behind it, at most.
+        beginning: the cache of one row, of what all prompts go on from; None where nothing was read before them.
+
+    Attributes:
+        state: `(rows, width)`, of the last token of each row.
+        start: tokens of the longest prompt, its beginning among them; what is read behind it begins there.
 
     Raises:
         ValueError: more tokens than the decoder has positions.
     """
 
-    def __init__(self, decoder: Decoder, prompts: PromptBatch, more: int) -> None:
-        tokens = prompts.inputs.shape[1]
-        if tokens + more > decoder.max_positions:
+    def __init__(self, decoder: Decoder, prompts: PromptBatch, more: int, beginning: KVCache | None = None) -> None:
+        known, tokens = 0 if beginning is None else len(beginning), prompts.inputs.shape[1]
+        self.start = known + tokens
+        if self.start + more > decoder.max_positions:
             raise ValueError(
-                f"a prompt of {tokens} tokens and {more} read behind it are {tokens + more}; decoder.max_positions is "
-                f"{decoder.max_positions}"
+                f"a prompt of {self.start} tokens and {more} read behind it are {self.start + more}; "
+                f"decoder.max_positions is {decoder.max_positions}"
             )
         once, which = prompts.distinct()
-        padded = not bool(prompts.real.all())
-        first = decoder.cache(len(once), tokens)
-        last = torch.full((len(once), 1), tokens - 1, device=prompts.inputs.device)
-        positions, mask = (once.positions, Padding(once.real)) if padded else (None, None)
+        repeated = len(once) < len(prompts)
+        once = once if repeated else prompts
+        padded, device = not bool(prompts.real.all()), prompts.inputs.device
+        capacity = self.start + (0 if repeated else more)
+        zeros = torch.zeros(len(once), dtype=torch.long, device=device)
+        first = decoder.cache(len(once), capacity) if beginning is None else beginning.taken(zeros, capacity)
+        last = torch.full((len(once), 1), tokens - 1, device=device)
+        positions, mask = None, None
+        if padded:
+            positions, mask = once.positions + known, Padding(pad(once.real, (known, 0), value=True))
         state = decoder(once.inputs, cache=first, positions=positions, mask=mask, places=last, vision=once.vision)
-        self.decoder, self.state = decoder, state[which, 0]
-        self.cache = first.taken(which, tokens + more)
-        self.real = torch.nn.functional.pad(prompts.real, (0, more), value=True) if padded else None
-        self.next = prompts.lengths[:, None]
+        self.decoder, self.state = decoder, state[which, 0] if repeated else state[:, 0]
+        self.cache = first.taken(which, self.start + more) if repeated else first
+        self.real = pad(prompts.real, (known, more), value=True) if padded else None
+        self.next = known + prompts.lengths[:, None]
 
-    def multiply(self, count: int) -> None:
-        """Each row `count` times, one behind the other, as beams that go on from it."""
-        rows = torch.arange(len(self.state), device=self.state.device).repeat_interleave(count)
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows alone, or with some more than once, as beams do.
+
+        Args:
+            rows: long (n,), the row that each of the new ones is.
+        """
         self.cache = self.cache.taken(rows, self.cache.block.shape[-2])
         self.state, self.next = self.state[rows], self.next[rows]
         self.real = None if self.real is None else self.real[rows]
 
-    def shuffle(self, rows: Tensor, start: int) -> None:
+    def shuffle(self, rows: Tensor) -> None:
         """Put rows of equal prompts in another order.
 
         Args:
             rows: long (rows,), the row that each becomes; it has the same prompt.
-            start: tokens of the prompts.
         """
-        self.cache.shuffle(rows, start)
+        self.cache.shuffle(rows, self.start)
 
     def read(self, ids: Tensor) -> None:
         """Go on with ids (rows, n), or embeddings (rows, n, width).

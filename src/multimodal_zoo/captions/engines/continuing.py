@@ -9,9 +9,9 @@ from torch import Tensor
 
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
 from multimodal_zoo.captions.engines.stopping import RETRY_TEMPERATURE
-from multimodal_zoo.generation.loop import Decoder
+from multimodal_zoo.generation.loop import Decoder, Reader
+from multimodal_zoo.generation.prompts import left_padded
 from multimodal_zoo.nn.cache import KVCache
-from multimodal_zoo.nn.masks import Padding
 
 #: Beginnings are read in whole multiples of so many tokens, so that a chance word that a batch has in common does not
 #: make another one.
@@ -27,7 +27,7 @@ def common_beginning(rows: Sequence[list[int]]) -> int:
     if not rows:
         return 0
     low, high = min(rows), max(rows)  # what the first and the last in order have in common, all have
-    most = min(len(row) for row in rows) - 1
+    most = max(0, min(len(row) for row in rows) - 1)
     same = next((place for place in range(most) if low[place] != high[place]), most)
     return same // STEP * STEP
 
@@ -63,8 +63,8 @@ class Beginnings:
         return found
 
 
-class Batch:
-    """Rows under way, each with its own positions behind one beginning; padding stands between the two.
+def begun(decoder: Decoder, rows: Sequence[list[int]], more: int, beginnings: Beginnings | None = None) -> Reader:
+    """Prompts that were read, as a batch that goes on.
 
     Args:
         decoder: the model, in evaluation mode.
@@ -72,64 +72,13 @@ class Batch:
         more: tokens that will be read behind them.
         beginnings: what prompts began with before; None reads every row whole.
 
-    Attributes:
-        state: hidden states `(rows, width)` of the last token of each row.
-        start: columns of the prompts, padding among them.
-
     Raises:
         ValueError: more tokens than the decoder has positions, or an empty prompt.
     """
-
-    def __init__(
-        self, decoder: Decoder, rows: Sequence[list[int]], more: int, beginnings: Beginnings | None = None
-    ) -> None:
-        _check(decoder, rows, more)
-        known = common_beginning(rows) if beginnings is not None else 0
-        beginning = beginnings.of(rows[0][:known], _device(decoder)) if beginnings is not None and known else None
-        self._begin(decoder, beginning, [row[known:] for row in rows], more)
-
-    def _begin(self, decoder: Decoder, beginning: KVCache | None, rows: Sequence[list[int]], more: int) -> None:
-        self.decoder = decoder
-        known, tokens, device = 0 if beginning is None else len(beginning), max(map(len, rows)), _device(decoder)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        ids = torch.tensor([[0] * (tokens - len(row)) + list(row) for row in rows], device=device)
-        self.real = torch.ones(len(rows), known + tokens + more, dtype=torch.bool, device=device)
-        self.real[:, known : known + tokens] = torch.arange(tokens, device=device) >= tokens - lengths[:, None]
-        self.padded = bool((lengths < tokens).any())
-        every = torch.zeros(len(rows), dtype=torch.long, device=device)
-        capacity = known + tokens + more
-        self.cache = decoder.cache(len(rows), capacity) if beginning is None else beginning.taken(every, capacity)
-        positions = (self.real[:, : known + tokens].long().cumsum(1) - 1).clamp_(min=0)[:, known:]
-        self.next = positions[:, -1:] + 1
-        last = torch.full((len(rows), 1), tokens - 1, device=device)
-        self.state = self._call(ids, positions, last)
-        self.start = known + tokens
-
-    def _call(self, ids: Tensor, positions: Tensor, last: Tensor | None) -> Tensor:
-        seen = Padding(self.real[:, : len(self.cache) + ids.shape[1]]) if self.padded else None
-        states = self.decoder(
-            ids, cache=self.cache, positions=positions if self.padded else None, mask=seen, places=last
-        )
-        return states[:, -1]
-
-    def scores(self) -> Tensor:
-        """Logits `(rows, vocab_size)` of what follows each row, float32."""
-        return self.decoder.head(self.state)
-
-    def read(self, ids: Sequence[int]) -> None:
-        """Go on with an id for each row."""
-        self.state = self._call(torch.tensor(ids, device=self.next.device)[:, None], self.next, None)
-        self.next = self.next + 1
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some rows alone, or with some more than once."""
-        chosen = torch.tensor(rows, device=self.next.device)
-        self.cache = self.cache.taken(chosen, self.cache.block.shape[-2])
-        self.real, self.next, self.state = self.real[chosen], self.next[chosen], self.state[chosen]
-
-    def shuffle(self, rows: Sequence[int]) -> None:
-        """Let each row go on from another one of the same prompt."""
-        self.cache.shuffle(torch.tensor(rows, device=self.next.device), self.start)
+    device = _device(decoder)
+    known = common_beginning(rows) if beginnings is not None else 0
+    beginning = beginnings.of(rows[0][:known], device) if beginnings is not None and known else None
+    return Reader(decoder, left_padded([row[known:] for row in rows], 0).to(device), more, beginning)
 
 
 def continue_greedily(
@@ -154,13 +103,13 @@ def continue_greedily(
     """
     if not rows:
         return []
-    batch = Batch(decoder, rows, ending.limit - 1, beginnings)
+    batch = begun(decoder, rows, ending.limit - 1, beginnings)
     written: list[list[int]] = [[] for _ in rows]
     dice = None if seeds is None else [torch.Generator().manual_seed(seed) for seed in seeds]
     ended, alive = [False] * len(rows), list(range(len(rows)))  # the rows of the batch, ended ones among them
     for count in range(1, ending.limit + 1):
         ending.check_time()
-        new = _chosen(batch.scores(), None if dice is None else [dice[number] for number in alive])
+        new = _chosen(decoder.head(batch.state), None if dice is None else [dice[number] for number in alive])
         for number, token in zip(alive, new, strict=True):
             if not ended[number]:
                 ended[number] = ending.over(token, written[number])
@@ -168,9 +117,9 @@ def continue_greedily(
         if not left or count == ending.limit:
             break
         if len(left) <= (1 - LEAVE) * len(alive):
-            batch.keep(left)
+            batch.keep(torch.tensor(left, device=batch.state.device))
             alive, new = [alive[place] for place in left], [new[place] for place in left]
-        batch.read(new)
+        batch.read(torch.tensor(new, device=batch.state.device)[:, None])
     return [Continuation(ids, over) for ids, over in zip(written, ended, strict=True)]
 
 
@@ -181,15 +130,6 @@ def _chosen(scores: Tensor, dice: Sequence[torch.Generator] | None) -> list[int]
         return likeliest
     shares = (scores.cpu().double() / RETRY_TEMPERATURE).softmax(-1)  # not every accelerator has float64
     return [int(row.multinomial(1, generator=die)) for row, die in zip(shares, dice, strict=True)]
-
-
-def _check(decoder: Decoder, rows: Sequence[list[int]], more: int) -> None:
-    shortest, longest = min(map(len, rows)), max(map(len, rows))
-    if not shortest or longest + more > decoder.max_positions:
-        raise ValueError(
-            f"prompts of {shortest} to {longest} tokens and {more} more; expected 1 or more, {decoder.max_positions} "
-            "in all at most"
-        )
 
 
 def _device(decoder: Decoder) -> torch.device:

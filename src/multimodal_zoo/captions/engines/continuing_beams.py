@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
-from multimodal_zoo.captions.engines.continuing import LEAVE, Batch, Beginnings
+from multimodal_zoo.captions.engines.continuing import LEAVE, Beginnings, begun
 from multimodal_zoo.generation.loop import Decoder
 
 #: Score of what cannot win: beams that do not exist yet, and those that are over but must go on.
@@ -114,15 +114,16 @@ def continue_by_beams(
     """
     if not rows:
         return []
-    batch, count = Batch(decoder, rows, ending.limit - 1, beginnings), rules.count
-    batch.keep([number for number in range(len(rows)) for _ in range(count)])
+    batch, count = begun(decoder, rows, ending.limit - 1, beginnings), rules.count
+    device = batch.state.device
+    batch.keep(torch.arange(len(rows), device=device).repeat_interleave(count))
     searches = [_Row([[] for _ in range(count)], [0.0, *[NONE] * (count - 1)]) for _ in rows]
     alive = list(range(len(rows)))  # the rows of the batch, those that are over among them
     wanted = max(2, 1 + len(ending.ends)) * count
     for _ in range(ending.limit):
         ending.check_time()
         origin, new = [], []
-        candidates = _candidates(batch.scores(), [searches[number].sums for number in alive], wanted)
+        candidates = _candidates(decoder.head(batch.state), [searches[number].sums for number in alive], wanted)
         for place, (number, found) in enumerate(zip(alive, candidates, strict=True)):
             search = searches[number]
             pairs = search.step(found, ending, rules) if search.open else [(beam, 0) for beam in range(count)]
@@ -131,12 +132,12 @@ def continue_by_beams(
         left = [place for place, number in enumerate(alive) if searches[number].open]
         if not left:
             break
-        batch.shuffle(origin)
+        batch.shuffle(torch.tensor(origin, device=device))
         if len(left) <= (1 - LEAVE) * len(alive):
             kept = [place * count + beam for place in left for beam in range(count)]
-            batch.keep(kept)
+            batch.keep(torch.tensor(kept, device=device))
             alive, new = [alive[place] for place in left], [new[place] for place in kept]
-        batch.read(new)
+        batch.read(torch.tensor(new, device=device)[:, None])
     return [search.whole[0][1] for search in searches]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from multimodal_zoo.data.skips import Skips
-from multimodal_zoo.evaluation.environment import config_hash, fingerprint, record_run
+from multimodal_zoo.evaluation.environment import commit, config_hash, fingerprint, record_run
 from multimodal_zoo.evaluation.history import panels, read_history, read_metrics
 from multimodal_zoo.evaluation.outcome import load_results
 from multimodal_zoo.evaluation.report import write_report
@@ -194,3 +194,18 @@ def test_samples_that_training_left_out_are_named(model, tmp_path):
     assert '"broken image": [' in (tmp_path / "report.json").read_text()
     record_run(tmp_path, model)
     assert "left out" not in write_report(tmp_path).read_text()
+
+
+def test_the_commit_of_a_checkout(tmp_path):
+    assert commit(tmp_path) is None
+    (tmp_path / "pyproject.toml").touch()
+    git = tmp_path / ".git"
+    (git / "refs/heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert commit(tmp_path) is None
+    (git / "packed-refs").write_text(f"# pack-refs with: peeled\n{'ab' * 20} refs/heads/main\n")
+    assert commit(tmp_path) == "ab" * 6
+    (git / "refs/heads/main").write_text("cd" * 20 + "\n")
+    assert commit(tmp_path) == "cd" * 6
+    (git / "HEAD").write_text("ef" * 20 + "\n")
+    assert commit(tmp_path) == "ef" * 6

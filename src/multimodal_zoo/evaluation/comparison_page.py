@@ -26,7 +26,7 @@ STEM = "comparison"
 #: Columns of figures that fit beside each other on a terminal.
 NARROW = 4
 INTERVALS = (
-    "Figures are fractions of one. `±` is the half width of Student's 95 % interval over runs; in parentheses stands "
+    "Shares are fractions of one. `±` is the half width of Student's 95 % interval over runs; in parentheses stands "
     "Wilson's 95 % interval of a single run, which covers the samples of the evaluation and not the spread of seeds."
 )
 

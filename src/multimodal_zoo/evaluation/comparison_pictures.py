@@ -11,7 +11,7 @@ from pathlib import Path
 
 from multimodal_zoo.evaluation.result import Picture
 from multimodal_zoo.evaluation.run_files import DAMAGED
-from multimodal_zoo.evaluation.runs import Run
+from multimodal_zoo.evaluation.runs import TRAINING, Run
 
 #: Bytes of all pictures of a page together, before they are written as text.
 WHOLE = 12 << 20
@@ -80,8 +80,8 @@ def kept(run: Run, problems: list[str]) -> Iterator[tuple[str, Path, str]]:
     sheets = sorted((run.folder / "samples").glob("*.png"))
     if sheets:
         yield "samples", sheets[-1], sheets[-1].stem.replace("_", " ")
-    for name in run.results:
-        place = run.folder / "evaluation"
+    place = run.folder / "evaluation"
+    for name in (name for name in run.results if name != TRAINING):
         try:
             figures = json.loads((place / f"{name}.json").read_text(encoding="utf-8"))["figures"]
             entries = [(f"{name} {key}", str(one["file"]), str(one["caption"])) for key, one in figures.items()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from multimodal_zoo.evaluation.comparison_families import Family, connected
+from multimodal_zoo.evaluation.estimate import Estimate
 from multimodal_zoo.evaluation.history import PANELS, telling
 from multimodal_zoo.evaluation.methods import Method
 from multimodal_zoo.evaluation.pictures import FAINT, INK, LINES, blank, encode, is_noisy, shorten, smooth
@@ -25,6 +26,8 @@ SHOWN = 4
 NAMED = 12
 #: How lines of one colour are told apart.
 DASHES = ("-", "--", ":", "-.")
+#: Characters of a name in a legend.
+LABEL = 44
 #: A method without a figure.
 ABSENT = "-"
 
@@ -52,7 +55,7 @@ class Trainings:
         """The last logged values, means over runs; the longer side of the table goes down."""
         title = f"{self.title}: last logged values"
         cells = {
-            (method.name, column): ABSENT if (found := method.estimate(TRAINING, column)) is None else str(found)
+            (method.name, column): _written(method.estimate(TRAINING, column))
             for method in self.methods
             for column in self.columns
         }
@@ -79,14 +82,24 @@ class Trainings:
         _legend(figure, named, across)
         more = f"; {len(self.methods) - NAMED} more methods are not named" if len(self.methods) > NAMED else ""
         caption = f"{self.title}: curves over steps, a line for each run, bold: running mean{more}"
+        if ", " in self.title:
+            caption += ". Losses of several objectives cannot be compared"
         return Picture(encode(figure), caption)
+
+
+def _written(found: Estimate | None) -> str:
+    """A logged value with four digits: learning rates are too small for a fixed number of decimals."""
+    if found is None:
+        return ABSENT
+    spread = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
+    return f"{found.mean:.4g}{spread}"
 
 
 def trainings(methods: Sequence[Method]) -> list[Trainings]:
     """Methods by what their trainings logged.
 
-    Methods belong together if they have one objective or a column in common beside those that every training has: a
-    loss of one objective says nothing about that of another.
+    Methods belong together if they have a kind of model, an objective, or a column in common beside those that every
+    training has.
     """
     logged = [replace(m, runs=runs) for m in methods if (runs := tuple(run for run in m.runs if run.history))]
     marked = [(method, {mark for run in method.runs for mark in _marks(run)}) for method in logged]
@@ -95,7 +108,8 @@ def trainings(methods: Sequence[Method]) -> list[Trainings]:
 
 def _marks(run: Run) -> set[str]:
     own = {f"column {name}" for name in run.history if name.rpartition("/")[2] not in COMMON}
-    return own | {f"objective {_objective(run)}"}
+    model = select(run.config, "model.type") or select(run.about, "model.type")
+    return own | {f"objective {_objective(run)}"} | ({f"model {model}"} if model else set())
 
 
 def _objective(run: Run) -> str:
@@ -143,5 +157,10 @@ def _legend(figure: Figure, methods: Sequence[Method], columns: int) -> None:
 
     looks = [(LINES[n % len(LINES)], DASHES[n // len(LINES) % len(DASHES)]) for n in range(len(methods))]
     handles = [Line2D([], [], color=colour, ls=dashes) for colour, dashes in looks]
-    labels = [shorten(method.name, 44) for method in methods]
+    labels = [_label(method.name) for method in methods]
     figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
+
+
+def _label(name: str) -> str:
+    """A name that fits, with its end: the beginnings of names are often alike."""
+    return shorten(name if len(name) <= LABEL else f"{name[: LABEL // 2]}...{name[-LABEL // 2 + 3 :]}", LABEL)

@@ -29,6 +29,8 @@ PROBED = 1024
 def environment() -> dict[str, str]:
     """Versions and hardware, without anything that names the machine or its user."""
     found = {"multimodal_zoo": multimodal_zoo.__version__, "python": platform.python_version()}
+    if known := commit(Path(multimodal_zoo.__file__).parents[2]):
+        found["commit"] = known
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -40,6 +42,24 @@ def environment() -> dict[str, str]:
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         found["accelerators"] = ", ".join(names)
     return found
+
+
+def commit(checkout: Path) -> str | None:
+    """The commit of a checkout of the library, read from git's own files; None if the folder is none.
+
+    Changes that are not committed do not show in it.
+    """
+    git = checkout / ".git"
+    if not (checkout / "pyproject.toml").is_file() or not (git / "HEAD").is_file():
+        return None
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
+    if not head.startswith("ref: "):
+        return head[:12]
+    branch = head.removeprefix("ref: ")
+    if (git / branch).is_file():
+        return (git / branch).read_text(encoding="utf-8").strip()[:12]
+    packed = (git / "packed-refs").read_text(encoding="utf-8") if (git / "packed-refs").is_file() else ""
+    return next((line[:12] for line in packed.splitlines() if line.endswith(f" {branch}")), None)
 
 
 def command_line() -> str:

@@ -75,11 +75,11 @@ def panels(history: dict[str, Line]) -> dict[str, dict[str, Line]]:
 def telling(name: str) -> tuple[int, bool, str]:
     """Sorts columns: those that `FIRST` names in its order, a column of just that name before others with it in theirs.
 
-    The rest follows by name.
+    The rest follows by name, and then the weights of losses.
     """
     last = name.rpartition("/")[2]
     place = next((place for place, word in enumerate(FIRST) if word in last), len(FIRST))
-    return place, last not in FIRST, name
+    return len(FIRST) + 1 if last.endswith("_weight") else place, last not in FIRST, name
 
 
 def thin(line: Line, points: int = POINTS) -> Line:

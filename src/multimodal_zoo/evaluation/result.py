@@ -16,7 +16,9 @@ from multimodal_zoo.files import write_bytes, write_text
 
 Cell = str | float | int
 #: A figure as text, with what may stand behind it.
-WRITTEN = re.compile(r"[+-]?[\d.,]+(-[\d.,]+| \(of [\d,]+\)| ± [\d.]+| \([\d.]+-[\d.]+\))?( \[\d+ of \d+\])?|-")
+WRITTEN = re.compile(
+    r"[+-]?[\d.,]+(e[+-]\d+)?(-[\d.,]+| \(of [\d,]+\)| ± [\d.]+| \([\d.]+-[\d.]+\))?( \[\d+ of \d+\])?|-"
+)
 
 
 def show(value: Cell) -> str:

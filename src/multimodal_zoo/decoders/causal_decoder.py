@@ -176,6 +176,23 @@ class CausalDecoder(nn.Module):
             raise ValueError(f"a sequence of {tokens} tokens; decoder.max_positions is {self.max_positions}")
 
 
+def require_one_branch(decoder: nn.Module, model: str) -> None:
+    """Refuse a decoder with weights of its own for pictures where nothing says which tokens these are.
+
+    Args:
+        decoder: of a model that treats all tokens alike.
+        model: the model's type, for the error.
+
+    Raises:
+        ValueError: some of its weights would never be used.
+    """
+    if getattr(decoder, "decoupled", False):
+        raise ValueError(
+            f"model.decoder has weights of their own for pictures, which only an EVE uses (decoupled_block), and "
+            f"model.type is {model}: choose a plain decoder@model.decoder, qwen2_5_7b say"
+        )
+
+
 def _up_to(depth: int, observe: Observer) -> Observer:
     """The observer of the blocks: the stream behind the last of them is of no use without the norm."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.causal_decoder import CausalDecoder, require_one_branch
 from multimodal_zoo.decoders.placed_prompts import placed_prompts
 from multimodal_zoo.encoders.image_tokens import image_tokens, token_width, unpooled
 from multimodal_zoo.generation.loop import Generated, Progress, generate
@@ -42,7 +42,7 @@ class Emu(nn.Module):
         visual_width: width of visual embeddings.
 
     Raises:
-        ValueError: parts of different widths, with the key to change.
+        ValueError: parts of different widths, or a decoder with weights of their own for pictures, with the key.
     """
 
     #: trained after the rest, see `checkpoints.training_only`
@@ -59,6 +59,7 @@ class Emu(nn.Module):
         visual_decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        require_one_branch(decoder, "emu")
         tokens = token_width(image_encoder)
         if connector.context_width != tokens:
             raise ValueError(

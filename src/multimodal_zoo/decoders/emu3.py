@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.causal_decoder import CausalDecoder, require_one_branch
 from multimodal_zoo.generation.loop import Generated, Progress, Scoring, generate
 from multimodal_zoo.generation.policies import FreeText, Layout, Policy, behind_last, picture_layout
 from multimodal_zoo.generation.prompts import PromptBatch
@@ -25,10 +25,14 @@ class Emu3(nn.Module):
         decoder: the causal decoder.
         ids: which id means what.
         vision_tokenizer: pictures to codes and back; None for a decoder that only sees codes that were made before.
+
+    Raises:
+        ValueError: parts of different vocabularies, or a decoder with weights of their own for pictures.
     """
 
     def __init__(self, decoder: CausalDecoder, ids: Emu3Ids, vision_tokenizer: nn.Module | None = None) -> None:
         super().__init__()
+        require_one_branch(decoder, "emu3")
         last = ids.visual_first + ids.codebook_size
         if last > decoder.vocab_size:
             raise ValueError(f"model.ids end at {last}, model.decoder.vocab_size is {decoder.vocab_size}")

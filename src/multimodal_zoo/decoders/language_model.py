@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from multimodal_zoo.decoders.causal_decoder import CausalDecoder
+from multimodal_zoo.decoders.causal_decoder import CausalDecoder, require_one_branch
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.registry import DECODERS
 
@@ -15,10 +15,14 @@ class LanguageModel(nn.Module):
 
     Args:
         decoder: the causal decoder.
+
+    Raises:
+        ValueError: weights of their own for pictures.
     """
 
     def __init__(self, decoder: CausalDecoder) -> None:
         super().__init__()
+        require_one_branch(decoder, "language_model")
         self.decoder = decoder
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -25,7 +26,8 @@ def patch_teacher(node: Mapping[str, Any], student: Mapping[str, Any]) -> PatchT
         student: the student's model node, whose image transform must suit the teacher.
 
     Raises:
-        ValueError: no weights, or an image transform whose mean and deviation are not the teacher's.
+        ValueError: no weights, an image transform whose mean and deviation are not the teacher's, or a layer or a
+            projection that does not fit its tokens.
     """
     model, weights = node["model"], node.get("weights")
     if weights is None:
@@ -34,7 +36,12 @@ def patch_teacher(node: Mapping[str, Any], student: Mapping[str, Any]) -> PatchT
             f"where teacher.model names its own file, {RANDOM!r} for a trial run"
         )
     _same_transform(model, student)
-    found = build_model(model) if weights in (OWN, RANDOM) else from_pretrained(weights, config=model)
+    with suppress(NotImplementedError):  # other libraries' encoders may need memory to be built
+        _seeing(build_model(model, device="meta"), node)  # refused before anything is allocated or read
+    return _seeing(build_model(model) if weights in (OWN, RANDOM) else from_pretrained(weights, config=model), node)
+
+
+def _seeing(found: nn.Module, node: Mapping[str, Any]) -> PatchTeacher:
     encoder, projection = (found.image, found.image_projection) if isinstance(found, DualEncoder) else (found, None)
     assert isinstance(encoder, nn.Module)
     return PatchTeacher(encoder, projection, image_size=node.get("image_size"), layer=node.get("layer"))

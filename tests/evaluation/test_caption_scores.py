@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from multimodal_zoo.evaluation import caption_java
 from multimodal_zoo.evaluation import caption_metrics as metrics
-from multimodal_zoo.evaluation.caption_java import PROGRAMS, why_not
+from multimodal_zoo.evaluation.caption_java import java_score, why_not
 from multimodal_zoo.evaluation.caption_scores import CaptionScore, caption_figures, java_words, treebank_words
 from multimodal_zoo.evaluation.ptb_words import captions_words
 from multimodal_zoo.evaluation.vqa_questions import Question
@@ -92,7 +96,7 @@ def test_without_java_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         java_words({"1": ["a"]})
     assert why_not("SPICE") == "no Java on the PATH"
     with pytest.raises(FileNotFoundError, match=r"METEOR is a Java program.*no Java on the PATH"):
-        PROGRAMS["METEOR"]({"1": ["a"]}, {"1": "a"})
+        java_score("METEOR", {"1": ["a"]}, {"1": "a"})
     asked = [Question(key, "", facts={"caption": texts}) for key, texts in KNOWN.items()]
     found = CaptionScore("coco", also=["METEOR", "SPICE"])([(one, SAID[one.key]) for one in asked], tmp_path)
     assert found.tables[0].columns[-2:] == ("METEOR", "SPICE")
@@ -102,32 +106,54 @@ def test_without_java_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         CaptionScore("coco", also=["CLIPScore"])
 
 
-def test_meteor_is_read_from_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycocoevalcap.meteor import meteor
+class Program:
+    """Stands for a Java program: says how many words a caption has; METEOR's class holds a process and a lock."""
 
-    class Program:
-        """Stands for the Java program: says how many true captions each picture has."""
+    def __init__(self, wrap: Callable[[float], Any], broken: bool = False) -> None:
+        self.meteor_p, self.lock = self, threading.Lock()
+        self.wrap, self.broken = wrap, broken
+        self.ended: list[str] = []
 
-        def __init__(self) -> None:
-            self.meteor_p = self
-            self.ended: list[str] = []
+    def compute_score(self, truths: dict[str, list[str]], said: dict[str, list[str]]) -> tuple[float, list[Any]]:
+        """Answers in the order of the pictures' names, as SPICE does."""
+        assert truths.keys() == said.keys()
+        if self.broken:
+            self.lock.acquire()
+            raise BrokenPipeError("the program has ended")
+        return 0.5, [self.wrap(float(len(said[key][0].split()))) for key in sorted(said)]
 
-        def compute_score(self, truths: dict[str, list[str]], said: dict[str, list[str]]) -> tuple[float, list[float]]:
-            assert truths.keys() == said.keys()
-            return 0.5, [float(len(texts)) for texts in truths.values()]
+    def kill(self) -> None:
+        self.ended.append("killed")
 
-        def kill(self) -> None:
-            self.ended.append("killed")
+    def wait(self) -> None:
+        self.ended.append("waited for")
 
-        def wait(self) -> None:
-            self.ended.append("waited for")
 
-    program = Program()
-    monkeypatch.setattr(meteor, "Meteor", lambda: program)
-    monkeypatch.setattr(shutil, "which", lambda name: "java")
-    found = PROGRAMS["METEOR"](KNOWN, SAID)
-    assert (found.whole, found.each) == (0.5, [3.0, 3.0, 3.0])
+@pytest.mark.parametrize(
+    ("name", "place", "wrap"),
+    [("METEOR", "meteor.meteor.Meteor", float), ("SPICE", "spice.spice.Spice", lambda value: {"All": {"f": value}})],
+)
+def test_java_programs_answer_for_each_picture(
+    name: str, place: str, wrap: Callable[[float], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program(wrap)
+    monkeypatch.setattr(f"pycocoevalcap.{place}", lambda: program)
+    monkeypatch.setattr(caption_java, "why_not", lambda name: None)
+    turned = dict(reversed(KNOWN.items()))
+    found = java_score(name, turned, SAID)
+    assert (found.whole, found.each) == (0.5, [float(len(SAID[key].split())) for key in turned])
     assert program.ended == ["killed", "waited for"]
+
+
+def test_a_java_program_that_breaks_off_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR's class waits for its own lock when it is deleted, which it holds where its program broke off."""
+    program = Program(float, broken=True)
+    monkeypatch.setattr("pycocoevalcap.meteor.meteor.Meteor", lambda: program)
+    monkeypatch.setattr(caption_java, "why_not", lambda name: None)
+    with pytest.raises(BrokenPipeError):
+        java_score("METEOR", KNOWN, SAID)
+    assert program.ended
+    assert not program.lock.locked()
 
 
 def test_pictures_are_scored_by_group_too(tmp_path: Path) -> None:

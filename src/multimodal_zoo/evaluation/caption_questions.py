@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.evaluation.vqa_questions import Question, below, json_at
+from multimodal_zoo.evaluation.vqa_questions import Question, file_and_pictures, json_at, require_keys
 from multimodal_zoo.registry import EVALUATORS
 
 
@@ -31,8 +31,7 @@ class KarpathyCaptions:
         Raises:
             ValueError: a file of another layout, or no picture of the split.
         """
-        path = below(self.root, self.file, "karpathy_captions.file")
-        images = below(self.root, self.images, "karpathy_captions.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "karpathy_captions")
         found, splits = [], set()
         for row in _rows(path, json_at(path), "images", ("filename", "split", "sentences")):
             splits.add(row["split"])
@@ -71,8 +70,7 @@ class CocoCaptions:
         Raises:
             ValueError: a file of another layout, or a caption of a picture that is not there.
         """
-        path = below(self.root, self.file, "coco_captions.file")
-        images = below(self.root, self.images, "coco_captions.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "coco_captions")
         whole = json_at(path)
         captions: dict[Any, list[str]] = {}
         pictures = {row["id"]: row for row in _rows(path, whole, "images", ("id", "file_name"))}
@@ -108,8 +106,7 @@ class TextcapsCaptions:
 
     def read(self) -> list[Question]:
         """See `QuestionSet`; pictures in the order of their first rows. Test sets have no captions."""
-        path = below(self.root, self.file, "textcaps_captions.file")
-        images = below(self.root, self.images, "textcaps_captions.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "textcaps_captions")
         captions: dict[str, list[str]] = {}
         for row in _rows(path, json_at(path), "data", ("image_id",)):
             texts = captions.setdefault(str(row["image_id"]), [])
@@ -137,7 +134,5 @@ def _rows(
     if not isinstance(rows, list):
         raise ValueError(f"{path}: no list {name!r}; expected an object with one")
     for number, row in enumerate(rows):
-        missing = [key for key in wanted if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise ValueError(f"{path}, {name} {number}: no {missing[0]!r}; expected an object with {', '.join(wanted)}")
+        require_keys(row, wanted, f"{path}, {name} {number}")
         yield row

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.evaluation.caption_java import PROGRAMS, why_not
+from multimodal_zoo.evaluation.caption_java import java_score, why_not
 from multimodal_zoo.evaluation.caption_metrics import bleu, check, cider, rouge_l, toolkit_missing
 from multimodal_zoo.evaluation.ptb_words import DROPPED, captions_words
 from multimodal_zoo.evaluation.result import Cell, Table
@@ -127,7 +127,7 @@ def java_figures(said: Mapping[str, str], known: Texts, words: str, names: Seque
         return {name: f"not computed: {problem}" for name, problem in lacking.items()}
     truths, answers = in_words({key: known[key] for key in said}, said, words)
     return {
-        name: PROGRAMS[name](truths, answers).whole if problem is None else f"not computed: {problem}"
+        name: java_score(name, truths, answers).whole if problem is None else f"not computed: {problem}"
         for name, problem in lacking.items()
     }
 

@@ -11,7 +11,7 @@ from PIL.Image import Image as PilImage
 
 from multimodal_zoo.data.benchmark_set import AbsentDataError
 from multimodal_zoo.evaluation.prompt_suites import Prompt, save_png
-from multimodal_zoo.evaluation.vqa_questions import below, json_at
+from multimodal_zoo.evaluation.vqa_questions import below, file_and_pictures, json_at
 from multimodal_zoo.registry import EVALUATORS
 
 SCORED = "mmzoo eval: picture_scores of the same suite and folder"
@@ -65,8 +65,7 @@ class CaptionPrompts:
             AbsentDataError, NoRootError: no file, or no place where it could be.
             ValueError: another layout, or fewer captions than asked for.
         """
-        path = below(self.root, self.file, "caption_prompts.file")
-        images = below(self.root, self.images, "caption_prompts.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "caption_prompts")
         content = json_at(path)
         try:
             names = {row["id"]: row["file_name"] for row in content["images"]}

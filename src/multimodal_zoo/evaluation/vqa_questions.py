@@ -104,6 +104,37 @@ def below(root: str | None, name: str, what: str) -> Path:
     return found
 
 
+def file_and_pictures(root: str | None, file: str, images: str, part: str) -> tuple[Path, Path]:
+    """A benchmark's file and the folder of its pictures, both below the common folder.
+
+    Args:
+        root: the folder; None where nobody gave one.
+        file: path of the file inside.
+        images: folder of the pictures inside.
+        part: the part that names them, for errors.
+
+    Raises:
+        NoRootError, AbsentDataError: see `below`.
+    """
+    return below(root, file, f"{part}.file"), below(root, images, f"{part}.images")
+
+
+def require_keys(row: Any, needed: Sequence[str], place: str) -> None:
+    """Make sure that a record is an object with all that is needed.
+
+    Args:
+        row: what the file holds.
+        needed: keys.
+        place: of the record, for the error.
+
+    Raises:
+        ValueError: it is something else, or lacks a key.
+    """
+    missing = [name for name in needed if not isinstance(row, dict) or name not in row]
+    if missing:
+        raise ValueError(f"{place}: no {missing[0]!r}; expected an object with {', '.join(needed)}")
+
+
 def json_at(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -129,9 +160,7 @@ def json_lines(path: Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
-        missing = [name for name in needed if not isinstance(row, dict) or name not in row]
-        if missing:
-            raise ValueError(f"{path}, line {number}: no {missing[0]!r}; expected an object with {', '.join(needed)}")
+        require_keys(row, needed, f"{path}, line {number}")
         yield row
 
 
@@ -150,8 +179,7 @@ class QuestionLines:
 
     def read(self) -> list[Question]:
         """See `QuestionSet`."""
-        path = below(self.root, self.file, "question_lines.file")
-        images = below(self.root, self.images, "question_lines.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "question_lines")
         found = []
         for row in json_lines(path, ("question_id", "text")):
             image = row.get("image")
@@ -176,8 +204,7 @@ class ConversationQuestions:
 
     def read(self) -> list[Question]:
         """See `QuestionSet`."""
-        path = below(self.root, self.file, "conversation_questions.file")
-        images = below(self.root, self.images, "conversation_questions.images")
+        path, images = file_and_pictures(self.root, self.file, self.images, "conversation_questions")
         found = []
         for number, row in enumerate(json_at(path)):
             try:

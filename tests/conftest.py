@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # what all tests share
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.nn.shared_norm import SharedBatchNorm
 
 SHARES = (slice(0, 3), slice(3, 8))
@@ -39,20 +35,13 @@ def _learn(norm: nn.Module, maps: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"result": result.detach(), "maps": maps.grad, **state, **grads}
 
 
-def _rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(_learn(_norm(), _maps()[SHARES[rank]]), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def _share() -> dict[str, torch.Tensor]:
+    return _learn(_norm(), _maps()[SHARES[dist.get_rank()]])
 
 
 @pytest.mark.multiprocess
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(tmp_path)]
-    children = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-    assert [child.wait(timeout=120) for child in children] == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def test_two_processes_are_one() -> None:
+    first, second = forked(2, _share)
     one = _learn(_norm(), _maps())
     for name in ("result", "maps"):
         assert_close(torch.cat((first[name], second[name])), one[name])
@@ -70,7 +59,3 @@ def test_alone_it_is_torchs_own() -> None:
         assert_close(_learn(_norm(), _maps())[name], value)
     with torch.no_grad():
         assert_close(_norm().eval()(_maps()), plain.eval().__class__.forward(_norm().eval(), _maps()))
-
-
-if __name__ == "__main__":
-    _rank(int(sys.argv[2]), sys.argv[1])

@@ -57,6 +57,7 @@ def train_recipe(config: DictConfig) -> float | None:
     Raises:
         OSError: the run folder cannot be written or the disk is too full, before training starts.
         NonFiniteLoss: the loss became NaN or infinite.
+        SystemExit: SIGTERM ended the run; its last step is saved.
         KeyError, TypeError, ValueError: a configuration that does not fit, with its path.
     """
     from multimodal_zoo.training import assemble, folder
@@ -64,6 +65,7 @@ def train_recipe(config: DictConfig) -> float | None:
     from multimodal_zoo.training.allocator import keep_freed_memory
     from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
+    from multimodal_zoo.training.preemption import exit_status
 
     quieten()
     place = settle_run_folder(config)
@@ -90,7 +92,8 @@ def train_recipe(config: DictConfig) -> float | None:
         if checkpoint is None:
             write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
         announce(module, place, checkpoint)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with exit_status(primary):
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return finish(recipe, module, trainer, place)
 
 

@@ -151,14 +151,22 @@ class ImageTextData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The exact position in the data."""
-        return {**self.position.state(), "global_batch": self.batch_size * self.ranks}
+        return {**self.position.state(), "global_batch": self.batch_size * self.ranks, "processes": self.ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint was.
 
         Raises:
-            ValueError: the checkpoint was written with another global batch size, so that its position has no meaning.
+            ValueError: the checkpoint was written with another global batch size, or of shards by another number of
+                processes, so that its position has no meaning.
         """
+        written = state_dict.get("processes", self.ranks)
+        if state_dict["streams"] is not None and written != self.ranks:
+            raise ValueError(
+                f"the checkpoint holds places in shards that were dealt to {written} process(es), this run has "
+                f"{self.ranks}: resume with as many (trainer.devices, trainer.num_nodes), or begin the data anew with "
+                "initial_weights=RUN"
+            )
         given = self.batch_size * self.ranks
         if state_dict["global_batch"] != given and state_dict["batch"]:
             raise ValueError(

@@ -88,7 +88,8 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
     nodes = {name: node for name, node in (config.get("callbacks") or {}).items() if node}
     built = [build(node, path=f"callbacks.{name}") for name, node in nodes.items()]
     built.sort(key=lambda callback: (not isinstance(callback, Clamp), not isinstance(callback, Ema)))
-    return [Throughput(), RandomState(int(config["seed"])), RankState(), *built]
+    elastic = bool(config.get("elastic"))
+    return [Throughput(), RandomState(int(config["seed"]), elastic), RankState(elastic), *built]
 
 
 def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:

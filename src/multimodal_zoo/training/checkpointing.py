@@ -12,6 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from multimodal_zoo.files import flush
+from multimodal_zoo.training.preemption import Preemption, stop
 
 LAST = "last.ckpt"
 
@@ -19,7 +20,8 @@ LAST = "last.ckpt"
 class Checkpoints(Checkpoint):
     """Saves `checkpoints/step_<n>.ckpt` every so many optimiser steps and at the end, and points `last.ckpt` at it.
 
-    A file is written under another name and renamed when it is complete, so every `*.ckpt` can be resumed from.
+    A file is written under another name and renamed when it is complete, so every `*.ckpt` can be resumed from. SIGTERM
+    to any of the processes saves the step that is under way and ends the run.
 
     Args:
         every_n_steps: 0 saves at the end only.
@@ -33,18 +35,26 @@ class Checkpoints(Checkpoint):
             )
         self.every_n_steps = every_n_steps
         self.keep = keep
-        self._saved_step = -1
+        self._saved_step = self._ended_step = -1
+        self._preemption = Preemption()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """A resumed step is saved already."""
-        self._saved_step = trainer.global_step
+        self._saved_step = self._ended_step = trainer.global_step
+        self._preemption.watch()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        """Save when it is time, or when the run was asked to stop."""
+        if trainer.global_step == self._ended_step:  # gradients of an unfinished step are not saved
+            return
+        self._ended_step = trainer.global_step
+        stopping = self._preemption.agreed(trainer.strategy.root_device)
+        if stopping or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self.save(trainer)
+        if stopping:
+            stop(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the last step."""

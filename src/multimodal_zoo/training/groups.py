@@ -13,7 +13,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from multimodal_zoo.nn.frozen import freeze, matching, some_names
 from multimodal_zoo.registry import build
@@ -147,8 +146,7 @@ class ParameterRules:
             decay = weight_decay if tower.weight_decay is None else tower.weight_decay
             if name in undecayed:
                 decay = 0.0
-            # a sharded and a plain tensor cannot be updated by one fused call
-            place = (key, scale, decay, isinstance(parameter, DTensor))
+            place = (key, scale, decay, shardable(name, parameter))
             base = {"lr": (lr if tower.lr is None else tower.lr) * scale, "weight_decay": decay, **tower.options}
             group = merged.setdefault(place, {"params": [], "names": [], "tower": key, "scale": scale, **base})
             group["params"].append(parameter)
@@ -227,6 +225,33 @@ def table(groups: Sequence[Mapping[str, Any]], frozen: Mapping[str, int]) -> Tab
     if frozen:
         view.add_row("frozen", str(len(frozen)), f"{sum(frozen.values()):,}", "-", "-")
     return view
+
+
+def shardable(name: str, parameter: nn.Parameter) -> bool:
+    """Whether `sharding.shard` spreads a parameter over processes; scalars and the objective's own stay whole.
+
+    The two kinds have groups of their own, because one fused call cannot update both; under every strategy, so that
+    each can take up the checkpoints of the others.
+    """
+    return parameter.ndim > 0 and not name.startswith("objective.")
+
+
+def by_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser under the names of its parameters in the training module.
+
+    Numbers would not do: strategies count differently.
+
+    Args:
+        state: a state dict whose groups are those of `ParameterRules.groups`; its keys are numbers or these names.
+    """
+    groups = [{**group, "params": [_full(name) for name in group["names"]]} for group in state["param_groups"]]
+    pairs = zip(state["param_groups"], groups, strict=True)
+    names = {key: name for old, new in pairs for key, name in zip(old["params"], new["params"], strict=True)}
+    return {**state, "state": {names[key]: held for key, held in state["state"].items()}, "param_groups": groups}
+
+
+def _full(name: str) -> str:
+    return name if name.startswith("objective.") else f"model.{name}"
 
 
 def _index(name: str, head: str, tail: str) -> int | None:

@@ -28,7 +28,7 @@ from multimodal_zoo.objectives.batch import (
 from multimodal_zoo.objectives.detection_batch import DetectionBatch
 from multimodal_zoo.training.accumulation import Window
 from multimodal_zoo.training.clipping import clip_gradients
-from multimodal_zoo.training.groups import ParameterRules
+from multimodal_zoo.training.groups import ParameterRules, by_names
 from multimodal_zoo.training.idle import report_idle
 from multimodal_zoo.training.rank_state import rank_buffers
 from multimodal_zoo.training.schedule import Schedule, scheduler
@@ -204,6 +204,11 @@ class ObjectiveModule(lightning.LightningModule):
         self.log("train/gradient_norm", norm)
         if by_value:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the optimisers hold under the names of parameters; only the first of sharded processes has it."""
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [state and by_names(state) for state in checkpoint["optimizer_states"]]
 
     def train(self, mode: bool = True) -> ObjectiveModule:
         """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""

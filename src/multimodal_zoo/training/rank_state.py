@@ -37,9 +37,14 @@ def rank_buffers(module: nn.Module, attribute: str = "rank_buffers") -> dict[str
 
 
 class RankState(Callback):
-    """Keeps every rank's own buffers of the objective in the checkpoint, and gives each rank its own back."""
+    """Keeps every rank's own buffers of the objective in the checkpoint, and gives each rank its own back.
 
-    def __init__(self) -> None:
+    Args:
+        elastic: whether a run may go on with another number of processes: they take the stored buffers in turn.
+    """
+
+    def __init__(self, elastic: bool = False) -> None:
+        self.elastic = elastic
         self._pending: dict[str, Tensor] = {}
 
     def on_save_checkpoint(
@@ -61,13 +66,14 @@ class RankState(Callback):
         stored = checkpoint.get("rank_buffers") or {}
         for name in stored or rank_buffers(pl_module.objective):  # type: ignore[arg-type]
             written = len(stored[name]) if stored else 1
-            if written != world_size():
+            if written != world_size() and not self.elastic:
                 processes = "1 process" if written == 1 else f"{written} processes"
                 raise ValueError(
                     f"resume: the checkpoint holds {name} of {processes} and this run has {world_size()}; "
-                    "an exact continuation needs as many (trainer.devices, trainer.num_nodes)"
+                    "an exact continuation needs as many (trainer.devices, trainer.num_nodes), elastic=true gives each "
+                    "process one of those that there are"
                 )
-        self._pending = {name: values[rank()] for name, values in stored.items()}
+        self._pending = {name: values[rank() % len(values)] for name, values in stored.items()}
         stored.clear()  # the others' need no memory
 
     @torch.no_grad()

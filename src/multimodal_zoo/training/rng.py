@@ -61,10 +61,12 @@ class RandomState(Callback):
 
     Args:
         seed: the recipe's seed.
+        elastic: whether a run may go on with another number of processes: each takes the stream of its number, and
+            further ones begin theirs.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, elastic: bool = False) -> None:
+        self.seed, self.elastic = seed, elastic
         self._pending: Mapping[str, Any] | None = None
         self._before_validation: Mapping[str, Any] | None = None
 
@@ -108,12 +110,13 @@ class RandomState(Callback):
         states = checkpoint.get("random_states")
         if states is None:
             return
-        if len(states) != world_size():
+        if len(states) != world_size() and not self.elastic:
             raise ValueError(
                 f"resume: the checkpoint was written by {len(states)} processes and this run has {world_size()}; an "
-                "exact continuation needs as many (trainer.devices, trainer.num_nodes)"
+                "exact continuation needs as many (trainer.devices, trainer.num_nodes), elastic=true goes on with "
+                "other random numbers"
             )
-        self._pending = states[rank()]
+        self._pending = states[rank()] if rank() < len(states) else None
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put training's state aside."""

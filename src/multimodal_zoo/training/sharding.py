@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 #: Methods beside `forward` through which an evaluation enters a dual encoder.
 ENTRANCES = ("encode_image", "encode_text", "encode_image_tokens", "encode_text_tokens")
@@ -35,6 +38,16 @@ class FullySharded(ModelParallelStrategy):
     def _setup_distributed(self) -> None:
         super()._setup_distributed()
         self._data_parallel_size = self.world_size  # known only once the processes have met
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """What a checkpoint holds of an optimiser, by the names of parameters: Lightning's numbers fit no other one.
+
+        Whole and on the first process, unless each process saves its own part.
+        """
+        assert self.model is not None
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = StateDictOptions(full_state_dict=not self._save_distributed_checkpoint, cpu_offload=True)
+        return get_optimizer_state_dict(self.model, inner, options=options)
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:

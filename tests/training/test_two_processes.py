@@ -1,0 +1,196 @@
+"""Every paradigm on two processes, replicated or sharded, is the run on one; cut off anywhere, it goes on exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from pair import CutOffError, Pair, interrupted
+from paradigms import PARADIGMS, STEPS, Paradigm, on_two, placed
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+import multimodal_zoo as zoo
+from multimodal_zoo.commands.train import run
+from multimodal_zoo.evaluation.history import read_metrics
+from multimodal_zoo.training.preemption import STATUS
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A paradigm's runs.
+
+    Attributes:
+        paradigm: of them.
+        config: its recipe for one process.
+        folder: `one`, and a folder for each trainer of two processes.
+        pair: two processes that take more.
+    """
+
+    paradigm: Paradigm
+    config: DictConfig
+    folder: Path
+    pair: Pair
+
+    def checkpoint(self, name: str, step: int = 2) -> str:
+        """Of a run."""
+        return str(self.folder / name / "checkpoints" / f"step_{step:08d}.ckpt")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Pair]]:
+    """Two processes for all runs; a failure ends them, and others take their place."""
+    started: list[Pair] = []
+
+    def pair() -> Pair:
+        if not started or not started[-1].alive:
+            started.append(Pair(tmp_path_factory.mktemp("pair")))
+        return started[-1]
+
+    yield pair
+    for one in started:
+        one.close()
+
+
+@pytest.fixture(scope="module", params=PARADIGMS)
+def trained(
+    request: pytest.FixtureRequest, pairs: Callable[[], Pair], tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    paradigm, folder, pair = PARADIGMS[request.param], tmp_path_factory.mktemp("runs"), pairs()
+    config = paradigm.compose(folder)
+    for trainer in paradigm.ways:
+        pair.train(on_two(config, paradigm, trainer, folder / trainer))
+    run(placed(config, folder / "one"))
+    for trainer in paradigm.ways:
+        assert pair.answer() == [0, 0], trainer
+    return Trained(paradigm, config, folder, pair)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """What was logged of each step."""
+    return [row for row in read_metrics(folder / "metrics.csv") if "train/gradient_norm" in row]
+
+
+def exported(folder: Path) -> dict[str, Tensor]:
+    """The weights that a run left."""
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def saved(path: str) -> dict[str, Any]:
+    """A checkpoint."""
+    return torch.load(path, weights_only=True)
+
+
+def close(trained: Trained, name: str) -> None:
+    """A run gave the weights and the checkpoint of the one on one process, but for rounding."""
+    atol, rtol = trained.paradigm.weights
+    expected = exported(trained.folder / "one")
+    found = exported(trained.folder / name)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert_close(found[key], tensor, atol=atol, rtol=rtol, msg=lambda text, key=key: f"{name}, {key}: {text}")
+    ends = [saved(trained.checkpoint(run, STEPS)) for run in ("one", name)]
+    weights, others = ({k: t for k, t in end["state_dict"].items() if k.startswith("model.")} for end in ends)
+    assert weights.keys() == others.keys()
+    for key, tensor in weights.items():
+        assert_close(others[key], tensor, atol=atol, rtol=rtol, msg=lambda text, key=key: f"{name}, {key}: {text}")
+    shapes = [[shapes_of(state) for state in end["optimizer_states"]] for end in ends]
+    assert shapes[0] == shapes[1]
+
+
+def shapes_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Size]]:
+    """Of an optimiser's tensors, by parameter."""
+    return {
+        name: {key: torch.as_tensor(value).shape for key, value in held.items()}
+        for name, held in state["state"].items()
+    }
+
+
+def same(one: Path, other: Path, start: int = 0) -> None:
+    """Losses and weights, bit for bit."""
+    key = "train/loss"
+    assert [row[key] for row in rows(one)] == [row[key] for row in rows(other)[start:]]
+    first, second = exported(one), exported(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+
+
+def test_two_processes_are_one(trained: Trained) -> None:
+    paradigm, expected = trained.paradigm, rows(trained.folder / "one")
+    assert len(expected) == STEPS
+    assert expected[-1]["train/loss"] != expected[0]["train/loss"]
+    for trainer, batch in paradigm.ways.items():
+        found = rows(trained.folder / trainer)
+        accumulated = 2 * batch < paradigm.batch  # of the figures the last batch's are logged then
+        keys = ("gradient_norm", *(() if accumulated else ("loss", *paradigm.keys)))
+        for mine, theirs in zip(expected, found, strict=True):
+            for key in (f"train/{key}" for key in keys):
+                assert (key in mine) == (key in theirs), key
+                if key in mine:
+                    assert theirs[key] == pytest.approx(mine[key], rel=paradigm.near, abs=1e-6), (trainer, key)
+        assert all(any(f"train/{key}" in row for row in expected) for key in paradigm.keys)
+        close(trained, trainer)
+
+
+def test_one_process_goes_on_exactly(trained: Trained) -> None:
+    """Taken back by SIGTERM behind the first step, killed behind the third, when the second is what is saved."""
+    config = placed(trained.config, trained.folder / "cut")
+    with pytest.raises(SystemExit) as end, interrupted(1):
+        run(config)
+    assert end.value.code == STATUS
+    assert Path(trained.checkpoint("cut", 1)).exists()
+    config.resume = "auto"
+    with pytest.raises(CutOffError), interrupted(3, signalled=False):
+        run(config)
+    assert not Path(trained.checkpoint("cut", 3)).exists()
+    run(config)
+    same(trained.folder / "cut", trained.folder / "one")
+
+
+def test_two_processes_go_on_exactly(trained: Trained) -> None:
+    """The second process alone is told to stop; or the run goes on in another folder from the middle."""
+    paradigm, pair, folder = trained.paradigm, trained.pair, trained.folder
+    first, *others = paradigm.ways
+    pair.train(on_two(trained.config, paradigm, first, folder / "stopped"), stop=3)
+    pair.train(on_two(trained.config, paradigm, first, folder / "stopped", resume="auto"))
+    for trainer in others:
+        resume = trained.checkpoint(trainer)
+        pair.train(on_two(trained.config, paradigm, trainer, folder / "again", resume=resume))
+    assert pair.answer() == [STATUS, 0]
+    assert pair.answer() == [0, 0]
+    same(folder / "stopped", folder / first)
+    for trainer in others:
+        assert pair.answer() == [0, 0]
+        same(folder / "again", folder / trainer, start=2)
+
+
+def test_another_number_of_processes_goes_on(trained: Trained) -> None:
+    """What two have saved one continues, and the reverse; documents that are packed have places of each process."""
+    paradigm, folder = trained.paradigm, trained.folder
+    trainer = list(paradigm.ways)[-1]
+    shrunk = placed(trained.config, folder / "shrunk", resume=trained.checkpoint(trainer), elastic=True)
+    if not paradigm.elastic:
+        with pytest.raises(ValueError, match=r"of 2 process\(es\), this run has 1: resume with as many"):
+            run(shrunk)
+        return
+    grown = on_two(trained.config, paradigm, trainer, folder / "grown", resume=trained.checkpoint("one"), elastic=True)
+    trained.pair.train(grown)
+    run(shrunk)
+    assert trained.pair.answer() == [0, 0]
+    for name in ("shrunk", "grown"):
+        close(trained, name)
+
+
+def test_what_two_processes_export_is_a_whole_model(trained: Trained) -> None:
+    for trainer in trained.paradigm.ways:
+        model = zoo.from_pretrained(str(trained.folder / trainer / "model"))
+        for name, tensor in exported(trained.folder / trainer).items():
+            assert torch.equal(model.state_dict()[name], tensor), name

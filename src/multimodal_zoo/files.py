@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a half; the standard library only."""
+"""Files written so that a reader sees the old content or the new, and damaged ones named; the standard library only."""
 
 from __future__ import annotations
 
@@ -59,13 +59,65 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another out, or delete the folder") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged; choose another out, or delete the folder")
+    with reading(path, "record of a command", "choose another out, or delete the folder"):
+        found = parsed(path.read_bytes())
+        if not isinstance(found, dict):
+            raise TypeError(f"expected an object, found {type(found).__name__}")
     return found
+
+
+def parsed(content: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or lists in it lie deeper in each other than Python can follow.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+@contextmanager
+def reading(
+    path: str | Path,
+    what: str,
+    way_out: str = "download it again",
+    *,
+    kind: type[Exception] = ValueError,
+    passing: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read: damaged bytes make libraries raise nearly anything.
+
+    What already names it passes, and so do the errors of a missing file or library: they only get a note.
+
+    Args:
+        path: the file.
+        what: it should be, for the message.
+        way_out: what can be done about it.
+        kind: of the error.
+        passing: further errors that pass.
+
+    Raises:
+        ValueError: or `kind`: the file is damaged, or something else.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ImportError, *passing) as error:
+        if str(path) not in str(error) and hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"while reading {path}")
+        raise
+    except Exception as error:
+        if type(error) in (ValueError, kind) and str(path) in str(error):
+            raise
+        raise kind(f"{path} is damaged or no {what} ({_reason(error)}); {way_out}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error behind its kind, not over-long."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    first = "more memory is asked for than there is" if isinstance(error, MemoryError) else next(iter(lines), "")
+    return f"{type(error).__name__}: {first[:400]}".removesuffix(": ")
 
 
 def beside(path: Path) -> Path:

@@ -126,7 +126,10 @@ def read_header(path: str | Path) -> GgufHeader:
             found = f"version {version} (or one for big-endian machines)" if start[:4] == MAGIC else repr(start[:4])
             raise ValueError(f"{file}: found {found}; expected GGUF of version {' or '.join(map(str, VERSIONS))}")
         with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _header(_Cursor(content, file))
+            try:
+                return _header(_Cursor(content, file))
+            except RecursionError:
+                raise ValueError(f"{file}: lists of lists without end; the file is damaged") from None
 
 
 def _header(cursor: _Cursor) -> GgufHeader:

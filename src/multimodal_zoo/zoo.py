@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,7 +272,9 @@ def from_pretrained(
     if vision_tokenizer is not None:
         source = with_part(source, "vision_tokenizer", recognise(vision_tokenizer))
     node = source.config if part is None else _part_of(source.config, part)
-    model = _receiver(node)
+    with _named(path) if config is None else nullcontext():
+        source.check_depth(node)
+        model = _receiver(node)
     if part is None:
         load_weights(model, source, device=device, dtype=dtype, resize=resize)
     else:
@@ -286,7 +288,19 @@ def from_pretrained(
         )
     # weights that were random when they were saved stay so: evaluation goes on refusing them
     untrained = source.weights is not None and source.weights.startswith("random")
-    return attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path)).to(device).eval()
+    with _named(path) if config is None else nullcontext():
+        model = attach(model, node, weights=f"{source.weights}, saved" if untrained else str(path))
+    return model.to(device).eval()
+
+
+def _named(path: str | Path) -> AbstractContextManager[None]:
+    """What a checkpoint says of its model may be damaged as its weights may: errors in it name the file."""
+    from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint
+    from multimodal_zoo.files import reading
+
+    what = "description of a model that can be built"
+    way_out = "download it again, or say the model with config=VARIANT"
+    return reading(path, what, way_out, kind=CorruptCheckpoint, passing=(CheckpointError, NotImplementedError))
 
 
 def _configuration(config: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from multimodal_zoo.checkpoints.tables import (
     eve_config,
 )
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import is_causal, node_from_hf
+from multimodal_zoo.files import parsed
 
 Node = dict[str, Any]
 
@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CorruptCheckpoint: no valid JSON, or no object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = parsed(path.read_bytes())
     except ValueError as error:
         raise CorruptCheckpoint(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):

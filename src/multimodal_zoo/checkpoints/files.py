@@ -7,9 +7,9 @@ one shard at a time, so that no process holds the whole. GGUF files give float32
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
-import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,10 +22,13 @@ from torch import Tensor
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, UnknownCheckpoint, UnsafeCheckpoint
 from multimodal_zoo.checkpoints.gguf import gguf_shapes, gguf_shards
 from multimodal_zoo.checkpoints.locate import is_index, read_index, resolve, verify, weight_files
+from multimodal_zoo.files import reading
 
 State = dict[str, Tensor]
 #: Entries under which training programs store the weights, in the order tried.
 WRAPPERS = ("state_dict", "model", "module")
+#: How many times its size a zip may unpack to.
+UNPACKED = 64
 
 
 def read_state_dict(path: str | Path, *, sha256: str | None = None) -> State:
@@ -135,11 +138,12 @@ def unwrap(content: Mapping[str, Any], path: str | Path = "checkpoint") -> State
             break
         content = content[inner]
     state: State = {}
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            state[str(name)] = value.detach()
-        elif isinstance(value, (int, float)):
-            state[str(name)] = torch.tensor(value)
+    with reading(path, "mapping of names to tensors", kind=CorruptCheckpoint):  # whole numbers may be of any length
+        for name, value in content.items():
+            if isinstance(value, Tensor):
+                state[str(name)] = value.detach()
+            elif isinstance(value, (int, float)):
+                state[str(name)] = torch.tensor(value)
     if not any(value.ndim for value in state.values()):
         keys = ", ".join(str(key) for key in list(content)[:8]) or "nothing"
         raise UnknownCheckpoint(
@@ -161,15 +165,15 @@ def _index_of(local: Path) -> Path | None:
 
 
 def _read_safetensors(path: Path, device: str) -> State:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            if device == "meta":
-                return {name: _shape_only(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, struct.error, OSError, ValueError) as error:
-        raise CorruptCheckpoint(f"{path}: not a complete safetensors file ({error}); download it again") from error
+    with (
+        reading(path, "complete safetensors file", kind=CorruptCheckpoint),
+        safe_open(path, framework="pt", device="cpu") as file,
+    ):
+        if device == "meta":
+            return {name: _shape_only(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 _DTYPES = {
@@ -184,6 +188,14 @@ def _shape_only(piece: Any) -> Tensor:
 
 
 def _read_pickle(path: Path, device: str) -> dict[str, Any]:
+    with reading(path, "complete PyTorch file", kind=CorruptCheckpoint, passing=(CheckpointError,)):
+        content = _unpickled(path, device)
+    if isinstance(content, Mapping):
+        return dict(content)
+    raise UnknownCheckpoint(f"{path}: looked for a mapping of names to tensors, found {type(content).__name__}")
+
+
+def _unpickled(path: Path, device: str) -> Any:
     is_zip = zipfile.is_zipfile(path)
     if is_zip and _is_script(path):
         from multimodal_zoo.checkpoints.scripted import read_scripted
@@ -192,15 +204,9 @@ def _read_pickle(path: Path, device: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # a foreign pickle protocol either reads or raises; the warning adds nothing
             warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location=device, weights_only=True, mmap=is_zip and device != "meta")
+            return torch.load(path, map_location=device, weights_only=True, mmap=is_zip and device != "meta")
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error), is_zip) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        reason = str(error).split(". ")[0] or type(error).__name__
-        raise CorruptCheckpoint(f"{path}: not a complete PyTorch file ({reason}); download it again") from error
-    if isinstance(content, Mapping):
-        return dict(content)
-    raise UnknownCheckpoint(f"{path}: looked for a mapping of names to tensors, found {type(content).__name__}")
 
 
 def _is_mapped(path: Path) -> bool:
@@ -208,14 +214,24 @@ def _is_mapped(path: Path) -> bool:
 
 
 def _is_script(path: Path) -> bool:
+    """Whether a zip is a TorchScript archive.
+
+    Raises:
+        CorruptCheckpoint: it would unpack to far more than it is; weights are stored as they are, and programs shrink
+            to a tenth.
+    """
     with zipfile.ZipFile(path) as archive:
+        unpacked, most = sum(one.file_size for one in archive.infolist()), UNPACKED * path.stat().st_size
+        if unpacked > most:
+            raise CorruptCheckpoint(f"{path}: would unpack to {unpacked:,} bytes; at most {most:,} are expected of it")
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _refusal(path: Path, message: str, is_zip: bool) -> CheckpointError:
     named = re.findall(r"GLOBAL ([\w.]+)", message)
     if is_zip:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path) or named
+        with contextlib.suppress(Exception):  # damaged bytes may raise anything
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(path) or named
     if not named and not re.search(r"(?i)unsupported|blocked|weights.only", message):
         return CorruptCheckpoint(f"{path}: not a readable pickle ({message.splitlines()[0]}); download it again")
     if not named and "Unsupported" not in message and "GLOBAL" not in message:

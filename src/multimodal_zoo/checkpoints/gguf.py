@@ -6,6 +6,7 @@ in float32 as llama.cpp does, so that the result is the same bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
+from multimodal_zoo.files import reading
 from multimodal_zoo.gguf_header import GgufHeader, GgufTensor, read_header
 
 Raw = np.ndarray[Any, np.dtype[np.uint8]]
@@ -102,7 +104,8 @@ def gguf_shapes(path: Path) -> dict[str, Tensor]:
         CorruptCheckpoint: see `gguf_header`.
     """
     tensors = gguf_header(path).tensors
-    return {name: torch.empty(one.shape, dtype=torch.float32, device="meta") for name, one in tensors.items()}
+    with reading(path, "whole GGUF file", kind=CorruptCheckpoint):  # sizes may be beyond what torch counts with
+        return {name: torch.empty(one.shape, dtype=torch.float32, device="meta") for name, one in tensors.items()}
 
 
 def gguf_shards(path: Path) -> Iterator[dict[str, Tensor]]:
@@ -120,7 +123,9 @@ def gguf_shards(path: Path) -> Iterator[dict[str, Tensor]]:
         _check(path, name, one)
     content = np.memmap(path, np.uint8, "r")
     for _, names in groupby(header.tensors, key=_block):
-        yield {name: torch.from_numpy(_weights(content, header, name)) for name in names}
+        with reading(path, "whole GGUF file", kind=CorruptCheckpoint):
+            block = {name: torch.from_numpy(_weights(content, header, name)) for name in names}
+        yield block
 
 
 def _block(name: str) -> str:
@@ -143,7 +148,7 @@ def _check(path: Path, name: str, tensor: GgufTensor) -> None:
 
 def _bytes(tensor: GgufTensor) -> int:
     kind = KINDS[tensor.kind]
-    return int(np.prod(tensor.shape)) // kind.weights * kind.size
+    return math.prod(tensor.shape) // kind.weights * kind.size
 
 
 def _weights(content: Raw, header: GgufHeader, name: str) -> Floats:

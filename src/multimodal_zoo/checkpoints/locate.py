@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 from pathlib import Path
 
 from multimodal_zoo.addresses import PACKAGE, packaged
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+from multimodal_zoo.files import parsed, reading
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
 SUFFIXES = (".safetensors", ".gguf", *PICKLES)
@@ -136,15 +137,12 @@ def read_index(index: Path) -> dict[str, str]:
         CorruptCheckpoint: no `weight_map`, or a shard name that leaves the folder.
         MissingCheckpoint: shards that are not there, all of them named.
     """
-    try:
-        shards = json.loads(index.read_text())["weight_map"]
-        shards = {str(key): str(value) for key, value in shards.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpoint(f"{index}: not an index with a `weight_map` of tensor to file names") from error
+    with reading(index, "index with a `weight_map` of tensor to file names", kind=CorruptCheckpoint):
+        shards = {str(key): str(value) for key, value in parsed(index.read_bytes())["weight_map"].items()}
     outside = sorted({s for s in shards.values() if Path(s).name != s})
     if outside:
         raise CorruptCheckpoint(f"{index}: shard names must lie in the index's own folder, found {outside[:3]}")
-    absent = sorted({s for s in shards.values() if not (index.parent / s).is_file()})
+    absent = sorted({s for s in shards.values() if not os.path.isfile(index.parent / s)})
     if absent:
         raise MissingCheckpoint(f"{index}: {len(absent)} shard(s) of it are missing: {', '.join(absent[:8])}")
     return shards

@@ -20,6 +20,7 @@ from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, OURS, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, emu, eva_clip
+from multimodal_zoo.files import reading
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -157,12 +158,9 @@ def _folder(path: Path) -> Path:
 
 def _yaml(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from yaml import YAMLError
 
-    try:
+    with reading(path, "YAML file", kind=CorruptCheckpoint):
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, ValueError) as error:
-        raise CorruptCheckpoint(f"{path}: not valid YAML ({error})") from error
     if not isinstance(content, dict):
         raise CorruptCheckpoint(f"{path}: expected a mapping, found {type(content).__name__}")
     return {str(key): value for key, value in content.items()}

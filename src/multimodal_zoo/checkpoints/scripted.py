@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnsafeCheckpoint
+from multimodal_zoo.files import reading
 
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -119,16 +120,16 @@ def read_scripted(path: Path, device: str = "cpu") -> dict[str, Any]:
         UnsafeCheckpoint: the description names anything but tensors and scripted objects.
         CorruptCheckpoint: a damaged archive.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            description = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            top = _Reader(archive, description.removesuffix("/data.pkl"), device).load()
-    except UnsafeCheckpoint:
-        raise
-    except (zipfile.BadZipFile, StopIteration, KeyError, ValueError, EOFError, TypeError, pickle.PickleError) as error:
-        raise CorruptCheckpoint(f"{path}: not a complete TorchScript archive ({error}); download it again") from error
-    found: dict[str, Any] = {}
-    _collect(top, "", found)
+    with (
+        reading(path, "complete TorchScript archive", kind=CorruptCheckpoint, passing=(UnsafeCheckpoint,)),
+        zipfile.ZipFile(path) as archive,
+    ):
+        description = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        if description is None:
+            raise ValueError("it has no data.pkl")
+        top = _Reader(archive, description.removesuffix("/data.pkl"), device).load()
+        found: dict[str, Any] = {}
+        _collect(top, "", found)
     return found
 
 

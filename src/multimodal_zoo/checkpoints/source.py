@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest, read_file
 from multimodal_zoo.checkpoints.locate import weight_files
 from multimodal_zoo.checkpoints.naming import Naming, Translator
@@ -70,6 +71,19 @@ class Source:
             return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")
 
+    def check_depth(self, node: Mapping[str, Any]) -> None:
+        """Refuse a model of more blocks than the files have tensors, before it is built for hours.
+
+        Args:
+            node: of the model.
+
+        Raises:
+            CorruptCheckpoint: a stack that is deeper.
+        """
+        deepest = max((depth for depth in _depths(node) if isinstance(depth, int)), default=0)
+        if deepest > (tensors := len(self.shapes())):
+            raise CorruptCheckpoint(f"{self.path}: its configuration has {deepest} blocks, the file {tensors} tensors")
+
     def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
         """The tensors in the file's naming, one file at a time; `passing` as in `iterate_shards`."""
         if self.pieces:
@@ -103,3 +117,15 @@ class Source:
             return dict(averaged["weights"])
         state = content.get("state_dict", {})
         return {n.removeprefix(LIGHTNING_PREFIX): t for n, t in state.items() if n.startswith(LIGHTNING_PREFIX)}
+
+
+def _depths(node: Any) -> Iterator[Any]:
+    """The numbers of blocks in a model node."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key in ("depth", "depths"):
+                yield from value if isinstance(value, (list, tuple)) else [value]
+            yield from _depths(value)
+    elif isinstance(node, (list, tuple)):
+        for one in node:
+            yield from _depths(one)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from multimodal_zoo.checkpoints import emu_sources, recognisers
 from multimodal_zoo.checkpoints.branches import Branched, branches_of, require_plain
 from multimodal_zoo.checkpoints.configs import node_of
-from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
+from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.growing import chained, growing
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
@@ -27,6 +27,7 @@ from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import detect_naming
 from multimodal_zoo.checkpoints.views import Change, OuterBlocks, Seen, depths_of
 from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import rewritten
 
 #: Short names of types, as training scripts have them.
@@ -94,14 +95,15 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     local = resolve(path)
     config = node_of(config) if config is not None else None
     kinds = recognisers.OWN if config is not None else (*recognisers.OWN, *recognisers.PUBLISHED)
-    found = next((source for kind in kinds if (source := kind(local)) is not None), None)
-    if found is None:
-        if config is None:
-            found = recognisers.by_names(local)
-        else:
-            found = emu_sources.pieces_of(local, config) or Source("a weight file", local, {})
-    if found.kind == recognisers.OURS:
-        found = replace(found, config=rewritten(found.config, "carried", found.path.parent))
+    with reading(local, "checkpoint that is understood", kind=CorruptCheckpoint, passing=(CheckpointError,)):
+        found = next((source for kind in kinds if (source := kind(local)) is not None), None)
+        if found is None:
+            if config is None:
+                found = recognisers.by_names(local)
+            else:
+                found = emu_sources.pieces_of(local, config) or Source("a weight file", local, {})
+        if found.kind == recognisers.OURS:
+            found = replace(found, config=rewritten(found.config, "carried", found.path.parent))
     if config is not None:
         found = replace(found, config=dict(config), variant=None)
     if found.average is not None:

@@ -83,7 +83,7 @@ def _loaded(folder: str, device: str, dtype: str) -> tuple[Any, Any]:
 
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True
+            folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
         )
     except ValueError as error:
         raise ValueError(f"captioner.model: {folder} is no image-to-text model of transformers ({error})") from error
@@ -100,11 +100,15 @@ class _Reader:
     @classmethod
     def of(cls, transformers: Any, folder: str) -> _Reader:
         """What lies in a folder: older models have no processor of their own."""
-        whole = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+        whole = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if hasattr(whole, "image_processor") and hasattr(whole, "tokenizer"):
             return cls(whole.image_processor, whole.tokenizer, whole)
-        images = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        return cls(images, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), None)
+        images = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cls(
+            images,
+            transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+            None,
+        )
 
     def inputs(self, images: Sequence[Image], prompt: str) -> Any:
         """Tensors for `generate`; without a prompt, pictures alone."""

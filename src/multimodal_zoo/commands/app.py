@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from multimodal_zoo.addresses import is_address
 from multimodal_zoo.catalogue import list_models, list_recipes, require
 from multimodal_zoo.commands.errors import is_ours, message
+from multimodal_zoo.commands.hydra_node import check_recipe
 from multimodal_zoo.commands.names import (
     DATA_COMMANDS,
     DEFAULT_RECIPE,
@@ -232,6 +233,8 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     sys.argv = [PROGRAM, *rest, *extra]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here, not to its own printing
     try:
+        if not folder.startswith("pkg://"):
+            check_recipe(name, rest, folder)
         hydra.main(version_base="1.3", config_path=folder, config_name=start(name, sys.argv[1:]))(task)()
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("MMZOO_TRACEBACK"):

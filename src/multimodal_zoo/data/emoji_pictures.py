@@ -142,7 +142,7 @@ def load_pictures(style: str, sequences: Sequence[str], size: int) -> np.ndarray
     path = cache_folder() / "emoji" / name
     shape = (len(sequences), 4, size, size)
     try:
-        cached = np.load(path, mmap_mode="r")
+        cached = np.load(path, mmap_mode="r", allow_pickle=False)
         if cached.shape == shape and cached.dtype == np.uint8:
             return cached
     except (OSError, ValueError, EOFError):

@@ -11,6 +11,9 @@ from multimodal_zoo.captions.engines.model_files import ModelFiles
 from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, ZooTexts
 from multimodal_zoo.captions.hardware import DTYPES
 
+#: Every folder is a local one, and code that lies in it is not run.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
 
 class LoadedModel(NamedTuple):
     """What an engine runs.
@@ -60,11 +63,11 @@ def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "floa
     transformers = import_transformers()
     if files.is_gguf:
         return LoadedModel(gguf_model(files.path, device, dtype), gguf_texts(files.path))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(files.path, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(files.path, **LOCAL)
     if all(file.name.endswith(PICKLES) for file in weight_files(files.path)):
         model = _from_pickles(transformers, files.path, _dtype(dtype))
     else:
-        model = _from_folder(transformers.AutoModelForCausalLM, files.path, dtype=_dtype(dtype), local_files_only=True)
+        model = _from_folder(transformers.AutoModelForCausalLM, files.path, dtype=_dtype(dtype), **LOCAL)
     return LoadedModel(model.eval().to(device), TransformersTexts(tokenizer, _ends(model)))
 
 
@@ -72,7 +75,7 @@ def _from_pickles(transformers: Any, folder: Path, kind: Any) -> Any:
     """The model of a folder with pickled weights, each shard in the wanted type before the next is opened."""
     from multimodal_zoo.checkpoints.files import iterate_shards
 
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     state = {
         name: tensor if kind == "auto" else tensor.to(kind)
         for shard in iterate_shards(folder)

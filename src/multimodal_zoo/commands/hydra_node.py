@@ -1,4 +1,4 @@
-"""What a recipe from elsewhere may say to Hydra, which calls whatever its own node names before any of our code runs."""
+"""What a recipe from elsewhere may say to Hydra, which calls whatever its own node names before our code runs."""
 
 from __future__ import annotations
 

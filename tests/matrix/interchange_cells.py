@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from interchange_parts import Part
 from interchange_slots import Slot
+from omegaconf import DictConfig
 from PIL import Image as PilImage
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -22,7 +24,7 @@ from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.picture_batches import picture_rows_batch
 from multimodal_zoo.data.visual_batches import visual_rows_batch
-from multimodal_zoo.objectives.batch import ImageTextBatch, TokenBatch
+from multimodal_zoo.objectives.batch import ImageTextBatch, MultiViewBatch, TokenBatch
 from multimodal_zoo.objectives.detection_batch import DetectionBatch
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model, declaration
@@ -41,9 +43,16 @@ def placed(words: Sequence[str], places: Mapping[str, Path]) -> list[str]:
     return found
 
 
+@cache
+def objective_node(name: str) -> DictConfig:
+    """An objective as its file declares it, for embeddings of 32 numbers."""
+    found: DictConfig = zoo.compose(None, ["+model=clip_tiny", "model.embed_dim=32", f"+objective={name}"])
+    return found.objective
+
+
 def objective_of(name: str) -> nn.Module:
-    """An objective as its file declares it."""
-    found: nn.Module = build(zoo.compose(None, [f"+objective={name}"]).objective, path="objective")
+    """A new objective."""
+    found: nn.Module = build(objective_node(name), path="objective")
     return found
 
 
@@ -82,6 +91,18 @@ def pairs(model: nn.Module, count: int = 3) -> ImageTextBatch:
     images = torch.randn(count, 3, size, size)
     ids = model.processor.texts(["a cat", "the sun", "a red dog"][:count])
     return ImageTextBatch(images, ids, [str(n) for n in range(count)])
+
+
+def views(model: nn.Module, count: int = 4) -> MultiViewBatch:
+    """Pairs in all views that objectives ask for, with masked words."""
+    size, words = int(model.image.image_size), int(model.text.vocab_size)
+    images = {name: torch.randn(count, 3, size, size) for name in ("plain", "first", "second")}
+    ids = torch.randint(1, 1000, (count, 6))
+    ids[:, 0], ids[:, -1] = words - 2, words - 1
+    texts = {name: ids.clone() for name in ("plain", "masked", "augmented")}
+    labels = torch.full_like(ids, -100)
+    labels[:, 2] = ids[:, 2]
+    return MultiViewBatch(images, texts, {"masked": labels}, [str(n) for n in range(count)], None)
 
 
 def told() -> list[Document]:
@@ -150,9 +171,47 @@ def part_of(model: nn.Module, slot: Slot) -> nn.Module:
     return model.get_submodule(slot.key.removeprefix("model."))
 
 
-def run_cell(slot: Slot, node: dict[str, Any], folder: Path) -> nn.Module:
-    """A step and a round trip of a model with words."""
+def run_cell(slot: Slot, node: dict[str, Any], folder: Path, inside: bool = True) -> nn.Module:
+    """A step and a round trip of a model with words; `inside`: whether the part in the slot learns by the step."""
     model = build_model(node)
     batch = lesson(model)
-    step(model, objective_of(OBJECTIVES[type(model).__name__]), batch, part_of(model, slot))
+    step(model, objective_of(OBJECTIVES[type(model).__name__]), batch, part_of(model, slot) if inside else model)
     return round_trip(model, folder, states(batch))
+
+
+def captioned(name: str, folder: Path, places: Mapping[str, Path]) -> Path:
+    """A folder of a small model that describes pictures: ours, BLIP's or GIT's architecture."""
+    if name == "clip_tiny":
+        return places["RUN"]
+    if name not in ("blip", "git"):
+        model = zoo.create(name)
+        model.weights = "made for a test"
+        return save_model(model, folder)
+    return _borrowed_captioner(name, folder)
+
+
+def _borrowed_captioner(name: str, folder: Path) -> Path:
+    import transformers
+
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cat"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seen = {**sizes, "image_size": 32, "patch_size": 16}
+    text = {**sizes, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "vocab_size": len(words)}
+    text["max_position_embeddings"] = 64
+    if name == "git":
+        model: Any = transformers.GitForCausalLM(transformers.GitConfig(vision_config=seen, **text))
+        reader = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+        transformers.GitProcessor(reader, tokenizer).save_pretrained(folder)
+    else:
+        text |= {"encoder_hidden_size": 16, "sep_token_id": 3, "projection_dim": 16}
+        sides = {"projection_dim": 16, "image_text_hidden_size": 16}
+        model = transformers.BlipForConditionalGeneration(
+            transformers.BlipConfig(text_config=text, vision_config=seen, **sides)
+        )
+        reader = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
+        transformers.BlipProcessor(reader, tokenizer).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder

@@ -80,8 +80,8 @@ IMAGE_ENCODERS = [
     Part(
         "timm: MaxViT, as `timm_swin`",
         "timm_swin",
-        ("name=test_maxvit", "width=128", "image_size=128"),
-        _facts(128, 32, 128, "fixed"),
+        ("name=test_maxvit", "width=128", "image_size=64"),
+        _facts(64, 32, 128, "fixed"),
     ),
     Part(
         "open_clip: a ViT",

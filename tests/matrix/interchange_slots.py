@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from interchange_parts import Part
+from interchange_parts import HEAD_SIZES, Part
 
 #: A decoder of two narrow blocks, below whatever holds one.
 SMALL_DECODER = (
@@ -98,11 +98,32 @@ _CONNECTOR = (
 _TEXT = ("blocks.depth=1", "width=32", "blocks.block.mlp.hidden=48", "blocks.block.attention.qkv.heads=1")
 _BEV = (
     "model.lift.grids=[{type: voxel_grid, counts: [10, 10, 2], size: [10.0, 10.0, 3.0], centre: [0, 0, -1]}]",
-    *("model.bev_encoder.in_channels=64", "model.bev_encoder.fused=16", "model.bev_encoder.width=16"),
+    *(
+        "model.bev_encoder.in_channels=64",
+        "model.bev_encoder.fused=16",
+        "model.bev_encoder.width=16",
+        "model.head.in_channels=16",
+    ),
     *("model.frames=1", "model.processor.history={frames: 1, ids: []}"),
 )
 
 DUAL = Slot("dual encoder", "clip_tiny", "encoder", "model.image", (*below("model.text", _TEXT), "model.embed_dim=32"))
+TEXT = Slot(
+    "dual encoder",
+    "clip_tiny",
+    "encoder",
+    "model.text",
+    (*below("model.image", ("width=32", "image_size=32", "channels=[16,16,32]", "patch_size=2")), "model.embed_dim=32"),
+)
+
+
+def with_heads(slot: Slot, part: Part) -> Slot:
+    """The same dual encoder with every head that an objective may need."""
+    words = [f"+head@model.heads.{head}={head}" for head in HEAD_SIZES]
+    words += [f"model.heads.{head}.{size}" for head, sizes in HEAD_SIZES.items() for size in sizes]
+    return replace(slot, small=(*slot.small, *words, *_tokens(part, "model.heads.token_wise.image_width")))
+
+
 EMU = Slot(
     "Emu",
     "emu_tiny",
@@ -148,6 +169,16 @@ TEACHER = Slot(
     lambda part: _TOKENS_WIDER if part.option == "declip_resnet50" else None,
 )
 _TOKENS_WIDER = "teacher.model.image gives tokens of width 128, teacher.model.image_projection reads width 64"
+STUDENT = Slot(
+    "masked student",
+    "eva_mim_tiny",
+    "encoder",
+    "model.image",
+    ("model.target_width=32",),
+    refusal=lambda part: (
+        None if part.family == "own" else "its patches cannot be replaced; use type: vision_transformer"
+    ),
+)
 #: Slots of models that hold an image encoder.
 IMAGE_SLOTS = [DUAL, EMU, EMU2, EVE, FAST_BEV]
 
@@ -156,7 +187,14 @@ _IN_EMU2 = (*below("model.image_encoder", SMALL_TOWER), "model.processor.image_t
 
 
 def _vocabulary(size: int) -> Callable[[Part], list[str]]:
-    return lambda part: [] if part.placed else [f"model.decoder.vocab_size={size}"]
+    def words(part: Part) -> list[str]:
+        """The tokenizer's ids; none of them need be padding."""
+        if part.placed:
+            return []
+        padding = ["model.decoder.pad_id=null"] if part.option == "emu3_8b" else []
+        return [f"model.decoder.vocab_size={size}", *padding]
+
+    return words
 
 
 def _plain(part: Part) -> str | None:
@@ -169,7 +207,7 @@ def _plain(part: Part) -> str | None:
 DECODER_SLOTS = [
     Slot("Emu", "emu_tiny", "decoder", "model.decoder", _IN_EMU, _vocabulary(1033), _plain),
     Slot("Emu2", "emu2_tiny", "decoder", "model.decoder", _IN_EMU2, _vocabulary(1301), _plain),
-    Slot("Emu3", "emu3_tiny", "decoder", "model.decoder", (), _vocabulary(1747), _plain),
+    Slot("Emu3", "emu3_tiny", "decoder", "model.decoder", (), refusal=_plain),
     Slot("EVE", "eve_tiny", "decoder", "model.decoder", (), _vocabulary(1027)),
     Slot("CapsFusion's student", "capsfus_llama_tiny", "decoder", "model.decoder", (), _vocabulary(1027), _plain),
 ]
@@ -182,3 +220,15 @@ EMU3 = Slot(
     tuple(below("model.decoder", SMALL_DECODER)),
     lambda part: [] if part.codes == 512 else [f"model.processor.texts.codebook_size={part.codes}"],
 )
+
+#: Captioners of CapsFusion: model -> the word that chooses the captioner, and what is said of one that does not write.
+CAPTIONERS: dict[str, tuple[str, str | None]] = {
+    "emu_tiny": ("captioner=zoo", None),
+    "emu2_tiny": ("captioner=zoo", None),
+    "eve_tiny": ("captioner=zoo", None),
+    "eve_v2_tiny": ("captioner=zoo", None),
+    "emu3_tiny": ("captioner=zoo", None),
+    "blip": ("captioner=transformers", None),
+    "git": ("captioner=transformers", None),
+    "clip_tiny": ("captioner=zoo", "captioner.model needs an Emu3 or an Eve or an Emu"),
+}

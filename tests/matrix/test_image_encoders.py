@@ -1,7 +1,11 @@
-"""Every image encoder in every slot that takes one: a step, and the same outputs when it is read back."""
+"""Every image encoder in every slot that takes one: a step, and the same outputs when it is read back.
+
+The dual encoder's slot is tested with its objectives, in test_objectives.py.
+"""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,6 @@ from interchange_cells import (
     lesson,
     node_of,
     objective_of,
-    pairs,
     part_of,
     placed,
     round_trip,
@@ -23,7 +26,7 @@ from interchange_cells import (
     step,
 )
 from interchange_parts import IMAGE_ENCODERS, Part
-from interchange_slots import DUAL, EMU, EMU2, EVE, FAST_BEV, TEACHER, below
+from interchange_slots import DUAL, EMU, EMU2, EVE, FAST_BEV, STUDENT, TEACHER
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
@@ -31,44 +34,17 @@ import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.commands import embed
 from multimodal_zoo.data.class_folders import ClassFolders
+from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 from multimodal_zoo.evaluation.linear_probe import LinearProbe
+from multimodal_zoo.objectives.batch import MaskedImageBatch
+from multimodal_zoo.objectives.masked_image import MaskedImageObjective
 from multimodal_zoo.registry import build
 from multimodal_zoo.training.agreement import check_agreement
 from multimodal_zoo.training.assemble import learnt_from
-from multimodal_zoo.zoo import build_model, create
+from multimodal_zoo.zoo import build_model
 
 TITLES = [part.title for part in IMAGE_ENCODERS]
 each_encoder = pytest.mark.parametrize("part", IMAGE_ENCODERS, ids=TITLES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_open_clip(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An architecture of open_clip of a moment's size, declared as open_clip has it done."""
-    import json
-
-    import open_clip
-
-    file = tmp_path_factory.mktemp("open_clip") / "ViT-matrix.json"
-    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
-    file.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
-    open_clip.add_model_config(file)
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run whose image tower other models take."""
-    tower = ["width=64", "image_size=64", "channels=[16,32,64]"]
-    model = create("clip_tiny", overrides=[*DUAL.small, *below("model.image", tower)])
-    return {"RUN": save_model(model, tmp_path_factory.mktemp("runs") / "clip")}
-
-
-@each_encoder
-def test_dual_encoder(part: Part, places: dict[str, Path], tmp_path: Path) -> None:
-    model = build_model(node_of(DUAL, part, places))
-    batch = pairs(model)
-    step(model, objective_of("contrastive"), batch, model.image)
-    round_trip(model, tmp_path / "run", lambda one: one.encode_image(batch.images))
 
 
 @each_encoder
@@ -104,6 +80,18 @@ def test_eve_teacher(part: Part, places: dict[str, Path], tmp_path: Path) -> Non
     assert again.aligner is None
     config["teacher"]["weights"] = str(save_model(build_model(config["teacher"]["model"]), tmp_path / "teacher"))
     assert torch.equal(learnt_from(config)["teacher"](batch.teacher).tokens, learnt["teacher"](batch.teacher).tokens)
+
+
+@each_encoder
+def test_masked_student(part: Part, places: dict[str, Path], tmp_path: Path) -> None:
+    node = node_of(STUDENT, part, places)
+    if refusal := STUDENT.refusal(part):
+        with pytest.raises(TypeError, match=refusal):
+            build_model(node, device="meta")
+        return
+    model, batch = build_model(node), MaskedImageBatch(torch.randn(2, 3, 32, 32), torch.rand(2, 16) < 0.5, ["a", "b"])
+    step(model, MaskedImageObjective(PatchTeacher(copy.deepcopy(model.image))), batch, model.image)
+    round_trip(model, tmp_path / "run", lambda one: one(batch.images, batch.mask).tokens)
 
 
 @each_encoder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.captions.captioners import LocalCaptioner, Write
-from multimodal_zoo.registry import CAPTIONS
+from multimodal_zoo.registry import CAPTIONS, find
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,17 +44,21 @@ def zoo_captioner(
 
     Raises:
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
+        TypeError: a model that does not write, before its weights are read.
     """
     from multimodal_zoo.captions.engines.model_files import fingerprint
     from multimodal_zoo.captions.hardware import device_of, dtype_of
     from multimodal_zoo.checkpoints.store import recognise
+    from multimodal_zoo.inference.writers import require_writer
 
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
     place = device_of(device, "captioner")
     kind = dtype_of(dtype, place, "captioner")
-    files = [*recognise(model).files, *([] if vision_tokenizer is None else recognise(vision_tokenizer).files)]
+    source = recognise(model)
+    require_writer(find(str(source.config.get("type")), "captioner.model"), "captioner.model")
+    files = [*source.files, *([] if vision_tokenizer is None else recognise(vision_tokenizer).files)]
     facts = {
         "captioner": "zoo_captioner",
         "model": model,
@@ -76,11 +80,9 @@ def zoo_captioner(
 
 
 def _loaded(model: str, vision_tokenizer: str | None, device: str, dtype: str) -> Any:
-    from multimodal_zoo.inference.writers import writer_of
     from multimodal_zoo.zoo import from_pretrained
 
     found: Any = from_pretrained(model, vision_tokenizer=vision_tokenizer, device=device, dtype=dtype)
-    writer_of(found, "captioner.model")
     if str(found.weights).startswith("random"):
         raise ValueError(f"captioner.model: the weights of {model} are {found.weights}; train them first")
     return found

@@ -33,6 +33,9 @@ class CausalDecoder(nn.Module):
         pad_id: id whose embedding is zero and stays so; None for no such id.
         embedding_dropout: probability of zeroing an element of a token embedding while training.
         std: deviation of the first embeddings and of the output layer.
+
+    Raises:
+        ValueError: parts of different widths, or a padding id that is none of the vocabulary.
     """
 
     #: Parts that are used without being called, so that a placement keeps them on the first device.
@@ -55,6 +58,11 @@ class CausalDecoder(nn.Module):
         for name, part in (("blocks", blocks), ("norm", norm)):
             if part.width != width:
                 raise ValueError(f"causal_decoder.{name} has width {part.width}, the decoder has width {width}")
+        if pad_id is not None and not 0 <= pad_id < vocab_size:
+            raise ValueError(
+                f"model.decoder.pad_id is {pad_id}, model.decoder.vocab_size is {vocab_size}; expected one of these "
+                "ids, or null"
+            )
         self.width, self.vocab_size, self.max_positions, self.std = width, vocab_size, max_positions, std
         self.token_embedding = TokenEmbedding(vocab_size, width, pad_id)
         self.embedding_dropout = nn.Dropout(check_rate(embedding_dropout, "decoder.embedding_dropout"))

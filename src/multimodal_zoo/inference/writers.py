@@ -181,6 +181,25 @@ WRITERS: dict[type[nn.Module], tuple[type[Emu3Writer] | type[EveWriter] | type[E
 }
 
 
+def require_writer(kind: object, purpose: str) -> type[nn.Module]:
+    """The class of `WRITERS` that a class of models belongs to.
+
+    Args:
+        kind: the class, or what else a configuration names.
+        purpose: as for `writer_of`.
+
+    Raises:
+        TypeError: its models do not write.
+    """
+    for writing in WRITERS:
+        if isinstance(kind, type) and issubclass(kind, writing):
+            return writing
+    names = " or an ".join(one.__name__ for one in WRITERS)
+    raise TypeError(
+        f"{purpose} needs an {names} (emu3_chat, eve_7b, emu2_chat, ...), got {getattr(kind, '__name__', kind)}"
+    )
+
+
 def writer_of(model: nn.Module, purpose: str) -> Writer:
     """The model as something that writes.
 
@@ -192,11 +211,7 @@ def writer_of(model: nn.Module, purpose: str) -> Writer:
         TypeError: a model that does not write, or has no processor for it.
         ValueError: a model without weights.
     """
-    kind = next((kind for kind in WRITERS if isinstance(model, kind)), None)
-    if kind is None:
-        names = " or an ".join(one.__name__ for one in WRITERS)
-        raise TypeError(f"{purpose} needs an {names} (emu3_chat, eve_7b, emu2_chat, ...), got {type(model).__name__}")
-    maker, wanted = WRITERS[kind]
+    maker, wanted = WRITERS[require_writer(type(model), purpose)]
     processor: Any = getattr(model, "processor", None)
     if not hasattr(processor, wanted):
         raise TypeError(f"{purpose} needs model.processor with a tokenizer ({wanted}), got {processor!r}")

@@ -174,7 +174,7 @@ def test_what_is_refused(tmp_path: Path, table: CaptionTable) -> None:
     with pytest.raises(ValueError, match=r"must end in .jsonl"):
         CaptionTable(str(tmp_path / "rows.xml"))
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(ValueError, match=r"rows.parquet is no parquet file"):
+    with pytest.raises(ValueError, match=r"rows.parquet is damaged or no parquet file"):
         CaptionTable(str(tmp_path / "rows.parquet"))
 
 

@@ -121,8 +121,8 @@ def test_files(tmp_path: Path, drawings: list[PilImage.Image]) -> None:
     (tmp_path / "d.npz").write_text("nothing")
     for name, error, message in (
         ("none.npz", FileNotFoundError, r"mmzoo dedupe DATA out=none.npz"),
-        ("c.npz", ValueError, r"holds no picture hashes"),
-        ("d.npz", ValueError, r"holds no picture hashes"),
+        ("c.npz", ValueError, r"no file of picture hashes"),
+        ("d.npz", ValueError, r"no file of picture hashes"),
     ):
         with pytest.raises(error, match=message):
             picture_hashes(str(tmp_path / name))

@@ -111,7 +111,7 @@ def test_a_parquet_table_of_paths(tmp_path: Path) -> None:
     assert [[type(s).__name__ for s in document.segments] for document in read] == [["Image", "Text"], ["Image"]]
     assert read.skips.counts == {"missing image path": 1}
     (tmp_path / "broken.parquet").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is no parquet file"):
+    with pytest.raises(ValueError, match="is damaged or no parquet file"):
         data_overrides(str(tmp_path / "broken.parquet"))
     with pytest.raises(ValueError, match="both null"):
         FolderPairs(str(tmp_path / "t.parquet"), str(tmp_path), None, None)

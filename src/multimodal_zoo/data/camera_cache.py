@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from sys import intern
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, SceneTruth, Sweep
-from multimodal_zoo.files import atomic_file
+from multimodal_zoo.files import atomic_file, reading
 
 FORMAT = "multimodal_zoo camera infos"
 #: Changes whenever a line's fields do.
@@ -69,17 +68,9 @@ def read_infos(path: Path, settings: Mapping[str, Any] | None = None) -> list[Sc
         StaleCacheError: made with other settings, or by another version of the library.
         ValueError: the file is damaged, or is something else.
     """
-    try:
+    way_out = "delete it, and it is made anew from the tables"
+    with reading(path, "file of key frames", way_out, passing=(StaleCacheError,)):
         return _read(path, settings)
-    except StaleCacheError:
-        raise
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(
-            f"{path} is damaged or no file of key frames ({type(error).__name__}: {error}); delete it, and it is made "
-            "anew from the tables"
-        ) from error
 
 
 def _read(path: Path, settings: Mapping[str, Any] | None) -> list[SceneInfo]:

@@ -15,6 +15,7 @@ import torch
 from multimodal_zoo.bev.boxes import CLASSES, from_modern
 from multimodal_zoo.data.camera_history import LEGACY_ORDER
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, Sweep, global_truth, rigid, rigid_of
+from multimodal_zoo.files import reading
 
 #: The layouts by the key that only they have.
 LAYOUTS = {"cams+lidar2ego_rotation": "old", "cams+lidar2ego": "modern", "images+lidar_points": "modern_list"}
@@ -30,14 +31,15 @@ def infos_of(content: Any, name: str) -> list[SceneInfo]:
     Raises:
         ValueError: no record of a known layout, or one that lacks a field.
     """
-    records = content
-    labels = list(CLASSES)
-    if isinstance(content, Mapping):
-        labels = _labels(content)
-        records = next((content[key] for key in ("infos", "data_list") if key in content), [content])
-    if not isinstance(records, Sequence) or not records:
-        raise ValueError(f"{name} holds no key frames; expected a list under 'infos' or 'data_list', or one record")
-    return [_one(record, labels, f"{name}, record {number}") for number, record in enumerate(records)]
+    with reading(name, "file of key frames"):
+        records = content
+        labels = list(CLASSES)
+        if isinstance(content, Mapping):
+            labels = _labels(content)
+            records = next((content[key] for key in ("infos", "data_list") if key in content), [content])
+        if not isinstance(records, Sequence) or not records:
+            raise ValueError(f"{name} holds no key frames; expected a list under 'infos' or 'data_list', or one record")
+        return [_one(record, labels, f"{name}, record {number}") for number, record in enumerate(records)]
 
 
 def _labels(content: Mapping[str, Any]) -> list[str]:
@@ -55,7 +57,7 @@ def _one(record: Any, labels: Sequence[str], place: str) -> SceneInfo:
         if all(key in record for key in keys.split("+")):
             try:
                 return {"old": old_info, "modern": modern_info, "modern_list": listed_info}[layout](record, labels)
-            except (KeyError, IndexError, TypeError, ValueError) as error:  # a singular matrix is a ValueError
+            except Exception as error:  # damaged numbers may raise anything, a singular matrix a ValueError
                 raise ValueError(f"{place} ({layout} layout): {type(error).__name__}: {error}") from error
     raise ValueError(
         f"{place} is of no known layout: its keys are {sorted(map(str, record))[:12]}; expected `cams` with "

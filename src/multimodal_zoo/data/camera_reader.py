@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from multimodal_zoo.data.nuscenes_infos import HistoryLists, InfoBuilder
 from multimodal_zoo.data.nuscenes_splits import scenes_of
 from multimodal_zoo.data.nuscenes_tables import NuScenesTables
 from multimodal_zoo.data.skips import Skips
+from multimodal_zoo.files import parsed, reading
 from multimodal_zoo.registry import DATASETS
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ def nuscenes_scenes(
     """
     root = Path(folder).expanduser()
     tables = NuScenesTables(root, version)
-    names = [row["name"] for row in tables.table("scene").values()]
+    with reading(root / version, "set of nuScenes tables"):
+        names = [str(row["name"]) for row in tables.table("scene").values()]
     scenes = scenes_of(split, [root, root / version], splits, names)
     lists = HistoryLists(spacing, most)
     settings = {"version": version, "scenes": scenes, "spacing": spacing, "most": most, "tables": tables.state()}
@@ -98,9 +99,9 @@ def nuscenes_scenes(
         except StaleCacheError as error:
             logger.warning("%s; it is made anew", error)
     builder, wanted = InfoBuilder(tables, lists), set(scenes)
-    infos = [
-        info for scene in tables.table("scene").values() if scene["name"] in wanted for info in builder.scene(scene)
-    ]
+    with reading(root / version, "set of nuScenes tables"):
+        chosen = [scene for scene in tables.table("scene").values() if str(scene["name"]) in wanted]
+        infos = [info for scene in chosen for info in builder.scene(scene)]
     if kept is not None:
         try:
             write_infos(kept, infos, settings)
@@ -135,7 +136,7 @@ def _content(path: Path) -> Any:
     if path.suffix in (".pkl", ".pickle"):
         return read_pickle(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged, or neither JSON, .jsonl.gz nor a pickle: {error}") from None
 

@@ -12,7 +12,6 @@ earlier pictures, or `sensor2ego`. Everything else may be left out; pictures are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 
 from multimodal_zoo.bev.geometry import check_intrinsic
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, Sweep
+from multimodal_zoo.files import parsed, reading
 
 #: Endings of a picture that is found by its camera's name.
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -41,30 +41,31 @@ def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
     if not path.is_file():
         raise FileNotFoundError(f"calibration {path}: no such file")
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        given = parsed(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"calibration {path}: not JSON: {error}") from error
     if not isinstance(given, dict) or not isinstance(given.get("cameras"), dict) or not given["cameras"]:
         raise ValueError(f"calibration {path}: expected an object with an entry `cameras` of one camera or more")
     folder = path.parent if images is None else images
-    lidar2ego = _pose(given.get("lidar2ego", np.eye(4)), f"{path}: lidar2ego")
-    cameras = {name: _camera(name, one, folder, lidar2ego, path) for name, one in given["cameras"].items()}
-    sweeps = [_sweep(number, one, folder, cameras, path) for number, one in enumerate(given.get("history", []))]
-    if sweeps and "ego2global" not in given:
-        raise ValueError(f"calibration {path}: `history` needs `ego2global` of the current time")
-    return SceneInfo(
-        token=str(given.get("token", path.stem)),
-        scene="",
-        timestamp=round(1e6 * float(given.get("time", 0.0))),
-        lidar2ego=lidar2ego,
-        ego2global=_pose(given.get("ego2global", np.eye(4)), f"{path}: ego2global"),
-        cameras=cameras,
-        previous=sweeps,
-        following=[],
-        ego_velocity=np.zeros(2),
-        objects=None,
-        truth=None,
-    )
+    with reading(path, "calibration of cameras", "compare its entries with the example in the docs"):
+        lidar2ego = _pose(given.get("lidar2ego", np.eye(4)), f"{path}: lidar2ego")
+        cameras = {name: _camera(name, one, folder, lidar2ego, path) for name, one in given["cameras"].items()}
+        sweeps = [_sweep(number, one, folder, cameras, path) for number, one in enumerate(given.get("history", []))]
+        if sweeps and "ego2global" not in given:
+            raise ValueError(f"calibration {path}: `history` needs `ego2global` of the current time")
+        return SceneInfo(
+            token=str(given.get("token", path.stem)),
+            scene="",
+            timestamp=round(1e6 * float(given.get("time", 0.0))),
+            lidar2ego=lidar2ego,
+            ego2global=_pose(given.get("ego2global", np.eye(4)), f"{path}: ego2global"),
+            cameras=cameras,
+            previous=sweeps,
+            following=[],
+            ego_velocity=np.zeros(2),
+            objects=None,
+            truth=None,
+        )
 
 
 def _camera(name: str, given: Mapping[str, Any], folder: Path, lidar2ego: np.ndarray, path: Path) -> CameraInfo:

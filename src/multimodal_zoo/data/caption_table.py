@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from multimodal_zoo.data.shards import expand
 from multimodal_zoo.data.tables import PARQUET, parquet_file, rows_of
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 #: What a caption can be, by the names of the columns that `mmzoo fuse` writes; `rewrite` is another run's.
@@ -165,7 +165,7 @@ def _listed(value: Any) -> Any:
     """A cell; lists of texts stand in tables of text files as JSON."""
     if isinstance(value, str) and value.startswith("["):
         try:
-            found = json.loads(value)
+            found = parsed(value)
         except ValueError:
             return value
         return found if isinstance(found, list) and all(isinstance(text, str) for text in found) else value

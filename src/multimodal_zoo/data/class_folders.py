@@ -10,6 +10,7 @@ from pathlib import Path
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media, StillPictures
 from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import DATASETS
 
 
@@ -69,7 +70,7 @@ class ClassFolders:
         ]
 
     def _from_csv(self, path: Path) -> list[tuple[Path, int | str]]:
-        with path.open(newline="", encoding="utf-8") as file:
+        with reading(path, "table of path and label in UTF-8"), path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             has = ", ".join(reader.fieldnames or ())
             if not {"path", "label"} <= set(reader.fieldnames or ()):
@@ -116,4 +117,7 @@ def spoken(name: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not path.is_file():
+        return []
+    with reading(path, "text in UTF-8"):
+        return path.read_text(encoding="utf-8").splitlines()

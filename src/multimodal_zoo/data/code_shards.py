@@ -19,7 +19,7 @@ from multimodal_zoo.data.export import add_member, is_plain
 from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import RawSample
 from multimodal_zoo.data.skips import UnusableError
-from multimodal_zoo.files import atomic_file
+from multimodal_zoo.files import atomic_file, parsed
 from multimodal_zoo.registry import DATASETS
 
 
@@ -56,7 +56,7 @@ def unpack(sample: RawSample) -> Document:
     """
     key = str(sample["__key__"])
     try:
-        facts = json.loads(sample["json"])
+        facts = parsed(sample["json"])
         segments = [_segment(one, sample) for one in facts["segments"]]
         meta = {"key": key, **facts["meta"], "shard": sample.get("__url__", "")}
     except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:

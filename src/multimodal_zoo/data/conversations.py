@@ -16,6 +16,7 @@ from multimodal_zoo.data.line_pairs import LineFile
 from multimodal_zoo.data.media import Media
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 #: What stands for a clip in records that have one.
@@ -84,7 +85,7 @@ class JsonRows:
     """
 
     def __init__(self, rows: Sequence[Any]) -> None:
-        written = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+        written = [json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") for row in rows]
         self.ends = np.cumsum([len(row) for row in written], dtype=np.int64)
         self.content = b"".join(written)
 
@@ -92,7 +93,7 @@ class JsonRows:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> Any:
-        return json.loads(self.content[self.ends[index - 1] if index else 0 : self.ends[index]])
+        return parsed(self.content[self.ends[index - 1] if index else 0 : self.ends[index]])
 
 
 class JsonLines:
@@ -110,7 +111,7 @@ class JsonLines:
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return json.loads(self.lines[index])
+            return parsed(self.lines[index])
         except ValueError:
             return None  # found out when the record is asked for
 
@@ -188,7 +189,7 @@ class ConversationList:
         if not path.is_relative_to(self.records):
             raise UnusableError("path outside the folder", self.key(index))
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parsed(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UnusableError("missing record", f"{self.key(index)}: {path.name}") from error
         except (OSError, ValueError) as error:
@@ -278,7 +279,7 @@ def _listed(path: Path, key: str) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"data.train.{key}: no file {str(path)!r}")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"data.train.{key}: {str(path)!r} is no JSON: {error}") from error
     if not isinstance(rows, list) or not rows:

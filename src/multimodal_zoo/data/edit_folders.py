@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 
@@ -33,7 +33,7 @@ class EditFolders:
         if not path.is_file():
             raise FileNotFoundError(f"data.train.folder: no {path.name} in {folder!r}")
         try:
-            listed: Any = json.loads(path.read_text(encoding="utf-8"))
+            listed: Any = parsed(path.read_text(encoding="utf-8"))
             self.pairs = [(str(name), str(seed)) for name, seeds in listed for seed in seeds]
         except (TypeError, ValueError) as error:
             raise ValueError(f"data.train.folder: {path.name} is no list of names and seeds: {error}") from error
@@ -58,7 +58,7 @@ class EditFolders:
         if not place.is_relative_to(self.folder) or "/" in seed:
             raise UnusableError("path outside the folder", key)
         try:
-            told = str(json.loads((place / "prompt.json").read_text(encoding="utf-8"))["edit"]).strip()
+            told = str(parsed((place / "prompt.json").read_text(encoding="utf-8"))["edit"]).strip()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnusableError("broken record", key) from error
         files = [place / f"{seed}_{one}.jpg" for one in (0, 1)]

@@ -7,7 +7,7 @@ The published preparation writes `feature/NAME.pth` with `{name, images, texts}`
 from __future__ import annotations
 
 import json
-import pickle
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from multimodal_zoo.data.documents import Codes, Document, Image, Text
 from multimodal_zoo.data.pictures import load, open_picture, to_rgb
 from multimodal_zoo.data.size_rule import area_size
 from multimodal_zoo.data.skips import Skips, UnusableError
-from multimodal_zoo.files import atomic_file, write_text
+from multimodal_zoo.files import atomic_file, parsed, reading, write_text
 from multimodal_zoo.registry import DATASETS
 
 LIST, FEATURES = "list/train.json", "feature"
@@ -52,7 +52,7 @@ def read_feature(path: Path) -> dict[str, Any]:
         return {**found, "images": codes.astype(np.int32)}
     except FileNotFoundError as error:
         raise UnusableError("missing feature file", str(path)) from error
-    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes raise nearly anything
         raise UnusableError("broken feature file", str(path)) from error
 
 
@@ -73,16 +73,18 @@ class Emu3Features:
         path = Path(table)
         if not path.is_file():
             raise FileNotFoundError(f"data.train.table: no file {path}; it must hold prefix and path_list")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"prefix", "path_list"} <= content.keys():
-            raise ValueError(f"data.train.table: {path} needs the keys prefix and path_list")
-        places = [Path(content["prefix"]), path.parent / content["prefix"], path.parent.parent / FEATURES]
-        folder = next((place for place in places if place.is_dir()), None)
+        with reading(path, "list of features"):
+            content = parsed(path.read_bytes())
+            if not isinstance(content, dict) or not {"prefix", "path_list"} <= content.keys():
+                raise ValueError(f"data.train.table: {path} needs the keys prefix and path_list")
+            names = [str(name) for name in content["path_list"]]
+            places = [Path(content["prefix"]), path.parent / content["prefix"], path.parent.parent / FEATURES]
+        folder = next((place for place in places if os.path.isdir(place)), None)
         if folder is None:
             raise FileNotFoundError(
                 f"data.train.table: {path} names the folder {content['prefix']}, which is not there"
             )
-        self.folder, self.names = folder, [str(name) for name in content["path_list"]]
+        self.folder, self.names = folder, names
         self.skips = Skips()
 
     def __len__(self) -> int:
@@ -123,9 +125,10 @@ class Emu3RawList:
         path = Path(table)
         if not path.is_file():
             raise FileNotFoundError(f"data.train.table: no file {path}; it must hold a list of name, text and image")
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, Sequence) or any(not {"name", "text", "image"} <= dict(row).keys() for row in rows):
-            raise ValueError(f"data.train.table: {path} needs a list of objects with the keys name, text and image")
+        with reading(path, "list of pictures"):
+            rows = parsed(path.read_bytes())
+            if not isinstance(rows, list) or any(not {"name", "text", "image"} <= dict(row).keys() for row in rows):
+                raise ValueError(f"data.train.table: {path} needs a list of objects with the keys name, text and image")
         if area is not None and area < 1:
             raise ValueError(f"data.train.area is {area}; expected a number of pixels, or null")
         self.rows, self.folder, self.area = list(rows), path.parent if folder is None else Path(folder), area

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ import numpy as np
 from multimodal_zoo.data.documents import Document, pair
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import MapReader, Skips, UnusableError, usable
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class LinePairs:
 
     def _row(self, index: int) -> dict[str, Any]:
         try:
-            row = json.loads(self.lines[index])
+            row = parsed(self.lines[index])
         except ValueError:
             row = None
         if not isinstance(row, dict):

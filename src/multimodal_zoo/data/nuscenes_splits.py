@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from multimodal_zoo.files import parsed, reading
+
 #: The official splits of v1.0-mini.
 MINI = {
     "mini_train": (
@@ -65,11 +67,9 @@ def _read(folders: Sequence[Path], splits: str | Path | None) -> dict[str, Seque
         if splits is None:
             return {}
         raise FileNotFoundError(f"data.train.splits: {places[0]} does not exist")
-    text = path.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    with reading(path, "list of scenes", "see data.train.splits"):
+        text = path.read_text(encoding="utf-8")
+        found = parsed(text) if path.suffix == ".json" else yaml.safe_load(text)
     usual = isinstance(found, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in found.values()
     )

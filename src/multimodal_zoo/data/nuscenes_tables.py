@@ -6,7 +6,6 @@ read: no maps, no LiDAR points.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.data.camera_infos import rigid_of
+from multimodal_zoo.files import parsed
 
 Row = Mapping[str, Any]
 #: The channel whose key frames give the time of a sample.
@@ -62,7 +62,7 @@ class NuScenesTables:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; a nuScenes data set has it beside sample.json")
             try:
-                self._read[name] = {row["token"]: row for row in json.loads(path.read_bytes())}
+                self._read[name] = {row["token"]: row for row in parsed(path.read_bytes())}
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}; download it again") from None
         return self._read[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import IMAGE_SUFFIXES, RawSample
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 #: Opens a picture by its name in a record, and its place in the record's list; None where it was never downloaded.
@@ -181,7 +181,7 @@ class WebdatasetPages(ShardReader):
         """
         key = sample["__key__"]
         try:
-            record = json.loads(sample["json"])
+            record = parsed(sample["json"])
         except (KeyError, ValueError) as error:
             raise UnusableError("broken record", key) from error
         found = page(record, lambda info, number: _inside(sample, info, number), key)

@@ -12,7 +12,7 @@ from multimodal_zoo.data.documents import Document, Picture
 from multimodal_zoo.data.documents import Image as ImageSegment
 from multimodal_zoo.data.pictures import load, open_picture, to_rgb
 from multimodal_zoo.data.skips import Skips, UnusableError
-from multimodal_zoo.files import atomic_file
+from multimodal_zoo.files import atomic_file, reading
 from multimodal_zoo.registry import DATASETS
 
 #: Rows and columns of differences; two directions of three channels give six words of 64 bits.
@@ -99,17 +99,13 @@ class PictureHashes:
             FileNotFoundError: no such file.
             ValueError: it holds something else.
         """
-        try:
-            with np.load(Path(path).expanduser(), allow_pickle=False) as stored:
-                if str(stored["what"]) != MAGIC:
-                    raise KeyError(MAGIC)
-                return cls(stored["keys"].tolist(), stored["hashes"])
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"against: no file {str(path)!r}; mmzoo dedupe DATA out={Path(path).name} writes one"
-            ) from None
-        except (KeyError, OSError, ValueError, EOFError) as error:
-            raise ValueError(f"against: {str(path)!r} holds no picture hashes ({error})") from error
+        file, way_out = Path(path).expanduser(), f"mmzoo dedupe DATA out={Path(path).name} writes one"
+        if not file.is_file():
+            raise FileNotFoundError(f"against: no file {str(path)!r}; {way_out}")
+        with reading(path, "file of picture hashes", way_out), np.load(file, allow_pickle=False) as stored:
+            if str(stored["what"]) != MAGIC:
+                raise KeyError(MAGIC)
+            return cls(stored["keys"].tolist(), stored["hashes"])
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file in one step."""

@@ -25,7 +25,7 @@ from multimodal_zoo.data.token_batches import padded_batch
 from multimodal_zoo.data.token_collate import TokenCollate
 from multimodal_zoo.data.token_data import PaddedBatches
 from multimodal_zoo.data.token_sequences import Layout, TokenSample, TokenWeights
-from multimodal_zoo.files import atomic_file, write_text
+from multimodal_zoo.files import atomic_file, parsed, write_text
 from multimodal_zoo.objectives.batch import PreferenceBatch
 from multimodal_zoo.registry import DATASETS
 
@@ -53,7 +53,7 @@ class PreferencePairs:
         if not self.path.is_file():
             raise FileNotFoundError(f"data.train.table: no file {table}; it has one JSON object a line")
         self.lines: list[dict[str, Any]] = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             if line.strip():
                 self.lines.append(_line(line, f"{table}, line {number}"))
         if not self.lines:
@@ -81,20 +81,22 @@ class PreferencePairs:
         path = self.path.parent / line[side]
         try:
             codes = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged bytes raise nearly anything
             raise UnusableError(f"unreadable codes ({side})", str(line["key"])) from error
         if codes.ndim != 2 or codes.dtype.kind not in "iu" or not codes.size:
             raise UnusableError(f"codes of another form ({side})", str(line["key"]))
         return codes.astype(np.int32)
 
 
-def _line(text: str, place: str) -> dict[str, Any]:
+def _line(text: bytes, place: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parsed(text)
     except ValueError as error:
         raise ValueError(f"{place}: no valid JSON ({error})") from error
     if not isinstance(found, dict) or not found.keys() >= set(REQUIRED):
         raise ValueError(f"{place}: expected an object with {', '.join(REQUIRED)}")
+    if strange := [name for name in ("text", "chosen", "rejected") if not isinstance(found[name], str)]:
+        raise ValueError(f"{place}: {strange[0]} is {found[strange[0]]!r:.60}; expected a text")
     reference = found.get("reference")
     if reference is not None and not (isinstance(reference, list) and len(reference) == 2):
         raise ValueError(f"{place}: reference is {reference!r}; expected two numbers, of chosen and rejected")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from multimodal_zoo.data.shards import read_text
+from multimodal_zoo.files import parsed
 
 #: Files beside tar shards: samples by shard name as JSON, and one number for the whole folder.
 SIZES, LENGTH = "sizes.json", "__len__"
@@ -55,9 +55,11 @@ def _in_folder(folder: str, names: Sequence[str], key: str) -> int:
             text = read_text(folder + file)
         except FileNotFoundError:
             continue
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{key}: {folder}{file} is not readable ({error})") from error
         try:
-            return sum(int(json.loads(text)[name]) for name in names) if file == SIZES else int(text)
-        except (ValueError, TypeError) as error:
+            return sum(int(parsed(text)[name]) for name in names) if file == SIZES else int(text)
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{key}: {folder}{file} is not readable ({error})") from error
         except KeyError as error:
             raise ValueError(f"{key}: {folder}{file} has no entry for the shard {error}") from error

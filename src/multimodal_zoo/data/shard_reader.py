@@ -74,4 +74,4 @@ class ShardReader(ABC):
                 found = True
                 yield document
         if not found:
-            raise self.skips.nothing_usable(self.name, "its sources")
+            raise self.skips.nothing_usable(self.name, f"its sources, {self.shards[0]} first")

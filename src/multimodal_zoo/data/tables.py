@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from multimodal_zoo.files import parsed, reading
 
 
 def _delimited(delimiter: str) -> Any:
@@ -35,7 +36,7 @@ def _json_lines(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.strip():
             try:
-                row = json.loads(line)
+                row = parsed(line)
             except ValueError:
                 row = None
             yield row if isinstance(row, dict) else {}
@@ -62,19 +63,20 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, or a header that cannot be read.
+        ValueError: another kind of file, a damaged one, or a header that cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix not in TABLES and suffix not in PARQUET:
         raise ValueError(f"data.train.table is {str(path)!r}; it must end in {', '.join([*TABLES, *PARQUET])}")
     if not path.is_file():
         raise FileNotFoundError(f"data.train.table: no file {str(path)!r}")
-    if suffix in PARQUET:
-        for batch in parquet_file(path).iter_batches():
-            yield from batch.to_pylist()
-        return
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        yield from TABLES[suffix](lines)
+    with reading(path, f"whole {suffix} table, its texts in UTF-8"):
+        if suffix in PARQUET:
+            for batch in parquet_file(path).iter_batches():
+                yield from batch.to_pylist()
+            return
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            yield from TABLES[suffix](lines)
 
 
 def parquet_file(path: Path) -> Any:
@@ -85,13 +87,10 @@ def parquet_file(path: Path) -> Any:
         ValueError: the file is no parquet file.
     """
     try:
-        import pyarrow as pa
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{path.name} needs pyarrow: pip install 'multimodal_zoo[eval]'", name=error.name
         ) from None
-    try:
+    with reading(path, "parquet file"):
         return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no parquet file: {error}") from error

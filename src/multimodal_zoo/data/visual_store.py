@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.visual_sequences import VisualSample
-from multimodal_zoo.files import atomic_file, write_text
+from multimodal_zoo.files import atomic_file, read_record, reading, write_text
 from multimodal_zoo.registry import DATASETS
 
 FACTS = "visual_store.json"
@@ -71,8 +72,7 @@ class VisualStore:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What the folder says of itself: `width`, `dtype`, `weights`, `pictures`."""
-        found: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-        return found
+        return read_record(self.folder / FACTS)
 
     @cached_property
     def _parts(self) -> list[Path]:
@@ -82,14 +82,18 @@ class VisualStore:
     def _places(self) -> dict[bytes, Place]:
         found: dict[bytes, Place] = {}
         for number, part in enumerate(self._parts):
-            with np.load(_index(part), allow_pickle=False) as index:
+            with _opened(_index(part)), np.load(_index(part), allow_pickle=False) as index:
                 rows = zip(index["keys"], index["starts"].tolist(), strict=True)
-                found.update((bytes(key), Place(number, start)) for key, start in rows)
+                found.update((bytes(key), Place(number, int(start))) for key, start in rows)
         return found
 
     @cached_property
     def _rows(self) -> list[np.ndarray]:
-        return [np.load(part, mmap_mode="r", allow_pickle=False) for part in self._parts]
+        found = []
+        for part in self._parts:
+            with _opened(part):
+                found.append(np.load(part, mmap_mode="r", allow_pickle=False))
+        return found
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -105,7 +109,11 @@ class VisualStore:
         place = self._places.get(picture_key(pixels, count))
         if place is None:
             return None
-        return torch.from_numpy(np.array(self._rows[place.part][place.start : place.start + count], dtype=np.float32))
+        with _opened(self._parts[place.part]):
+            rows = np.array(self._rows[place.part][place.start : place.start + count], dtype=np.float32)
+            if rows.ndim != 2 or len(rows) != count:
+                raise IndexError(f"{rows.shape} in place of {count} embeddings from row {place.start} on")
+            return torch.from_numpy(rows)
 
 
 def stored_sample(sample: VisualSample, store: VisualStore) -> VisualSample:
@@ -182,6 +190,11 @@ class VisualStoreWriter:
         with atomic_file(part) as temporary, temporary.open("wb") as file:
             np.save(file, np.concatenate([one for _, one in self._waiting]))
         self._waiting = []
+
+
+def _opened(file: Path) -> AbstractContextManager[None]:
+    """Name a file of the store in whatever is wrong with it."""
+    return reading(file, "part of a visual store", "delete the folder, and mmzoo embed writes it anew")
 
 
 def _index(part: Path) -> Path:

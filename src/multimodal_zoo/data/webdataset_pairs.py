@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import RawSample, decode_text, find_image
 from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
 
@@ -73,7 +73,7 @@ class WebdatasetPairs(ShardReader):
 def facts_of(sample: RawSample) -> dict[str, Any]:
     """The facts in a sample's `json`; none where there is no object in it."""
     try:
-        facts = json.loads(sample.get("json", b"{}"))
+        facts = parsed(sample.get("json", b"{}"))
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}

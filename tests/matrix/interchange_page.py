@@ -19,9 +19,10 @@ HEAD = """# Interchange matrix
 <!-- Written by `python tests/matrix/interchange_page.py` from the declarations in tests/matrix. -->
 
 Every part that the library has, or borrows, in every slot that takes one, **by overrides alone**. Behind each *fits*
-stand two tests at tiny size: one optimiser's step with a finite loss and a gradient in the part, and a model that is
-saved, read back with `zoo.from_pretrained` and gives the same outputs to the last bit. Behind each *no* stands a test
-of the error, which comes before anything is allocated.
+stand two tests at tiny size: one optimiser's step with a finite loss and a gradient in the part (behind a teacher, and
+codes of a tokenizer: in what learns from them), and a model that is saved, read back with `zoo.from_pretrained` and
+gives the same outputs to the last bit. Behind each *no* stands a test of the error, which comes before anything is
+allocated.
 
 The words go behind `mmzoo train RECIPE`, or into `zoo.create(VARIANT, overrides=[...])`. Numbers in them are those of
 the tests' small parts; yours take their place. Widths and picture sizes that are not named follow the part.
@@ -30,6 +31,9 @@ What lies in a folder stands in a slot by `${part:PLACE,NAME}`: the declaration 
 or `vision_tokenizer` of a training run, a folder of `save_model`, a publisher's folder or file, `hf://...` or
 `package:...`. Its weights come along with `initial_weights.NAME=PLACE`. Changes to it go behind:
 `"${part:PLACE,image,{image_size: 96}}"`.
+
+Where several processes train and a part has layers that a slot does not use (the pooling of a ResNet whose tokens alone
+are read), training says which to freeze.
 """
 
 
@@ -77,7 +81,7 @@ def _why(slot: Slot, part: Part) -> str:
 
 def page() -> str:
     """The whole page."""
-    seeing = [*IMAGE_SLOTS, STUDENT, TEACHER, STUDENT]
+    seeing = [*IMAGE_SLOTS, TEACHER, STUDENT]
     kinds = [named(part) for part in (*IMAGE_ENCODERS, *TEXT_ENCODERS)]
     captioners = [[f"`{name}`", f"`{word}`", refusal or FITS] for name, (word, refusal) in CAPTIONERS.items()]
     return "\n".join(

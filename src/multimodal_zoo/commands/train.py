@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,9 +93,10 @@ def train_recipe(config: DictConfig) -> float | None:
         if checkpoint is None:
             write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
         announce(module, place, checkpoint)
+    began = time.monotonic()
     with exit_status(primary):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return finish(recipe, module, trainer, place)
+    return finish(recipe, module, trainer, place, time.monotonic() - began)
 
 
 def settle_run_folder(config: DictConfig) -> Path:
@@ -155,7 +157,9 @@ def announce(module: ObjectiveModule, place: Path, checkpoint: Path | None) -> N
     console.print(f"run folder: {place}", soft_wrap=True)
 
 
-def finish(recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightning.Trainer, place: Path) -> float | None:
+def finish(
+    recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightning.Trainer, place: Path, seconds: float
+) -> float | None:
     """Export the final weights, evaluate them and write the report, on the first rank."""
     from multimodal_zoo.training.ema import find_ema
     from multimodal_zoo.training.export import whole_model
@@ -169,12 +173,12 @@ def finish(recipe: Mapping[str, Any], module: ObjectiveModule, trainer: lightnin
             return None
         model.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         model.weights = f"trained: {place}, step {trainer.global_step}"  # type: ignore[assignment]
-        results = _evaluate(recipe, model, place, unused)
+        results = _evaluate(recipe, model, place, unused, seconds)
     return chosen_metric(recipe["optimized_metric"], trainer.callback_metrics, results)
 
 
 def _evaluate(
-    recipe: Mapping[str, Any], model: nn.Module, place: Path, unused: Mapping[str, Skips]
+    recipe: Mapping[str, Any], model: nn.Module, place: Path, unused: Mapping[str, Skips], seconds: float
 ) -> dict[str, Result]:
     from multimodal_zoo.checkpoints.store import save_model
     from multimodal_zoo.commands.eval import chosen_groups
@@ -183,7 +187,7 @@ def _evaluate(
     from multimodal_zoo.evaluation.suite import run_suite
 
     save_model(model, place / "model")
-    record_run(place, model, choices=chosen_groups(), left_out=unused)
+    record_run(place, model, choices=chosen_groups(), left_out=unused, seconds=seconds)
     evaluators = {name: node for name, node in (recipe.get("evaluation") or {}).items() if node}
     device = next(model.parameters()).device
     results = run_suite(model, model.processor, evaluators, place, device) if evaluators else {}

@@ -73,6 +73,7 @@ def record_run(
     command: str | None = None,
     choices: Mapping[str, str] | None = None,
     left_out: Mapping[str, Skips] | None = None,
+    seconds: float | None = None,
 ) -> Path:
     """Write `run.json`: variant, weights, size, model node, environment and command; a report is made from it.
 
@@ -82,6 +83,7 @@ def record_run(
         command: None for the command line of this process.
         choices: group -> the file of `conf` that was chosen for it, which a report over several runs names.
         left_out: configuration key of a reader -> the samples that it could not use.
+        seconds: that training took since it was last started; None without training.
     """
     content = {
         "variant": getattr(model, "variant", None),
@@ -95,6 +97,7 @@ def record_run(
         },
         "command": command or command_line(),
         "environment": environment(),
+        "seconds": None if seconds is None else round(seconds, 1),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     folder.mkdir(parents=True, exist_ok=True)

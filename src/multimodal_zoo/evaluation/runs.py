@@ -80,10 +80,12 @@ class Run:
     @property
     def state(self) -> str:
         """How far it came: `trained`, `evaluated`, or where it is or ended without having finished."""
-        if not self.history:
-            return "evaluated" if self.results else "started, nothing logged yet"
+        if self.results and not self.history:
+            return "evaluated"
         if (self.folder / "run.json").is_file():
             return "trained"
+        if not self.history:
+            return "started, nothing logged yet"
         whole = select(self.config, "trainer.max_steps")
         return f"unfinished, step {self.step}" + (f" of {whole}" if isinstance(whole, int) and whole > 0 else "")
 

@@ -22,7 +22,8 @@ from _report import record
 
 from multimodal_zoo.captions.claims import Claims
 from multimodal_zoo.captions.job import WORK
-from multimodal_zoo.captions.unit_files import finished, records, verify
+from multimodal_zoo.captions.unit_checks import verify
+from multimodal_zoo.captions.unit_files import finished, records
 from multimodal_zoo.captions.unit_reading import double_keys
 
 COMMAND = "python benchmarks/fusion_kill.py"

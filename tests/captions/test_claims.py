@@ -95,6 +95,20 @@ def test_who_slept_beyond_the_lease_sees_that_it_has_an_heir(tmp_path) -> None:
     assert not asleep.mine("a-0")
 
 
+def test_who_has_an_heir_leaves_its_claim(tmp_path, dead) -> None:
+    late, heir = Claims(tmp_path / "c"), Claims(tmp_path / "c")
+    assert late.take("a-0")
+    assert not late.inherited("a-0")
+    write(tmp_path / "c", "a-0.0", dead)
+    assert heir.take("a-0")
+    assert late.inherited("a-0")
+    assert heir.inherited("a-0")
+    late.release("a-0", finished=True)
+    assert heir.mine("a-0")
+    heir.release("a-0", finished=True)
+    assert not list((tmp_path / "c").iterdir())
+
+
 def test_a_half_written_claim_holds_for_a_lease(tmp_path) -> None:
     (tmp_path / "a-0.0").write_text('{"host": "h')
     assert not Claims(tmp_path, lease=60.0).take("a-0")

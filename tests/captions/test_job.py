@@ -18,7 +18,8 @@ from multimodal_zoo.captions.process_runner import ProcessRunner
 from multimodal_zoo.captions.rows import FAILED, FUSED, REJECTED
 from multimodal_zoo.captions.speed import speed_of
 from multimodal_zoo.captions.stages import STAGES
-from multimodal_zoo.captions.unit_files import records, verify
+from multimodal_zoo.captions.unit_checks import verify
+from multimodal_zoo.captions.unit_files import records
 from multimodal_zoo.captions.unit_reading import read_units
 from multimodal_zoo.registry import CAPTIONS, build
 

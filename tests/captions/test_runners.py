@@ -19,7 +19,8 @@ from multimodal_zoo.captions.claims import Claims
 from multimodal_zoo.captions.job import FusionJob, open_tasks
 from multimodal_zoo.captions.process_runner import ProcessRunner
 from multimodal_zoo.captions.ray_runner import RayRunner
-from multimodal_zoo.captions.unit_files import finished, remove_leftovers, verify
+from multimodal_zoo.captions.unit_checks import remove_leftovers, verify
+from multimodal_zoo.captions.unit_files import finished
 from multimodal_zoo.captions.unit_reading import double_keys
 from multimodal_zoo.registry import build
 

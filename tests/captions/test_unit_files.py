@@ -21,14 +21,13 @@ from multimodal_zoo.captions.row_rules import RowRules
 from multimodal_zoo.captions.rows import FAILED, FUSED, REJECTED, CaptionRow, FusedRow
 from multimodal_zoo.captions.sources import Unit
 from multimodal_zoo.captions.statistics import Statistics
+from multimodal_zoo.captions.unit_checks import remove_leftovers, verify
 from multimodal_zoo.captions.unit_files import (
     UnitRecord,
     finished,
     is_done,
     record_of,
     records,
-    remove_leftovers,
-    verify,
     write_broken_unit,
     write_unit,
 )

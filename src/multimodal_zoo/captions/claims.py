@@ -99,15 +99,20 @@ class Claims:
         """Whether a claim still stands: a process that slept beyond the lease may have heirs."""
         return name in self._held and self._last(name)[1] == self._held[name]
 
+    def inherited(self, name: str) -> bool:
+        """Whether a unit that is held had or has another holder too, who may be at work on it still."""
+        return not self.mine(name) or self._held[name].suffix != ".0"
+
     def release(self, name: str, finished: bool) -> None:
         """Give a claim back.
 
         Args:
             name: of the unit.
-            finished: whether nobody needs a claim to it any more; claims of the dead go too.
+            finished: whether nobody needs a claim to it any more; those of earlier holders go too, an heir's stays.
         """
         held = self._held.pop(name)
-        for path in [path for _, path in self._numbered(name)] if finished else [held]:
+        earlier = [path for number, path in self._numbered(name) if finished and number < int(held.suffix[1:])]
+        for path in [*earlier, held]:
             path.unlink(missing_ok=True)
 
     def holders(self) -> dict[str, Holder]:

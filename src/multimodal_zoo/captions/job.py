@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multimodal_zoo.captions.run_manifest import settle
-from multimodal_zoo.captions.unit_files import RECORDS, UnitRecord, check_formats, finished, record_of
+from multimodal_zoo.captions.unit_files import UnitRecord, check_formats, finished, note_of, record_of, undo
 
 if TYPE_CHECKING:
     from multimodal_zoo.captions.sources import Source, Unit
@@ -61,16 +61,20 @@ class Task:
         unit: which rows.
         rounds: how often its rows will have been run again; 0 is the first time.
         again: statuses of the rows that are run again; the others stay as they are.
+        broken: the note of an earlier run that it could not be read (`note_of`), after which it is tried again.
     """
 
     unit: Unit
     rounds: int = 0
     again: tuple[str, ...] = ()
+    broken: tuple[int, int] | None = None
 
     def record(self, folder: str) -> UnitRecord | None:
         """What is noted of it, if it is done."""
         found = record_of(folder, self.unit.name)
         if found is None or found.rounds < self.rounds:
+            return None
+        if found.problem is not None and note_of(folder, self.unit.name) == self.broken:
             return None
         return found
 
@@ -177,7 +181,8 @@ def unwritable(folder: str | Path, error: OSError) -> OSError:
 def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ()) -> tuple[list[Task], list[Done]]:
     """What is left to do of some units, and what is done.
 
-    What could not be read is tried again: its file may have been mended.
+    What could not be read is tried again: its file may have been mended. The note of it stays until a worker replaces
+    it, as another run may be at work in the folder.
 
     Args:
         job: the run.
@@ -187,16 +192,19 @@ def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ())
     Raises:
         ValueError: the folder holds units that the source does not have.
     """
-    names, tasks, stand = {unit.name for unit in units}, {}, {}
+    names, rounds, broken, stand = {unit.name for unit in units}, {}, {}, {}
     foreign = []
     for name in finished(job.folder):
-        record = record_of(job.folder, name)
+        note, record = note_of(job.folder, name), record_of(job.folder, name)
         if record is not None and record.problem is not None:
-            (Path(job.folder) / RECORDS / f"{name}.json").unlink(missing_ok=True)
+            if name in names:
+                broken[name] = note
+            else:  # the broken rest of a file that has been mended
+                undo(job.folder, name)
         elif name not in names:
             foreign.append(name)
         elif record is not None and any(record.statuses.get(status) for status in again):
-            tasks[name] = record.rounds + 1
+            rounds[name] = record.rounds + 1
         elif record is not None:
             stand[name] = Done(name, record.rows, record.statuses, {})
     if foreign:
@@ -205,7 +213,8 @@ def open_tasks(job: FusionJob, units: Sequence[Unit], again: Sequence[str] = ())
             "choose another out"
         )
     left = [unit for unit in units if unit.name not in stand]
-    return [Task(unit, tasks.get(unit.name, 0), tuple(again)) for unit in left], list(stand.values())
+    tasks = [Task(unit, rounds.get(unit.name, 0), tuple(again), broken.get(unit.name)) for unit in left]
+    return tasks, list(stand.values())
 
 
 def unfinished(job: FusionJob, tasks: Iterable[Task]) -> list[Task]:

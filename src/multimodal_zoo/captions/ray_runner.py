@@ -156,7 +156,8 @@ def _knock(address: str) -> None:
 
 def _task(told: dict[str, Any]) -> Task:
     """A task from plain JSON."""
-    return Task(Unit(**told["unit"]), told["rounds"], tuple(told["again"]))
+    broken = told["broken"]
+    return Task(Unit(**told["unit"]), told["rounds"], tuple(told["again"]), None if broken is None else tuple(broken))
 
 
 def _ray(local: bool) -> Any:

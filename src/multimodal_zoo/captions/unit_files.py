@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -84,10 +83,12 @@ def write_unit(
     kinds: Mapping[str, str] | None = None,
     statistics: Counts | None = None,
     rounds: int = 0,
+    still: Callable[[], None] = lambda: None,
 ) -> UnitRecord:
     """Write the rows of a unit, and last its record.
 
-    What a killed writer left of the unit is replaced. While a finished unit is written again it is not done.
+    What a killed writer left of the unit is replaced. While a finished unit is written again it is not done. Two that
+    write one unit at once may leave files of both: `is_whole` tells.
 
     Args:
         folder: of the run's output.
@@ -97,6 +98,7 @@ def write_unit(
         kinds: of the columns that are carried along, the source's `kinds()`; None: inferred from this unit's rows.
         statistics: counts to add the rows to; they stand in the record.
         rounds: for the record.
+        still: called when all is ready, just before anything is replaced; an error of it leaves the unit as it was.
 
     Raises:
         ValueError: formats without parquet, which keeps rejected and failed rows, or rows that are not the unit's.
@@ -114,10 +116,11 @@ def write_unit(
         if len(table.extra) != unit.rows:
             came = len(table.extra)
             raise ValueError(f"unit {unit.name} has {unit.rows} rows, {came} results came; none may be lost or added")
-        _record_path(folder, unit.name).unlink(missing_ok=True)
         if tar is not None:
             files[_key("webdataset", unit.name)], sizes[_key("webdataset", unit.name)] = tar.close(), tar.size
-    content = parquet_bytes(table.arrow())
+        content = parquet_bytes(table.arrow())
+        still()
+        _record_path(folder, unit.name).unlink(missing_ok=True)
     write_bytes(_path(folder, "parquet", unit.name), content)
     files[_key("parquet", unit.name)] = hashlib.sha256(content).hexdigest()
     sizes[_key("parquet", unit.name)] = len(content)
@@ -184,6 +187,20 @@ def is_done(folder: str | Path, unit: Unit) -> bool:
     return record is not None and record.problem is None
 
 
+def undo(folder: str | Path, name: str) -> None:
+    """Let a unit, or the note that it could not be read, be no longer done."""
+    _record_path(folder, name).unlink(missing_ok=True)
+
+
+def note_of(folder: str | Path, name: str) -> tuple[int, int] | None:
+    """What tells a unit's record from one that is written later under the same name; None if there is none."""
+    try:
+        found = _record_path(folder, name).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def finished(folder: str | Path) -> set[str]:
     """Names of all units that have a record, broken ones among them; nothing is opened."""
     try:
@@ -200,62 +217,6 @@ def records(folder: str | Path) -> Iterator[UnitRecord]:
         record = record_of(folder, name)
         if record is not None:
             yield record
-
-
-def verify(folder: str | Path) -> list[str]:
-    """Everything that is wrong with a folder, in words: records, sizes, hashes, files that no record knows.
-
-    The whole folder is read.
-    """
-    wrong = []
-    known: set[str] = set()
-    for name in sorted(finished(folder)):
-        try:
-            record = UnitRecord(**read_record(_record_path(folder, name)))
-        except (ValueError, TypeError) as error:
-            wrong.append(f"{RECORDS}/{name}.json is no record: {error}")
-            continue
-        known.update(record.files)
-        if record.problem:
-            wrong.append(f"unit {name} could not be read: {record.problem}")
-        for file, expected in record.files.items():
-            path = Path(folder) / file
-            if not path.is_file():
-                wrong.append(f"{file} is missing")
-            elif path.stat().st_size != record.sizes.get(file):
-                wrong.append(f"{file} has {path.stat().st_size} bytes, its record says {record.sizes.get(file)}")
-            elif file_hash(path) != expected:
-                wrong.append(f"{file} has other bytes than its record says")
-    for format_, suffix in FORMATS.items():
-        for path in sorted((Path(folder) / format_).glob(f"*{suffix}")):
-            if not path.name.startswith(".") and f"{format_}/{path.name}" not in known:
-                wrong.append(f"{format_}/{path.name} belongs to no finished unit")
-    return wrong
-
-
-def remove_leftovers(folder: str | Path, older_than: float = 0.0) -> list[str]:
-    """Delete what killed writers left half-written, and name it.
-
-    Args:
-        folder: of the run's output.
-        older_than: seconds since the file was last written to; writers that are at work are younger.
-    """
-    removed = []
-    for name in (*FORMATS, RECORDS):
-        for path in sorted((Path(folder) / name).glob(".*")):
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink(missing_ok=True)
-                removed.append(f"{name}/{path.name}")
-    return removed
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while content := file.read(1 << 20):
-            found.update(content)
-    return found.hexdigest()
 
 
 def check_formats(formats: Sequence[str]) -> None:

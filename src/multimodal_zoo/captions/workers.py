@@ -17,7 +17,8 @@ from multimodal_zoo.captions.run_manifest import settle
 from multimodal_zoo.captions.sources import BrokenFileError
 from multimodal_zoo.captions.stages import EngineLostError, Stages, TimedChecks, TimedEngine
 from multimodal_zoo.captions.statistics import Statistics
-from multimodal_zoo.captions.unit_files import UnitRecord, record_of, write_broken_unit, write_unit
+from multimodal_zoo.captions.unit_checks import is_whole
+from multimodal_zoo.captions.unit_files import UnitRecord, record_of, undo, write_broken_unit, write_unit
 from multimodal_zoo.captions.unit_reading import read_unit
 from multimodal_zoo.files import write_text
 
@@ -95,6 +96,8 @@ class Worker:
                     held.append(task)
                 elif done := self._claimed(task):
                     yield done
+                elif task.record(self.job.folder) is None:
+                    held.append(task)
             if len(held) == len(waiting):
                 time.sleep(PAUSE)
             waiting = held
@@ -106,6 +109,8 @@ class Worker:
             done = None
             if task.record(self.job.folder) is None:
                 done = self._done(task)
+                while not self._whole(task):
+                    done = self._done(task)
             finished = True
             return done
         except TakenOverError as error:
@@ -113,6 +118,21 @@ class Worker:
             return None
         finally:
             self.claims.release(task.unit.name, finished)
+
+    def _whole(self, task: Task) -> bool:
+        """Whether the files of a unit are one worker's alone; two may put them in place at once where one had slept.
+
+        Both look when they have ended, so that whoever is the last sees what stays, and undo what is mixed.
+
+        Raises:
+            TakenOverError: it is, and the unit is the other one's, who writes it again.
+        """
+        name = task.unit.name
+        if not self.claims.inherited(name) or is_whole(self.job.folder, name):
+            return True
+        undo(self.job.folder, name)
+        self._require_claim(task)
+        return False
 
     def _done(self, task: Task) -> Done:
         try:
@@ -129,14 +149,14 @@ class Worker:
         if task.unit.problem is not None:
             return write_broken_unit(self.job.folder, task.unit, task.unit.problem)
         try:
-            return self._whole(task)
+            return self._all_rows(task)
         except BrokenFileError as error:
             stands = record_of(self.job.folder, task.unit.name)  # of an earlier round: more than a note of the problem
             if self.source.broken_files != "report" or (stands is not None and stands.problem is None):
                 raise
             return write_broken_unit(self.job.folder, task.unit, str(error))
 
-    def _whole(self, task: Task) -> UnitRecord:
+    def _all_rows(self, task: Task) -> UnitRecord:
         return write_unit(
             self.job.folder,
             task.unit,
@@ -145,14 +165,23 @@ class Worker:
             kinds=self.source.kinds(),
             statistics=Statistics(self.instruction),
             rounds=task.rounds,
+            still=lambda: self._require_claim(task),
         )
+
+    def _require_claim(self, task: Task) -> None:
+        """Make sure that the unit is still this worker's.
+
+        Raises:
+            TakenOverError: it has another one by now; what it writes is left to that one.
+        """
+        if not self.claims.mine(task.unit.name):
+            raise TakenOverError(f"unit {task.unit.name} was taken over by another worker; its result stands")
 
     def _fused(self, task: Task) -> Iterator[FusedRow]:
         """The rows of a unit, as the writer takes them: only a part of them is ever held.
 
         Raises:
             RuntimeError: the engine answers nothing at all any more.
-            TakenOverError: the unit has another worker by now; what it writes is left to that one.
         """
         rows = iter(self.source.read(task.unit))
         before = self._before(task)
@@ -171,8 +200,6 @@ class Worker:
                 yield one
             if failed == asked:
                 self._require_answers(task, failed, one)
-        if not self.claims.mine(task.unit.name):
-            raise TakenOverError(f"unit {task.unit.name} was taken over by another worker; its result stands")
 
     def _chunk(self, rows: Iterator[CaptionRow], task: Task) -> list[CaptionRow]:
         """The next rows of a unit.

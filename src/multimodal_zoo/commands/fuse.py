@@ -171,7 +171,7 @@ def _limited(tasks: Sequence[Task], units: Sequence[Unit], limit: int) -> list[T
 def _clean(job: FusionJob) -> None:
     """Delete what killed writers left, what may be another run's excepted."""
     from multimodal_zoo.captions.claims import Claims
-    from multimodal_zoo.captions.unit_files import remove_leftovers
+    from multimodal_zoo.captions.unit_checks import remove_leftovers
 
     claims = Claims(job.work / "claims")
     remove_leftovers(job.folder, OLD if claims.holders() else 0.0)

@@ -11,7 +11,9 @@ import pytest
 
 #: What a notebook prints at the end of its training, and the least of it.
 LEARNT = {
-    "first_steps": (r"training emoji: ([\d.]+); chance", 0.5),
+    "chat_without_encoder": (r"names right: (\d+) of", 8),
+    "embed_and_retrieve": (r"training emoji: ([\d.]+); chance", 0.5),
+    "generate_with_tokens": (r"drawn as they were: ([\d.]+); by chance", 0.5),
     "detect": (r"objects with a box within 2 m: (\d+) of", 5),
     "fuse_captions": (r"rows with a fused caption by rules: (\d+)", 6),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from torch.nn.functional import normalize
 
 import multimodal_zoo as zoo
 from multimodal_zoo import cli
+
+PROJECT = Path(__file__).parent
+PAGE = (PROJECT.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def test_the_tower_is_timms_with_the_same_weights() -> None:
@@ -109,3 +114,27 @@ def test_an_entry_point_that_names_nothing_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [lost])
     with pytest.raises(ImportError, match=r"multimodal_zoo\.conf: the entry point mine = no_such_package\.conf"):
         catalogue.packages.__wrapped__("conf")
+
+
+def test_the_page_shows_the_very_files() -> None:
+    shown = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+    for name, text in shown.items():
+        assert (PROJECT / name).read_text(encoding="utf-8") == text, name
+    files = {path.relative_to(PROJECT).as_posix() for path in PROJECT.rglob("*.*") if "__pycache__" not in path.parts}
+    files = {name for name in files if name.endswith((".py", ".yaml", ".toml")) and not name.endswith("__init__.py")}
+    assert files - set(shown) == {"conftest.py", "test_sigmoid_sheets.py"}
+    tests = Path(__file__).read_text(encoding="utf-8")
+    parts = re.findall(r"^`test_sigmoid_sheets\.py`, \w+ part:\n\n```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(parts) == 2
+    assert all(part in tests for part in parts)
+
+
+def test_the_commands_of_the_page_compose() -> None:
+    lines = [line for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in text.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("mmzoo")]
+    assert {words[0] for words in commands} == {"train", "eval", "list", "describe"}
+    for command, subject, *words in commands:
+        if command == "train":
+            zoo.compose(subject, words)
+        elif command == "eval":
+            zoo.compose("base/eval", [f"source={subject}", *words])

@@ -194,7 +194,7 @@ class Comparison:
     def html(self) -> str:
         """A page that refers to no other file."""
         results = [result for run in self.members for result in run.results.values()]
-        pictures = self.gallery.html()
+        pictures, figures = self.gallery.html(), _html(self.details())
         remarks = (*self.remarks, *self.gallery.problems)
         plot = "" if self.picture is None else self.picture.html()
         sections = {
@@ -204,7 +204,7 @@ class Comparison:
                 training.table().html() + curves.html()
                 for training, curves in zip(self.trainings, self.curves, strict=True)
             ),
-            "Headline figures": _html(self.details()),
+            "Headline figures": f"<details><summary>all of them</summary>{figures}</details>" if figures else "",
             "Pictures": pictures,
             "Differences": _html(self._differences()),
             "Runs": self.runs().html(),

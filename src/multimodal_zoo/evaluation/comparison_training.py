@@ -91,7 +91,7 @@ def _written(found: Estimate | None) -> str:
     """A logged value with four digits: learning rates are too small for a fixed number of decimals."""
     if found is None:
         return ABSENT
-    spread = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
+    spread = "" if found.high is None else f" ± {found.high - found.mean:.4g}"
     return f"{found.mean:.4g}{spread}"
 
 

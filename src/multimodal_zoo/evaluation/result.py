@@ -17,7 +17,7 @@ from multimodal_zoo.files import write_bytes, write_text
 Cell = str | float | int
 #: A figure as text, with what may stand behind it.
 WRITTEN = re.compile(
-    r"[+-]?[\d.,]+(e[+-]\d+)?(-[\d.,]+| \(of [\d,]+\)| ± [\d.]+| \([\d.]+-[\d.]+\))?( \[\d+ of \d+\])?|-"
+    r"[+-]?[\d.,]+(e[+-]\d+)?(-[\d.,]+| \(of [\d,]+\)| ± [\d.]+(e[+-]\d+)?| \([\d.]+-[\d.]+\))?( \[\d+ of \d+\])?|-"
 )
 
 

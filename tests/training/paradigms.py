@@ -335,6 +335,9 @@ PARADIGMS = {
     ),
 }
 
+#: Not what one process trains: each of two has a queue of what it saw itself.
+OWN_QUEUES = Paradigm(VIEWS)
+
 
 def placed(config: DictConfig, place: Path, **more: object) -> DictConfig:
     """A recipe with another run folder, and with other top-level values."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from forked import forked
 from multimodal_zoo.training.lamb import ClampedLamb
 
 SETTINGS = {"betas": (0.9, 0.95), "eps": 1e-6, "lowest_ratio": 0.01, "highest_ratio": 10.0}
@@ -111,55 +112,29 @@ def test_values_out_of_range(given: dict, message: str) -> None:
         ClampedLamb([nn.Parameter(torch.zeros(2))], **given)
 
 
-SHARDED = """
-import os, sys, torch
-from torch import distributed as dist, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from multimodal_zoo.training.lamb import ClampedLamb
-sys.path.insert(0, sys.argv[3])
-import test_clamped_lamb as case
-rank, place = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-mesh = init_device_mesh("cpu", (2,))
 class Holder(nn.Module):
-    def __init__(self):
+    """Some parameters, the last of which is not sharded."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.values = nn.ParameterList([nn.Parameter(v.clone()) for v in case.start()])
-holder = Holder()
-scalar = holder.values[3]
-fully_shard(holder, mesh=mesh, ignored_params={scalar})
-optimizer = ClampedLamb(list(holder.parameters()), lr=0.01, weight_decay=0.05, **case.SETTINGS)
-for step in range(1, 5):
-    for parameter, gradient in zip(holder.parameters(), case.gradients(step)):
-        from torch.distributed.tensor import DTensor, distribute_tensor
-        split = isinstance(parameter, DTensor)
-        parameter.grad = distribute_tensor(gradient, mesh, parameter.placements) if split else gradient
-    optimizer.step()
-ends = [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in holder.parameters()]
-if rank == 0:
-    torch.save([e.detach() for e in ends], f"{place}/ends.pt")
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
-"""
+        self.values = nn.ParameterList([nn.Parameter(value.clone()) for value in start()])
+
+
+def sharded_steps() -> list[torch.Tensor]:
+    """Where four steps on sharded tensors end."""
+    mesh, holder = init_device_mesh("cpu", (2,)), Holder()
+    fully_shard(holder, mesh=mesh, ignored_params={holder.values[3]})
+    optimizer = ClampedLamb(list(holder.parameters()), lr=0.01, weight_decay=0.05, **SETTINGS)
+    for step in range(1, 5):
+        for parameter, gradient in zip(holder.parameters(), gradients(step), strict=True):
+            split = isinstance(parameter, DTensor)
+            parameter.grad = distribute_tensor(gradient, mesh, parameter.placements) if split else gradient
+        optimizer.step()
+    return [p.full_tensor().detach() if isinstance(p, DTensor) else p.detach() for p in holder.parameters()]
 
 
 @pytest.mark.multiprocess
-def test_sharded_tensors_take_the_same_steps(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", SHARDED]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    here = str(Path(__file__).parent)
-    running = [
-        subprocess.Popen(
-            [*words, str(rank), str(tmp_path), here], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for rank in range(2)
-    ]
-    for process in running:
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output.decode()
-    ends = torch.load(tmp_path / "ends.pt", weights_only=True)
+def test_sharded_tensors_take_the_same_steps() -> None:
+    ends, _ = forked(2, sharded_steps)
     for found, wanted in zip(ends, train(start(), 4, 0.01, 0.05), strict=True):
         torch.testing.assert_close(found, wanted.detach(), atol=1e-7, rtol=1e-6)

@@ -1,12 +1,8 @@
-"""Training Emu: what is frozen, recomputed activations, accumulated batches, samples left out, a killed run."""
+"""Training Emu: what is frozen, recomputed activations, accumulated batches, samples left out."""
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +20,6 @@ from multimodal_zoo.config import compose
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.visual_batches import visual_rows_batch
 from multimodal_zoo.data.visual_sequences import LearntElements
-from multimodal_zoo.evaluation.history import read_metrics
 from multimodal_zoo.objectives.next_element import NextElement
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
@@ -149,42 +144,3 @@ def test_several_pictures_in_a_turn_and_clips(tmp_path: Path) -> None:
         assert name in named, told
     assert not any(name in named for name in ("(two)", "(clip)", "(words)"))
     assert "Samples left out" in (tmp_path / "run" / "report.html").read_text()
-
-
-def steps_in(path: Path) -> int:
-    """The last step that was logged."""
-    return max((int(row["step"]) for row in read_metrics(path)), default=-1) if path.exists() else -1
-
-
-@pytest.mark.multiprocess
-@pytest.mark.slow
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    records = conversations(tmp_path, 16)
-    words = [*SMALL, *EMU, *table(tmp_path, records), "data=emu_conversations", "data.learn.pictures=said"]
-    words += [
-        "initial_weights=null",
-        "data.batch_size=4",
-        "trainer.max_steps=24",
-        "+callbacks.checkpoint.every_n_steps=4",
-    ]
-    words = [word for word in words if word != "callbacks.checkpoint=null"]
-    words = [word.replace("+callbacks", "callbacks") for word in words]
-    command = [sys.executable, str(Path(sys.executable).with_name("mmzoo")), "train", "emu/pretrain", *words]
-    assert main(["train", "emu/pretrain", *words, f"run.dir={tmp_path / 'whole'}"]) == 0
-    cut = tmp_path / "cut"
-    process = subprocess.Popen([*command, f"run.dir={cut}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not ((cut / "checkpoints" / "last.ckpt").exists() and steps_in(cut / "metrics.csv") >= 4):  # a lost step
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert main(["train", "emu/pretrain", *words, f"run.dir={cut}", "resume=auto"]) == 0
-    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    losses = [
-        {row["step"]: row["train/loss"] for row in read_metrics(tmp_path / name / "metrics.csv") if "train/loss" in row}
-        for name in ("whole", "cut")
-    ]
-    assert losses[0] == losses[1]

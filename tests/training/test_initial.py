@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
+from forked import forked
 from multimodal_zoo import zoo
 from multimodal_zoo.checkpoints.errors import CheckpointMismatch
 from multimodal_zoo.checkpoints.store import save_model
 from multimodal_zoo.checkpoints.tables import eva_clip, eva_mim
 from multimodal_zoo.training.initial import initial_model, read_places
+from multimodal_zoo.training.sharding import full_state, is_sharded, settle, shard
 
 SMALL = ["model.image.blocks.depth=2", "model.text.blocks.depth=1"]
 FSDP = {"strategy": {"_target_": "multimodal_zoo.training.sharding.FullySharded"}}
@@ -131,50 +130,27 @@ def test_a_sharded_start_holds_no_matrix_in_memory(files: dict[str, str]) -> Non
     assert all(tensor.is_meta for tensor in resumed.parameters() if tensor.ndim > 1)
 
 
-SHARDED = """
-import os, sys, json, torch
-from torch import distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from multimodal_zoo.training.initial import initial_model
-from multimodal_zoo.training.sharding import full_state, is_sharded, settle, shard
-rank, place = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-mesh = init_device_mesh("cpu", (2,))
-for name, recipe in json.load(open(f"{place}/recipes.json")).items():
-    model, start = initial_model(recipe, say=lambda text: None)
-    assert start is not None
-    shard(model, mesh)
-    settle(model, start, torch.device("cpu"))
-    assert is_sharded(model) and not any(tensor.is_meta for tensor in model.parameters())
-    state = full_state(model, keep=rank == 0)
-    if rank == 0:
-        torch.save(state, f"{place}/{name}.pt")
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
-"""
+def sharded_starts(recipes: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """The whole weights that sharded models start from, by recipe, on the first process."""
+    mesh, found = init_device_mesh("cpu", (2,)), {}
+    for name, given in recipes.items():
+        model, start = initial_model(given, say=lambda text: None)
+        assert start is not None
+        shard(model, mesh)
+        settle(model, start, torch.device("cpu"))
+        assert is_sharded(model)
+        assert not any(tensor.is_meta for tensor in model.parameters())
+        found[name] = dict(full_state(model, keep=mesh.get_rank() == 0))
+    return found
 
 
 @pytest.mark.multiprocess
-def test_two_ranks_start_where_one_process_does(files: dict[str, str], tmp_path: Path) -> None:
+def test_two_ranks_start_where_one_process_does(files: dict[str, str]) -> None:
     starts: dict[str, Any] = {"random": None, "whole": files["text"], "towers": files}
     recipes = {name: recipe(start, trainer=FSDP) for name, start in starts.items()}
-    (tmp_path / "recipes.json").write_text(json.dumps(recipes))
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARDED, str(rank), str(tmp_path)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    for process in running:
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output.decode()
+    ends, _ = forked(2, sharded_starts, recipes)
     for name, start in starts.items():
-        found = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        found = ends[name]
         model, _ = initial_model(recipe(start))
         for key, tensor in model.state_dict().items():
             assert torch.equal(found[key], tensor), (name, key)

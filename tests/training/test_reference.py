@@ -1,17 +1,12 @@
-"""Training on preferences: the frozen reference, what of it is kept, and two processes that train what one trains."""
+"""Training on preferences: the frozen reference, and what of it is kept."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch.testing import assert_close
 
 import multimodal_zoo as zoo
 from multimodal_zoo.commands.train import run
@@ -47,7 +42,6 @@ schedule: {warmup: 0}
 trainer: {max_steps: 3, log_every_n_steps: 1}
 callbacks: {samples: null}
 """
-RANKS = {"ddp_cpu": ["data.batch_size=1", "trainer.accumulate_grad_batches=2"], "fsdp_cpu": ["data.batch_size=2"]}
 
 
 @pytest.fixture
@@ -133,37 +127,3 @@ def test_references_that_cannot_be(folder: Path) -> None:
         reference_model({"weights": None}, {"initial_weights": {"decoder": "x"}})
     with pytest.raises(ValueError, match=r"set reference\.weights"):
         train(folder, "run.dir=none", "reference=null")
-
-
-@pytest.mark.multiprocess
-@pytest.mark.slow
-def test_two_ranks_are_one(folder: Path) -> None:
-    """Replicated with accumulated batches, and sharded with a sharded reference."""
-    program = [sys.executable, str(Path(sys.executable).with_name("mmzoo")), "train", "tuning.yaml"]
-    runs = {
-        trainer: subprocess.Popen(
-            [*program, f"trainer={trainer}", f"run.dir={trainer}", *words],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for trainer, words in RANKS.items()
-    }
-    one = train(folder, "run.dir=one")
-    weights = load_file(folder / "one" / "model" / "model.safetensors")
-    for trainer, process in runs.items():
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, output
-        rows = [row for row in read_metrics(folder / trainer / "metrics.csv") if "train/gradient_norm" in row]
-        keys = ["train/gradient_norm"]
-        if trainer == "fsdp_cpu":  # else what is written is the last batch's alone
-            keys += ["train/loss", "train/chosen_reward", "train/accuracy"]
-        for mine, theirs in zip(one, rows, strict=True):
-            for key in keys:
-                assert theirs[key] == pytest.approx(mine[key], rel=5e-5, abs=1e-5), (trainer, key)
-        found = load_file(folder / trainer / "model" / "model.safetensors")
-        assert found.keys() == weights.keys()
-        for name, tensor in weights.items():
-            assert_close(found[name], tensor, atol=5e-6, rtol=1e-5, msg=f"{trainer} {name}")

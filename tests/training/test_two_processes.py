@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from pair import CutOffError, Pair, interrupted
-from paradigms import PARADIGMS, STEPS, Paradigm, on_two, placed
+from paradigms import OWN_QUEUES, PARADIGMS, STEPS, Paradigm, on_two, placed
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -21,6 +21,9 @@ from multimodal_zoo.commands.train import run
 from multimodal_zoo.evaluation.history import read_metrics
 from multimodal_zoo.training.preemption import STATUS
 
+#: What does not depend on the queue; the whole loss does from the second step on.
+PARTS = ("multi_view", "image_text", "token_wise", "logit_scale")
+QUEUE = "parts.nearest_neighbour.queue.entries"
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 
@@ -194,3 +197,33 @@ def test_what_two_processes_export_is_a_whole_model(trained: Trained) -> None:
         model = zoo.from_pretrained(str(trained.folder / trainer / "model"))
         for name, tensor in exported(trained.folder / trainer).items():
             assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_each_process_has_a_queue_of_its_own(pairs: Callable[[], Pair], tmp_path: Path) -> None:
+    """Published so: nothing depends on the queue at the first step, and little else does at the second."""
+    pair, config = pairs(), OWN_QUEUES.compose(tmp_path)
+    for trainer in OWN_QUEUES.ways:
+        pair.train(on_two(config, OWN_QUEUES, trainer, tmp_path / trainer))
+    resume = str(tmp_path / "ddp_cpu" / "checkpoints" / "step_00000002.ckpt")
+    pair.train(on_two(config, OWN_QUEUES, "ddp_cpu", tmp_path / "again", resume=resume))
+    run(placed(config, tmp_path / "one"))
+    one = rows(tmp_path / "one")
+    whole = saved(str(tmp_path / "one" / "checkpoints" / "step_00000002.ckpt"))["state_dict"][f"objective.{QUEUE}"]
+    for trainer in OWN_QUEUES.ways:
+        assert pair.answer() == [0, 0]
+        two = rows(tmp_path / trainer)
+        for step, key in [(0, "loss"), (0, "nearest_neighbour"), *((1, key) for key in PARTS)]:
+            assert two[step][f"train/{key}"] == pytest.approx(one[step][f"train/{key}"], rel=2e-5), (trainer, step, key)
+        # the first process enqueues the even pairs, the second the odd ones: each stored both views of its four
+        entries = saved(str(tmp_path / trainer / "checkpoints" / "step_00000002.ckpt"))["rank_buffers"][QUEUE]
+        assert len(entries) == 2
+        assert not torch.allclose(entries[0], entries[1])
+        first = torch.cat([entry[:8] for entry in entries])  # of the first step, when all weights were equal
+        assert torch.cdist(first, whole[:16]).min(1).values.max() < 1e-4
+    assert pair.answer() == [0, 0]
+    same(tmp_path / "again", tmp_path / "ddp_cpu", start=2)
+    ends = [
+        saved(str(tmp_path / name / "checkpoints" / "last.ckpt"))["rank_buffers"][QUEUE]
+        for name in ("again", "ddp_cpu")
+    ]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*ends, strict=True))

@@ -1,12 +1,6 @@
-"""Emu over two gloo processes, one of which may have words only. Run as a script, this is one of the processes."""
+"""Emu over two gloo processes, one of which may have words only."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.objectives.next_element import NextElement
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
@@ -73,39 +68,21 @@ def run(system: str, chosen: list[int], way: str) -> dict[str, Tensor]:
     return {**losses, **{key: grad for key, grad in full.items() if grad is not None}}
 
 
-def main(number: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=WORLD, timeout=timedelta(seconds=240))
-    results = {
+def work() -> dict:
+    """What one process finds."""
+    number = dist.get_rank()
+    return {
         (system, way, share): run(system, rows[number], way)
         for system in SYSTEMS
         for way in WAYS
         for share, rows in SHARES.items()
     }
-    torch.save(results, folder / f"{number}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each process saved."""
-    folder, environment = tmp_path_factory.mktemp("world"), os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__]
-    children = [
-        subprocess.Popen(
-            [*command, str(number), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-        )
-        for number in range(WORLD)
-    ]
-    try:
-        for child in children:
-            output, _ = child.communicate(timeout=300)
-            assert child.returncode == 0, output.decode()
-    finally:
-        for child in children:
-            child.kill()
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(WORLD)]
+def runs() -> list[dict]:
+    """What each process found."""
+    return forked(WORLD, work)
 
 
 @pytest.mark.multiprocess
@@ -121,7 +98,3 @@ def test_two_processes_are_as_one(runs: list[dict], system: str, way: str, share
         assert part.keys() == whole.keys()
         for key in whole.keys() - {"loss"}:
             assert_close(part[key], whole[key], atol=2e-5, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

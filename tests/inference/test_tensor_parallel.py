@@ -1,12 +1,6 @@
-"""A decoder split inside its layers over two gloo processes. Run as a script, this is one of the processes."""
+"""A decoder split inside its layers over two gloo processes."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.tensor_parallel import tensor_parallel
@@ -44,28 +39,19 @@ def results(model: torch.nn.Module) -> dict[str, Tensor]:
         return {"hidden": hidden, "ids": ids, "visual": model.imagine(prompts, 4)}
 
 
-def main(number: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=WORLD, timeout=timedelta(seconds=240))
+def work() -> dict[str, Tensor]:
+    """What one process finds, and how much of a matrix it holds."""
     model = tensor_parallel(create("emu2_tiny", seed=5).eval(), dist.init_device_mesh("cpu", (WORLD,)))
     held = model.decoder.blocks.layers[0].mlp.up.weight.to_local().shape
-    torch.save({**results(model), "held": torch.tensor(held)}, folder / f"{number}.pt")
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # leave without the teardown of torch's threads
+    return {**results(model), "held": torch.tensor(held)}
 
 
 @pytest.mark.multiprocess
-def test_two_processes_give_what_one_gives(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__]
-    ranks = [subprocess.Popen([*command, str(n), str(tmp_path)], env=environment) for n in range(WORLD)]
-    assert [rank.wait(300) for rank in ranks] == [0] * WORLD
+def test_two_processes_give_what_one_gives():
+    processes = forked(WORLD, work)
     model = create("emu2_tiny", seed=5).eval()
     expected = results(model)
-    for number in range(WORLD):
-        found = torch.load(tmp_path / f"{number}.pt")
+    for found in processes:
         rows, columns = model.decoder.blocks.layers[0].mlp.up.weight.shape
         assert found.pop("held").tolist() == [rows // WORLD, columns]
         assert torch.equal(found.pop("ids"), expected["ids"])
@@ -79,7 +65,3 @@ def test_what_cannot_be_shared_is_refused():
     adapter = "+model.decoder.blocks.adapter={type: low_rank, rank: 2, alpha: 2, dropout: 0.0, layers: [attention.out]}"
     with pytest.raises(ValueError, match="merge_adapters"):
         tensor_parallel(create("emu2_tiny", overrides=[adapter]), OneProcess(2))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

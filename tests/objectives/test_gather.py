@@ -1,22 +1,18 @@
-"""Two and three gloo processes against one process. Run as a script, this file is one of those processes."""
+"""Two and three gloo processes against one process."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
 from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, world_size
@@ -143,34 +139,21 @@ def partly_known(world: int) -> Tensor:
     return contrastive_loss(image[rank()], text[rank()], logarithm.exp(), concepts, block_size=2).loss
 
 
-def main(number: int, world: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(seconds=60))
+def work() -> dict[str, object]:
+    """What one process finds."""
+    world = world_size()
     results: dict[str, object] = {"golden": golden_step(world), "gathering": gathering(), "uneven": uneven()}
     results["unequal"], results["partly known"] = unequal_weights(world), partly_known(world)
     for chunk_size in CHUNKS:
-        torch.manual_seed(number)  # DistributedDataParallel must hand out the weights of process 0
+        torch.manual_seed(rank())  # DistributedDataParallel must hand out the weights of process 0
         results[f"step {chunk_size}"] = train_step(TinyPair(), tiny_batch(world), chunk_size)
-    torch.save(results, folder / f"{number}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each process of a world of 2 and of 3 saved."""
-    folder = tmp_path_factory.mktemp("world")
-    command = [sys.executable, __file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    arguments = [[str(number), str(request.param), str(folder)] for number in range(request.param)]
-    children = [
-        subprocess.Popen(command + tail, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        for tail in arguments
-    ]
-    for child in children:
-        output, _ = child.communicate(timeout=120)
-        assert child.returncode == 0, output.decode()
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(request.param)]
+def runs(request: pytest.FixtureRequest) -> list[dict]:
+    """What each process of a world of 2 and of 3 found."""
+    return forked(request.param, work)
 
 
 @pytest.mark.multiprocess
@@ -252,8 +235,3 @@ def test_one_process_gathers_itself() -> None:
     assert gather(tensor) is tensor
     assert gather_with_gradient(tensor) is tensor
     assert (rank(), world_size()) == (0, 1)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
-    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

@@ -1,21 +1,16 @@
-"""Token-wise loss and NT-Xent on three gloo processes against one. Run as a script, this is one of those processes."""
+"""Token-wise loss and NT-Xent on three gloo processes against one."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.objectives.gather import rank, swap_blocks, world_size
 from multimodal_zoo.objectives.nt_xent import nt_xent
 from multimodal_zoo.objectives.token_matching import token_similarity, token_wise_loss
@@ -85,10 +80,9 @@ def run(job: Job, weight: float = 1.0) -> dict[str, Tensor]:
     return {"loss": loss.detach()} | {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
-def main(number: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=WORLD, timeout=timedelta(seconds=60))
+def work() -> dict[str, object]:
+    """What one process finds."""
+    number = rank()
     results: dict[str, object] = {name: run(job) for name, job in JOBS.items()}
     results["unequal"] = {name: run(JOBS[name], 1.0 + number) for name in UNEQUAL}
     own = (100.0 * number + torch.arange(WORLD * 2.0) + 10 * torch.arange(2.0)[:, None]).requires_grad_()
@@ -97,27 +91,13 @@ def main(number: int, folder: Path) -> None:
     results["swapped"] = {"value": swapped.detach(), "gradient": own.grad}
     part = own_part(inputs())
     results["similarity"] = tuple(token_similarity(part["image"], part["text"], block_size=2))
-    torch.save(results, folder / f"{number}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each process saved."""
-    folder, environment = tmp_path_factory.mktemp("world"), os.environ | {"OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(number), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-        for number in range(WORLD)
-    ]
-    for child in children:
-        output, _ = child.communicate(timeout=120)
-        assert child.returncode == 0, output.decode()
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(WORLD)]
+def runs() -> list[dict]:
+    """What each process found."""
+    return forked(WORLD, work)
 
 
 @pytest.mark.multiprocess
@@ -161,8 +141,3 @@ def test_similarities_are_rows_of_the_whole_batch(runs: list[dict]) -> None:
     whole = inputs()
     for number, expected in enumerate(token_similarity(whole["image"], whole["text"])):
         assert_close(torch.cat([one["similarity"][number] for one in runs]), expected)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
-    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

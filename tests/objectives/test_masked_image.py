@@ -1,22 +1,17 @@
-"""Masked image modelling's loss, alone and over two processes. Run as a script, this file is one of those processes."""
+"""Masked image modelling's loss, alone and over two processes."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node, teacher_node
 from multimodal_zoo.objectives.batch import MaskedImageBatch
 from multimodal_zoo.objectives.gather import rank, world_size
@@ -72,27 +67,13 @@ def gradients(whole: MaskedImageBatch) -> dict[str, Tensor]:
 CASES = ((5, 1, 16, 2, 3, 7), (4, 0, 1, 0, 0, 0), (0, 0, 0, 0, 0, 0))
 
 
-def main(number: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=2, timeout=timedelta(seconds=60))
-    torch.save([gradients(batch(*case)) for case in CASES], folder / f"{number}.pt")
-    dist.destroy_process_group()
+def all_gradients() -> list[dict[str, Tensor]]:
+    return [gradients(batch(*case)) for case in CASES]
 
 
 @pytest.mark.multiprocess
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(number), str(tmp_path)], stderr=subprocess.PIPE, env=environment
-        )
-        for number in range(2)
-    ]
-    for child in children:
-        _, errors = child.communicate(timeout=120)
-        assert child.returncode == 0, errors.decode()
-    runs = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2)]
+def test_two_processes_are_one() -> None:
+    runs = forked(2, all_gradients)
     for number, case in enumerate(CASES):
         one = gradients(batch(*case))
         first, second = (run[number] for run in runs)
@@ -152,8 +133,3 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
         MaskedImageBatch(good.images, good.mask[:1], good.keys)
     with pytest.raises(ValueError, match=r"mask must be bool"):
         MaskedImageBatch(good.images, good.mask.float(), good.keys)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
-    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.testing import assert_close
 
+from forked import forked
 from multimodal_zoo.tokenizers import quantizers
 from multimodal_zoo.tokenizers.quantizers import EmaQuantizer, VectorQuantizer, nearest_codes
 
@@ -115,39 +112,21 @@ def test_bad_values() -> None:
         VectorQuantizer(4, 2).look_up(torch.tensor([0, 9]))
 
 
-RANK = """
-import os, sys
-import torch
-from torch import distributed as dist
-
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-torch.manual_seed(rank)  # what revives entries must not depend on it
-found = {}
-for name, quantizer in torch.load(f"{folder}/quantizers", weights_only=False).items():
-    for part in torch.load(f"{folder}/steps", weights_only=True):
-        quantizer(part.chunk(2)[rank])
-    found[name] = dict(quantizer.state_dict())
-torch.save(found, f"{folder}/{rank}")
-sys.stdout.flush()
-os._exit(0)
-"""
+def learnt(made: dict[str, EmaQuantizer], steps: list[Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What quantisers of one process hold after its part of some steps."""
+    torch.manual_seed(dist.get_rank())  # what revives entries must not depend on it
+    for quantizer in made.values():
+        for part in steps:
+            quantizer(part.chunk(2)[dist.get_rank()])
+    return {name: dict(quantizer.state_dict()) for name, quantizer in made.items()}
 
 
 @pytest.mark.multiprocess
-def test_two_processes_keep_one_codebook(tmp_path: Path) -> None:
+def test_two_processes_keep_one_codebook() -> None:
     torch.manual_seed(0)
     made = {"plain": EmaQuantizer(6, 2, 0.7, revive_below=0.0), "reviving": EmaQuantizer(6, 2, 0.7, revive_below=2.0)}
     steps = [torch.randn(16, 2) for _ in range(3)]
-    torch.save(steps, tmp_path / "steps")
-    torch.save(made, tmp_path / "quantizers")
-    words = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*words, str(rank), str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    first, second = forked(2, learnt, made, steps)
     for name in made:
         assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
     for vectors in steps:

@@ -6,15 +6,10 @@ undivided, for gradients that are averaged, so the division happens here.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
@@ -75,22 +70,12 @@ def simclr(first: Tensor, second: Tensor, config: dict[str, Any]) -> dict[str, T
     return {"loss": loss, "grad_sim_1": first.grad, "grad_sim_2": second.grad}
 
 
-def main(folder: Path, number: int) -> None:
-    """One process: all calls of the case on its own samples."""
-    torch.set_num_threads(1)
-    plan, tensors = json.loads((folder / "jobs.json").read_text()), load_file(folder / "inputs.safetensors")
-    store, world = f"file://{folder}/store", plan["config"]["world_size"]
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(minutes=5))
+def results_of(jobs: Sequence[dict[str, Any]], tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    """All calls of the case on this process's own samples."""
     results: dict[str, Tensor] = {}
-    for job in plan["jobs"]:
+    for job in jobs:
         prefix = job["outputs"].partition(".")[0]
-        leaves = [tensors[name][number].clone().requires_grad_() for name in job["inputs"]]
-        found = {"clip": clip, "filip": filip, "simclr": simclr}[prefix](*leaves, plan["config"], **job["extra"])
+        leaves = [tensors[name][dist.get_rank()].clone().requires_grad_() for name in job["inputs"]]
+        found = {"clip": clip, "filip": filip, "simclr": simclr}[prefix](*leaves, config, **job["extra"])
         results |= {f"{prefix}.{name}": value.detach().contiguous() for name, value in found.items()}
-    save_file(results, folder / f"{number}.safetensors")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
-    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
+    return results

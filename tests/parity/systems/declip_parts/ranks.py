@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import torch
 from harness.cases import Case
 from harness.run import Outcome, Request
 from harness.words import take_known
-from safetensors.torch import load_file, save_file
-from systems.declip_parts import gathering_rank
+from systems.declip_parts.gathering_rank import results_of
 from torch import Tensor
+
+from forked import forked
 
 
 def gathered(request: Request) -> Outcome:
@@ -32,17 +26,5 @@ def gathered(request: Request) -> Outcome:
 def run_ranks(case: Case, config: dict) -> list[dict[str, Tensor]]:
     """The results of each process, for all calls of a case."""
     jobs = [{"outputs": call.outputs[0], "inputs": call.inputs, "extra": dict(call.extra)} for call in case.calls]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as name:
-        folder, world = Path(name), config["world_size"]
-        save_file({one: case.tensors[one] for job in jobs for one in job["inputs"]}, folder / "inputs.safetensors")
-        (folder / "jobs.json").write_text(json.dumps({"config": config, "jobs": jobs}))
-        command = [sys.executable, gathering_rank.__file__, str(folder)]
-        children = [
-            subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-            for rank in range(world)
-        ]
-        for child in children:
-            output, _ = child.communicate(timeout=600)
-            assert child.returncode == 0, output.decode()
-        return [load_file(folder / f"{rank}.safetensors") for rank in range(world)]
+    tensors = {name: case.tensors[name] for job in jobs for name in job["inputs"]}
+    return forked(config["world_size"], results_of, jobs, tensors, config)

@@ -9,13 +9,7 @@ collectives and a written-out cross-entropy, because they show what the collecti
 
 from __future__ import annotations
 
-import os
-import sys
-from datetime import timedelta
-from pathlib import Path
-
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
@@ -46,25 +40,15 @@ def rank_step(image: Tensor, text: Tensor, scale: Tensor, local: bool, with_grad
     return (F.cross_entropy(logits[0], target) + F.cross_entropy(logits[1], target)) / 2, accuracy
 
 
-def main(folder: Path, world: int, number: int) -> None:
-    """One process: all four modes on its own part of the batch."""
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=world, timeout=timedelta(minutes=5))
-    tensors = load_file(folder / "inputs.safetensors")
+def all_modes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What this process finds on its own part of the batch."""
     results: dict[str, Tensor] = {}
     for local, with_gradient in MODES:
-        image, text = (tensors[side][number].clone().requires_grad_() for side in ("image", "text"))
+        image, text = (tensors[side][dist.get_rank()].clone().requires_grad_() for side in ("image", "text"))
         logarithm = tensors["logarithm"].clone().requires_grad_()
         value, accuracy = rank_step(image, text, logarithm.exp(), local, with_gradient)
         value.backward()
         found = {"loss": value, "grad_image": image.grad, "grad_text": text.grad, "grad_logit_scale": logarithm.grad}
         prefix = f"local{local:d}_grad{with_gradient:d}_"
         results |= {prefix + name: one.detach() for name, one in {**found, "acc": accuracy}.items() if one is not None}
-    save_file(results, folder / f"{number}.safetensors")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
+    return results

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import torch
 from harness.run import Outcome, Request
 from harness.words import listed_names, take_known, written_call
-from safetensors.torch import load_file, save_file
-from systems.eva import gathering_rank
+from systems.eva.gathering_rank import all_modes
 from systems.eva.models import model_of, published_gradients
 from torch import Tensor, nn
 
+from forked import forked
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
 
@@ -97,16 +91,5 @@ def gathered(request: Request) -> Outcome:
 
 def run_ranks(request: Request, world: int) -> list[dict[str, Tensor]]:
     """What each of `world` gloo processes finds, in all four modes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     inputs = dict(zip(("image", "text", "logarithm"), request.case.take(request.call), strict=True))
-    with tempfile.TemporaryDirectory() as folder:
-        save_file(inputs, Path(folder) / "inputs.safetensors")
-        command = [sys.executable, gathering_rank.__file__, folder, str(world)]
-        children = [
-            subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-            for number in range(world)
-        ]
-        for child in children:
-            output, _ = child.communicate(timeout=600)
-            assert child.returncode == 0, output.decode()
-        return [load_file(Path(folder) / f"{number}.safetensors") for number in range(world)]
+    return forked(world, all_modes, inputs)

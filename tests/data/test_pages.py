@@ -116,7 +116,7 @@ def test_blank_texts_of_pages_are_none(folder: Path) -> None:
     (page,) = reader
     assert told(page) == [1, "One."]
     assert page.meta["sentences"] == ["One."]
-    assert reader.skips.counts == {"missing text": 1, "broken record": 1}
+    assert reader.skips.counts == {"missing text": 1, "path that no file can have": 1}
 
 
 def test_pages_in_shards_bring_their_pictures_along(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def open_parquet(file: str) -> Any:
         return parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8
         raise BrokenFileError(f"{file} is no whole parquet file: {error}; {ADVICE}") from error
 
 

@@ -174,7 +174,7 @@ class ParquetCursor:
         while self._rest is None or self._rest.num_rows == 0:
             try:
                 self._rest = next(self._batches, None)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise BrokenFileError(f"{self.file} is damaged behind row {self.row}: {error}; {ADVICE}") from error
             if self._rest is None:
                 return False

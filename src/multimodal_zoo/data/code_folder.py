@@ -12,7 +12,7 @@ from multimodal_zoo.data.code_shards import write_codes
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.emu3_features import write_feature, write_list
 from multimodal_zoo.data.shard_counts import SIZES
-from multimodal_zoo.files import read_record, write_text
+from multimodal_zoo.files import read_record, reading, write_text
 
 MANIFEST = "manifest.json"
 #: Tar shards for the reader `visual_codes`, or Emu3's own layout for `emu3_features`.
@@ -93,8 +93,12 @@ class CodeFolder:
 
     def written(self) -> Written:
         """What this rank has written so far."""
-        place = self._state(self.rank)
-        return Written(**read_record(place)) if place.is_file() else Written()
+        return self._read(self.rank) if self._state(self.rank).is_file() else Written()
+
+    def _read(self, rank: int) -> Written:
+        place = self._state(rank)
+        with reading(place, "state of a rank", "choose another out, or delete the folder"):
+            return Written(**read_record(place))
 
     def write(self, documents: Sequence[Document], state: Written) -> None:
         """Write a part and note it in `state`; killed in between, the next run writes the part again.
@@ -124,7 +128,7 @@ class CodeFolder:
 
     def finish(self) -> bool:
         """Write what readers ask for beside the files, once every rank is through; gives whether they are."""
-        states = [Written(**read_record(self._state(r))) for r in range(self.ranks) if self._state(r).is_file()]
+        states = [self._read(r) for r in range(self.ranks) if self._state(r).is_file()]
         if len(states) < self.ranks or not all(state.complete for state in states):
             return False
         if self.format == "features":

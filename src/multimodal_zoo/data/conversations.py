@@ -15,7 +15,7 @@ from multimodal_zoo.data.documents import Document, Image, Segment, Text, Video
 from multimodal_zoo.data.line_pairs import LineFile
 from multimodal_zoo.data.media import Media
 from multimodal_zoo.data.pictures import open_picture
-from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.data.skips import Skips, UnusableError, inside, usable
 from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
@@ -185,9 +185,7 @@ class ConversationList:
 
     def _file(self, name: str, index: int) -> Any:
         assert self.records is not None
-        path = (self.records / f"{name}{self.suffix}").resolve()
-        if not path.is_relative_to(self.records):
-            raise UnusableError("path outside the folder", self.key(index))
+        path = inside(self.records, f"{name}{self.suffix}", self.key(index))
         try:
             return parsed(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -203,10 +201,7 @@ class ConversationList:
         for name in names:
             if not isinstance(name, str) or not name.strip("/"):
                 raise UnusableError("broken record", f"{key} ({kind} is {name!r})")
-            path = (self.folder / name.lstrip("/")).resolve()
-            if not path.is_relative_to(self.folder):
-                raise UnusableError("path outside the folder", f"{key}: {name}")
-            found.append((path, f"{key}: {name}"))
+            found.append((inside(self.folder, name, f"{key}: {name}"), f"{key}: {name}"))
         return found
 
     def _shown(self, record: dict[str, Any], key: str) -> list[Image | Video]:

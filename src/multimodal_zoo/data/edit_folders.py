@@ -8,7 +8,7 @@ from typing import Any
 
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.pictures import open_picture
-from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.data.skips import Skips, UnusableError, inside, usable
 from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
@@ -54,14 +54,13 @@ class EditFolders:
         if not -len(self) <= index < len(self):
             raise IndexError(f"edit_folders has {len(self)} pairs, no number {index}")
         name, seed = self.pairs[index]
-        key, place = f"{name}/{seed}", (self.folder / name).resolve()
-        if not place.is_relative_to(self.folder) or "/" in seed:
-            raise UnusableError("path outside the folder", key)
+        key = f"{name}/{seed}"
+        place = inside(self.folder, name, key)
+        files = [inside(place, f"{seed}_{one}.jpg", key) for one in (0, 1)]
         try:
             told = str(parsed((place / "prompt.json").read_text(encoding="utf-8"))["edit"]).strip()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnusableError("broken record", key) from error
-        files = [place / f"{seed}_{one}.jpg" for one in (0, 1)]
         if missing := [file.name for file in files if not file.is_file()]:
             raise UnusableError("missing image file", f"{key}: {missing[0]}")
         before, after = (Image(open_picture(file, f"{key}: {file.name}")) for file in files)

@@ -14,7 +14,7 @@ from multimodal_zoo.data.line_pairs import LineFile
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import IMAGE_SUFFIXES, RawSample
-from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.data.skips import Skips, UnusableError, inside, usable
 from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
@@ -147,12 +147,7 @@ class PageList:
         return page(self.rows[index % len(self)], lambda info, _: self._picture(info, key), key)
 
     def _picture(self, info: dict[str, Any], key: str) -> Image | None:
-        name = str(info.get("image_name", "")).lstrip("/")
-        if "\0" in name:
-            raise UnusableError("broken record", f"{key} (a name with a zero byte)")
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder):
-            raise UnusableError("path outside the folder", key)
+        path = inside(self.folder, str(info.get("image_name", "")), key)
         return Image(open_picture(path, f"{key}: {path.name}")) if path.is_file() else None
 
     def __iter__(self) -> Iterator[Document]:

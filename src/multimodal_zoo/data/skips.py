@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from multimodal_zoo.data.documents import Document
@@ -30,6 +31,27 @@ class UnusableError(Exception):
 
     def __reduce__(self) -> tuple[type[UnusableError], tuple[str, str]]:
         return UnusableError, (self.reason, self.key)
+
+
+def inside(folder: Path, name: str, key: str) -> Path:
+    """Where the file is that a record names, which must lie in its folder.
+
+    Args:
+        folder: resolved.
+        name: as the record has it.
+        key: the sample.
+
+    Raises:
+        UnusableError: a path outside of the folder, or one that no file can have.
+    """
+    try:
+        path = (folder / name.lstrip("/")).resolve()
+        path.exists()
+    except (OSError, ValueError) as error:  # over-long, or with a zero byte
+        raise UnusableError("path that no file can have", f"{key}: {name[:80]!r}") from error
+    if not path.is_relative_to(folder):
+        raise UnusableError("path outside the folder", key)
+    return path
 
 
 class NoUsableSamplesError(ValueError):

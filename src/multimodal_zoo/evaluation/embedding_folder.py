@@ -13,7 +13,7 @@ from typing import Any
 
 from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.evaluation.shard_files import FORMATS, Columns, read_about, write_shard
-from multimodal_zoo.files import read_record, write_text
+from multimodal_zoo.files import read_record, reading, write_text
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +46,8 @@ class EmbeddingFolder:
         manifest = read_record(place / MANIFEST)
         if not {"format", "model", "data", "weights", "ranks"} <= set(manifest) or manifest["format"] not in FORMATS:
             raise ValueError(f"{place / MANIFEST} does not describe embeddings; give a folder that mmzoo embed wrote")
-        return cls(place, manifest["format"], ranks=int(manifest["ranks"])), manifest
+        with reading(place / MANIFEST, "manifest of embeddings", "give a folder that mmzoo embed wrote"):
+            return cls(place, manifest["format"], ranks=int(manifest["ranks"])), manifest
 
     def shard(self, number: int) -> Path:
         """The file of one of this rank's shards."""
@@ -96,7 +97,8 @@ class EmbeddingFolder:
         if not path.is_file():
             return None
         state = read_record(path)
-        return state if all(self.shard(n).is_file() for n in range(state["shards"])) else None
+        with reading(path, "state of a rank", "delete it, and the rank is counted anew"):
+            return state if all(self.shard(n).is_file() for n in range(state["shards"])) else None
 
     def finish(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Note that this rank is through; the last of the ranks completes the manifest.

@@ -6,7 +6,6 @@ The suites' own programs score the folder: GenEval (arXiv 2310.11513) with an ob
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
 from multimodal_zoo.data.documents import Document, Segment, Text
 from multimodal_zoo.data.documents import Image as DocumentImage
 from multimodal_zoo.data.pictures import load, open_picture
-from multimodal_zoo.files import atomic_file, write_text
+from multimodal_zoo.files import atomic_file, parsed, reading, write_text
 from multimodal_zoo.registry import EVALUATORS
 
 #: Longest name of a file, in bytes, on usual file systems.
@@ -83,7 +82,8 @@ class PromptSuite(Protocol):
 def _lines(path: Path, suite: str) -> list[str]:
     if not path.is_file():
         raise AbsentDataError(f"{suite}: no file {path}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    with reading(path, "list of prompts in UTF-8"):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     if not any(lines):
         raise ValueError(f"{suite}: {path} holds no prompt")
     return [line for line in lines if line]
@@ -144,7 +144,7 @@ class GenEvalPrompts:
         found = []
         for number, line in enumerate(_lines(path, "geneval_prompts")):
             try:
-                text = json.loads(line)["prompt"]
+                text = parsed(line)["prompt"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}: prompt {number + 1} is no JSON object with a `prompt`: {line[:80]}"

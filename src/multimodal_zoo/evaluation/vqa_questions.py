@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import sys
 from base64 import b64decode
@@ -17,6 +16,7 @@ from multimodal_zoo.data.documents import Document, Image, Segment, Text
 from multimodal_zoo.data.media import Media
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.evaluation.task_prompts import ENDINGS, mmbench_text, present
+from multimodal_zoo.files import parsed, reading
 from multimodal_zoo.registry import EVALUATORS
 
 #: Where a text has its picture; the models here have theirs in front.
@@ -142,7 +142,7 @@ def json_at(path: Path) -> Any:
         ValueError: no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: no JSON ({error})") from None
 
@@ -153,11 +153,11 @@ def json_lines(path: Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: a line that is no object, or has not what is needed; the message has its number.
     """
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
         require_keys(row, needed, f"{path}, line {number}")
@@ -184,8 +184,9 @@ class QuestionLines:
         for row in json_lines(path, ("question_id", "text")):
             image = row.get("image")
             facts = {key: value for key, value in row.items() if key not in ("question_id", "text", "image")}
-            text = MARKER.sub("", row["text"])
-            found.append(Question(row["question_id"], text, image, None if image is None else images / image, facts))
+            with reading(path, "list of questions"):
+                text, source = MARKER.sub("", row["text"]), None if image is None else images / image
+            found.append(Question(row["question_id"], text, image, source, facts))
         return found
 
 
@@ -206,13 +207,14 @@ class ConversationQuestions:
         """See `QuestionSet`."""
         path, images = file_and_pictures(self.root, self.file, self.images, "conversation_questions")
         found = []
-        for number, row in enumerate(json_at(path)):
+        rows = json_at(path)
+        for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
             try:
                 key, asked, image = row["id"], row["conversations"][0]["value"], row.get("image")
+                text, source = MARKER.sub("", asked).strip(), None if image is None else images / image
             except (KeyError, IndexError, TypeError, AttributeError):
                 raise ValueError(f"{path}, record {number}: expected an object with id and conversations") from None
-            source = None if image is None else images / image
-            found.append(Question(key, MARKER.sub("", asked).strip(), image, source))
+            found.append(Question(key, text, image, source))
         return found
 
 
@@ -234,7 +236,7 @@ class MmbenchQuestions:
         csv.field_size_limit(sys.maxsize)  # pictures are longer than the usual limit
         found: list[Question] = []
         pictures: dict[str, str] = {}
-        with path.open(encoding="utf-8", newline="") as lines:
+        with reading(path, "table of questions"), path.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines, delimiter="\t"):
                 if missing := [name for name in ("index", "question", "image", "A", "B") if row.get(name) is None]:
                     raise ValueError(f"{path}, row {len(found) + 1}: no {missing[0]!r}")

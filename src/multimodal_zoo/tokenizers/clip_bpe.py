@@ -10,10 +10,13 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
 
 #: Merges that CLIP uses of the published file (the file holds more).
 MERGES = 48894
+#: Characters of it that are read: a file of a few bytes may unpack to more than memory holds.
+LONGEST = 1 << 24
 #: Words whose ids are remembered; captions from the web never run out of new ones.
 REMEMBERED = 1 << 17
 #: End of a word, glued to its last symbol.
@@ -48,10 +51,14 @@ def default_vocabulary() -> Path:
 
 @lru_cache(4)
 def read_merges(path: str) -> tuple[tuple[str, str], ...]:
-    """The merges of a vocabulary file, most frequent first."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = file.read().split("\n")[1 : MERGES + 1]
-    return tuple((first, second) for first, second in (line.split() for line in lines))
+    """The merges of a vocabulary file, most frequent first.
+
+    Raises:
+        ValueError: the file is damaged, or something else.
+    """
+    with reading(path, "gzipped list of merges"), gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read(LONGEST).split("\n")[1 : MERGES + 1]
+        return tuple((first, second) for first, second in (line.split() for line in lines))
 
 
 @lru_cache(1 << 16)

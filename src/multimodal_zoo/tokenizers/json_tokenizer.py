@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.files import parsed, reading
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.words import check_ids, listed
 
@@ -42,7 +42,8 @@ class JsonTokenizer:
 
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"tokenizer.path: no file {self.path}; it must be {TOKENIZER_FILE} of a checkpoint")
-        return Tokenizer.from_file(self.path)
+        with reading(self.path, TOKENIZER_FILE):
+            return Tokenizer.from_file(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "eos": self.eos, "pad": self.pad, "bos": self.bos}
@@ -148,10 +149,26 @@ def json_node(folder: str | Path, eos: str, pad: str) -> dict[str, Any]:
     file, config = Path(folder) / TOKENIZER_FILE, Path(folder) / "tokenizer_config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {TOKENIZER_FILE}, which the tokenizer needs")
-    facts = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    facts = read_facts(config)
     words = {key: _word(facts.get(f"{key}_token")) or other for key, other in (("eos", eos), ("pad", pad))}
     return {"type": "json_tokenizer", "path": str(file), **words, "bos": _word(facts.get("bos_token"))}
 
 
+def read_facts(config: Path) -> dict[str, Any]:
+    """What a `tokenizer_config.json` says; nothing where there is none.
+
+    Raises:
+        ValueError: the file is damaged, or something else.
+    """
+    if not config.is_file():
+        return {}
+    with reading(config, "tokenizer's configuration"):
+        facts = parsed(config.read_bytes())
+        if not isinstance(facts, dict):
+            raise TypeError(f"expected an object, found {type(facts).__name__}")
+        return facts
+
+
 def _word(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
+    word = token.get("content") if isinstance(token, dict) else token
+    return word if isinstance(word, str) else None

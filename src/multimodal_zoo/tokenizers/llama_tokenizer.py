@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.json_tokenizer import read_facts
 from multimodal_zoo.tokenizers.words import check_ids, listed, split_special
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class LlamaTokenizer:
             raise FileNotFoundError(
                 f"tokenizer.path is {self.path}; texts need {MODEL_FILE} of a checkpoint folder (Vicuna's, EVE's)"
             )
-        return SentencePieceProcessor(model_file=self.path)
+        with reading(self.path, "sentencepiece file"):
+            return SentencePieceProcessor(model_file=self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "legacy": self.legacy}
@@ -175,5 +177,4 @@ def llama_node(folder: str | Path) -> dict[str, Any]:
     model, config = Path(folder) / MODEL_FILE, Path(folder) / "tokenizer_config.json"
     if not model.is_file():
         raise FileNotFoundError(f"{folder} has no {MODEL_FILE}, which the tokenizer needs")
-    facts = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return {"type": "llama_tokenizer", "path": str(model), "legacy": bool(facts.get("legacy", True))}
+    return {"type": "llama_tokenizer", "path": str(model), "legacy": bool(read_facts(config).get("legacy", True))}

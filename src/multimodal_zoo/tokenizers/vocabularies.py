@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
 
@@ -93,7 +94,8 @@ def check_vision_tokens(path: str | Path) -> int:
     Raises:
         ValueError: other tokens or another order than `emu3_ids` numbers.
     """
-    words = Path(path).read_text(encoding="utf-8").split("\n")
+    with reading(path, "list of visual tokens"):
+        words = Path(path).read_text(encoding="utf-8").split("\n")
     words = words[:-1] if words[-1] == "" else words
     first = len(words) - 3
     expected = [*SPECIAL[-3:], *(f"<|visual token {code:06d}|>" for code in range(first))]

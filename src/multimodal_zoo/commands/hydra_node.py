@@ -51,9 +51,9 @@ def named_code(node: Any, place: str = "hydra") -> Iterator[tuple[str, str]]:
     for key, value in node.items():
         here = f"{place}.{key}"
         if key == "_target_":
-            known = place in ("hydra.launcher", "hydra.sweeper") and PLUGINS.fullmatch(str(value))
+            known = place in ("hydra.launcher", "hydra.sweeper") and bool(PLUGINS.fullmatch(str(value)))
         elif key in ("()", "class"):
-            known = LOGGING.fullmatch(str(value))
+            known = bool(LOGGING.fullmatch(str(value)))
         else:
             known = here != "hydra.job.env_set" or not value
         if not known:

@@ -95,7 +95,7 @@ class Guard:
             return 413, f"at most {self.most:,} bytes are taken"
         if path.startswith(FILE):
             return None if self.serves(path.removeprefix(FILE)) else (403, "this file is not served")
-        if path not in PLACES and not path.startswith(BELOW):
+        if ".." in path.split("/") or (path not in PLACES and not path.startswith(BELOW)):
             return 404, "there is nothing here"
         return None
 

@@ -62,7 +62,7 @@ def tab(room: Showroom) -> None:
         with gr.Column(scale=1):
             model = model_choice(room, "retrieve")
             names = list(room.albums.albums)
-            album = gr.Dropdown(names, value=names[0] if names else None, label="Pictures")
+            album = gr.Dropdown(names, value=names[0] if names else None, label="Pictures", elem_id="retrieve-album")
             text = gr.Textbox(label="Text", placeholder="a red heart", elem_id="retrieve-text")
             picture = picture_field("or a picture", "retrieve-picture")
             count = gr.Slider(1, 48, 12, step=1, label="How many")

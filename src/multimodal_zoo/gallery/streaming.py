@@ -65,7 +65,7 @@ class _Stage(Generic[T]):
         with self._changed:
             if self._stopped:
                 raise StoppedError
-            if time.monotonic() > self._end:
+            if time.monotonic() >= self._end:
                 raise TimeoutError(
                     f"stopped after {self.seconds:,.0f} seconds; ask for less, or start with seconds=MORE"
                 )

@@ -11,7 +11,7 @@ from multimodal_zoo.data.pictures import BROKEN, load, open_picture, to_rgb
 from multimodal_zoo.gallery.limits import Limits
 
 #: Kinds of pictures that are decoded; others run programs (EPS), or are rarely met and seldom tested.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def check_file(path: str | Path, limits: Limits) -> Path:
@@ -53,8 +53,7 @@ def read_picture(path: str | Path, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError:
         raise ValueError(f"{place.name} has far more than {limits.megapixels} million pixels") from None
     except UnidentifiedImageError:
-        known = ", ".join(name for name in FORMATS if name != "MPO")
-        raise ValueError(f"{place.name} is no picture that is read here; expected {known}") from None
+        raise ValueError(f"{place.name} is no picture that is read here; expected {', '.join(FORMATS)}") from None
     except BROKEN:
         raise ValueError(f"{place.name} is a broken picture") from None
     with image:

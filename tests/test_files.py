@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_zoo.files import atomic_file, write_bytes, write_text
+from multimodal_zoo.files import atomic_file, parsed, reading, write_bytes, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -49,3 +49,31 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
         other.write_text("other")
     assert path.read_text() == "one"
     assert names(tmp_path) == {"a"}
+
+
+def test_what_goes_wrong_while_reading_names_the_file(tmp_path: Path) -> None:
+    """Whatever a library raises; what says so already, and what is missing, stays as it is."""
+    path = tmp_path / "a.bin"
+    for error, reason in (
+        (KeyError("x"), "KeyError: 'x'"),
+        (MemoryError(), "MemoryError: more memory is asked for than there is"),
+        (RecursionError("deep"), "RecursionError: deep"),
+        (OSError("first\nsecond"), r"OSError: first\)"),
+    ):
+        with (
+            pytest.raises(ValueError, match=rf"a\.bin is damaged or no list \({reason}.*; mend it"),
+            reading(path, "list", "mend it"),
+        ):
+            raise error
+    for error in (FileNotFoundError("b"), ImportError("no library"), ValueError(f"{path}, line 3: no number")):
+        with pytest.raises(type(error)) as found, reading(path, "list"):
+            raise error
+        assert found.value is error
+    with pytest.raises(EOFError, match="no part"), reading(path, "part", kind=EOFError, passing=(KeyError,)):
+        raise TypeError("x")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b"\xff", "9" * 5000, "", "{"])
+def test_json_that_is_none_is_always_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parsed(text)

@@ -103,11 +103,11 @@ def reading(
     """
     try:
         yield
-    except (FileNotFoundError, ImportError, *passing) as error:
-        if str(path) not in str(error) and hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(f"while reading {path}")
-        raise
     except Exception as error:
+        if isinstance(error, (FileNotFoundError, ImportError, *passing)):
+            if str(path) not in str(error) and hasattr(error, "add_note"):  # Python 3.11
+                error.add_note(f"while reading {path}")
+            raise
         if type(error) in (ValueError, kind) and str(path) in str(error):
             raise
         raise kind(f"{path} is damaged or no {what} ({_reason(error)}); {way_out}") from error

@@ -89,7 +89,7 @@ def _figure(cell: Cell) -> bool:
 
     With an interval, `0.4 ± 0.1` or `0.4 (0.3-0.5)`, it is one too.
     """
-    return isinstance(cell, (int, float)) or bool(WRITTEN.fullmatch(cell))
+    return isinstance(cell, (int, float)) or bool(WRITTEN.fullmatch(str(cell)))
 
 
 @dataclass(frozen=True)

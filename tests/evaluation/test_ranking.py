@@ -2,16 +2,20 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from multimodal_zoo.evaluation.ranking import first_ranks, interval, rank_summary, recall_at, top_matches
-from multimodal_zoo.evaluation.retrieval import retrieval_ranks
+from multimodal_zoo.evaluation.ranking import best, inner_products, interval, rank_summary, ranks, recall_at
+from multimodal_zoo.evaluation.retrieval import ranks_both_ways
+
+
+def first_ranks(queries, gallery, *labels, **options):
+    return ranks(inner_products(queries, gallery), *labels, **options)
 
 
 def brute_ranks(queries, gallery, query_labels, gallery_labels):
-    ranks = []
+    found = []
     for query, label in zip(queries, query_labels, strict=True):
         order = (gallery @ query).sort(descending=True, stable=True).indices
-        ranks.append(int((gallery_labels[order] == label).nonzero()[0]))
-    return torch.tensor(ranks)
+        found.append(int((gallery_labels[order] == label).nonzero()[0]))
+    return torch.tensor(found)
 
 
 def random_sets(queries, gallery, width=6, labels=5):
@@ -32,15 +36,16 @@ def test_blocks_equal_brute_force(block):
 def test_ties_keep_gallery_order_so_a_collapsed_model_scores_at_chance():
     same = normalize(torch.ones(10, 4), dim=-1)
     labels = torch.arange(10)
-    ranks = first_ranks(same, same, labels, labels)
-    assert torch.equal(ranks, labels)
-    assert recall_at(ranks, [1])["R@1"] == pytest.approx(0.1)
+    found = first_ranks(same, same, labels, labels)
+    assert torch.equal(found, labels)
+    assert recall_at(found, [1])["R@1"] == pytest.approx(0.1)
 
 
 def test_by_concept_hits_at_least_as_often():
     images, texts = (normalize(torch.randn(30, 4), dim=-1) for _ in range(2))
-    exact = retrieval_ranks(images, texts, torch.arange(30))
-    concept = retrieval_ranks(images, texts, torch.arange(30), torch.arange(30) // 3)
+    scores = {"image_to_text": inner_products(images, texts), "text_to_image": inner_products(texts, images)}
+    exact = ranks_both_ways(scores, torch.arange(30))
+    concept = ranks_both_ways(scores, torch.arange(30), torch.arange(30) // 3)
     assert all((concept[d] <= exact[d]).all() for d in exact)
     assert any((concept[d] < exact[d]).any() for d in exact)
 
@@ -49,9 +54,9 @@ def test_median_of_an_even_number_is_rounded_down():
     assert rank_summary(torch.tensor([0, 1, 4, 9])) == {"mean_rank": 4.5, "median_rank": 3.0}
 
 
-def test_top_matches_in_blocks():
+def test_the_best_in_blocks():
     queries, gallery, _, _ = random_sets(9, 20)
-    values, numbers = top_matches(queries, gallery, 3, block=41)
+    values, numbers = best(inner_products(queries, gallery), 3, block=41)
     expected = (queries @ gallery.T).topk(3)
     torch.testing.assert_close(values, expected.values)
     assert torch.equal(numbers, expected.indices)

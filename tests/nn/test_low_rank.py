@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from multimodal_zoo.nn.low_rank import adapted, merge_adapters, merged_adapters, without_adapters
+from multimodal_zoo.nn.low_rank import adapted, merge_adapters, without_adapters
 from multimodal_zoo.registry import build
 from multimodal_zoo.training.deferred import deferred_model
 from multimodal_zoo.zoo import declaration
@@ -61,17 +61,6 @@ def test_merged_layers_give_the_same_and_are_plain():
     assert merge_adapters(model) == 3 * model.blocks.depth
     torch.testing.assert_close(model(IDS), expected, atol=1e-5, rtol=1e-5)
     assert not any(".adapter." in name for name in model.state_dict())
-
-
-def test_merging_for_a_while_leaves_no_trace():
-    model = stirred(decoder())
-    expected, before = model(IDS), {name: value.clone() for name, value in model.state_dict().items()}
-    with merged_adapters(model):
-        assert not adapted(model)
-        torch.testing.assert_close(model(IDS), expected, atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-    assert torch.equal(model(IDS), expected)
-    assert len(adapted(model)) == 3 * model.blocks.depth
 
 
 def test_only_adapters_may_learn_and_drop_what_they_read():

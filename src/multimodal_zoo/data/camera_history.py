@@ -17,8 +17,6 @@ from multimodal_zoo.registry import DATASETS
 DIRECTIONS = ("previous", "following", "either")
 #: What happens where that side is empty.
 AT_EDGES = ("other_side", "past_only")
-#: How pictures of other times find their calibration.
-PAIRING = ("name", "legacy")
 #: Order in which the published converter lists the cameras of other times: the last two the other way round.
 LEGACY_ORDER = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_RIGHT", "CAM_BACK_LEFT")
 #: The same for key frames.

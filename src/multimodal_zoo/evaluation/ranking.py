@@ -48,21 +48,6 @@ def given(matrix: Tensor) -> PairScores:
     return PairScores(lambda part: matrix[part], *matrix.shape)
 
 
-def first_ranks(
-    queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor, *, block: int = BLOCK
-) -> Tensor:
-    """What `ranks` gives for vectors.
-
-    Args:
-        queries: (queries, width), normalised.
-        gallery: (gallery, width), normalised.
-        query_labels: (queries,) integers.
-        gallery_labels: (gallery,) integers.
-        block: the most similarities held at once.
-    """
-    return ranks(inner_products(queries, gallery), query_labels, gallery_labels, block=block)
-
-
 def ranks(scores: PairScores, query_labels: Tensor, gallery_labels: Tensor, *, block: int = BLOCK) -> Tensor:
     """Rank of the best-placed relevant gallery item of each query.
 
@@ -100,11 +85,6 @@ def ranks(scores: PairScores, query_labels: Tensor, gallery_labels: Tensor, *, b
         ahead = (similarity > nearest) | ((similarity == nearest) & (places[None] < place))
         found[part] = ahead.sum(dim=1).cpu()
     return found
-
-
-def top_matches(queries: Tensor, gallery: Tensor, count: int, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """What `best` gives for vectors (queries, width) and (gallery, width), normalised."""
-    return best(inner_products(queries, gallery), count, block=block)
 
 
 def best(scores: PairScores, count: int, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:

@@ -55,14 +55,6 @@ def both_ways(model: nn.Module, images: Tensor, texts: Tensor, device: torch.dev
     return {"image_to_text": given(of_images.cpu()), "text_to_image": given(of_texts.cpu())}
 
 
-def retrieval_ranks(
-    images: Tensor, texts: Tensor, image_of_text: Tensor, labels: Tensor | None = None
-) -> dict[str, Tensor]:
-    """What `ranks_both_ways` gives for vectors: images (images, width) and texts (texts, width), normalised."""
-    scores = {"image_to_text": inner_products(images, texts), "text_to_image": inner_products(texts, images)}
-    return ranks_both_ways(scores, image_of_text, labels)
-
-
 def ranks_both_ways(
     scores: dict[str, PairScores], image_of_text: Tensor, labels: Tensor | None = None
 ) -> dict[str, Tensor]:

@@ -139,23 +139,6 @@ def merge_adapters(model: nn.Module) -> int:
 
 
 @contextmanager
-def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """A model with its adapters in its matrices for a while, to generate without their cost.
-
-    Afterwards every matrix and adapter is what it was, to the bit; a copy of the adapted matrices is kept meanwhile.
-    """
-    layers = adapted(model)
-    kept = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    merge_adapters(model)
-    try:
-        yield
-    finally:
-        for name, layer in layers.items():
-            layer.weight.data.copy_(kept[name])
-            model.set_submodule(name, layer)
-
-
-@contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """A model with plain layers for a while: to fill them from a checkpoint that has no adapters."""
     kept = {name: layer.adapter for name, layer in adapted(model).items()}

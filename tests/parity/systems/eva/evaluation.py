@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 
 from multimodal_zoo.data.processor import ImageTextProcessor
 from multimodal_zoo.evaluation.class_vectors import build_classifier
-from multimodal_zoo.evaluation.ranking import rank_summary
-from multimodal_zoo.evaluation.retrieval import retrieval_metrics, retrieval_ranks
+from multimodal_zoo.evaluation.ranking import inner_products, rank_summary
+from multimodal_zoo.evaluation.retrieval import ranks_both_ways, retrieval_metrics
 from multimodal_zoo.evaluation.zero_shot import accuracies
 from multimodal_zoo.tokenizers.clip_bpe import ClipTokenizer
 
@@ -71,10 +71,16 @@ def places_in(note: str) -> list[int]:
     return sorted({int(k) for k in re.findall(r"(?:R|recall)@(\d+)", note)})
 
 
+def ranks_of(images: Tensor, texts: Tensor, image_of_text: Tensor) -> dict[str, Tensor]:
+    """Ranks of vectors in both directions."""
+    scores = {"image_to_text": inner_products(images, texts), "text_to_image": inner_products(texts, images)}
+    return ranks_both_ways(scores, image_of_text)
+
+
 def one_to_one(request: Request) -> Outcome:
     """Ranks of pairs, row i of one side belonging to row i of the other."""
     (images, texts), (output,) = request.case.take(request.call), request.call.outputs
-    ranks = retrieval_ranks(images, texts, torch.arange(len(images)))
+    ranks = ranks_of(images, texts, torch.arange(len(images)))
     found = retrieval_metrics(ranks, places_in(request.call.note))
     for direction, own in ranks.items():
         found.update({f"{direction}_{name}": value for name, value in rank_summary(own).items()})
@@ -86,7 +92,7 @@ def recalls(request: Request) -> Outcome:
     images, captions, image_of_caption = request.case.take(request.call)
     counts = take_known(request.case.config, {"captions_per_image"}, "config")["captions_per_image"]
     assert image_of_caption.bincount(minlength=len(images)).tolist() == counts
-    ranks = retrieval_ranks(normalize(images, dim=-1), normalize(captions, dim=-1), image_of_caption)
+    ranks = ranks_of(normalize(images, dim=-1), normalize(captions, dim=-1), image_of_caption)
     found = retrieval_metrics(ranks, places_in(request.call.note))
     names = {"image_retrieval": "text_to_image", "text_retrieval": "image_to_text"}
     figures = {

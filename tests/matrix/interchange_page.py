@@ -29,7 +29,7 @@ the tests' small parts; yours take their place. Widths and picture sizes that ar
 
 What lies in a folder stands in a slot by `${part:PLACE,NAME}`: the declaration of the part `image`, `text`, `decoder`
 or `vision_tokenizer` of a training run, a folder of `save_model`, a publisher's folder or file, `hf://...` or
-`package:...`. Its weights come along with `initial_weights.NAME=PLACE`. Changes to it go behind:
+`package:...`. Its weights come along with `'initial_weights={NAME: PLACE}'`. Changes to it go behind:
 `"${part:PLACE,image,{image_size: 96}}"`.
 
 Where several processes train and a part has layers that a slot does not use (the pooling of a ResNet whose tokens alone

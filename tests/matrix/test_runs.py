@@ -22,7 +22,7 @@ SMALL = [
 @pytest.mark.parametrize("kind", ["borrowed", "placed"])
 def test_a_run_with_a_swapped_tower(kind: str, places: dict[str, Path], tmp_path: Path) -> None:
     if kind == "placed":
-        words = [f"model.image=${{part:{places['RUN']},image}}", f"initial_weights.image={places['RUN']}"]
+        words = [f"model.image=${{part:{places['RUN']},image}}", f"initial_weights={{image: {places['RUN']}}}"]
     else:
         words = ["encoder@model.image=timm_vit", "model.image.name=test_vit"]
         words += ["model.image.width=64", "model.image.image_size=64"]

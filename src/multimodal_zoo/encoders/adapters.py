@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, get_default_device, nn
 
 from multimodal_zoo.encoders.outputs import ImageFeatures
 from multimodal_zoo.registry import ENCODERS
@@ -133,7 +133,8 @@ class OpenClipTower(nn.Module):
         if name not in open_clip.list_models():
             family = [other for other in open_clip.list_models() if other.split("-")[0] == name.split("-")[0]]
             raise KeyError(f"image.name: open_clip has no model named {name!r}; known: {', '.join(family[:12])}")
-        whole = open_clip.create_model(name, pretrained=pretrained_file, force_image_size=image_size)
+        place = get_default_device()  # it moves what it made to a device of its own choice otherwise
+        whole = open_clip.create_model(name, pretrained=pretrained_file, force_image_size=image_size, device=place)
         tower = whole.visual
         if not isinstance(tower, VisionTransformer):
             raise ValueError(

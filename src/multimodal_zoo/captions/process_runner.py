@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,8 @@ from multimodal_zoo.registry import CAPTIONS
 
 #: Seconds between two messages of a worker about rows that move.
 OFTEN = 0.5
+#: New objects after which a worker looks for garbage; rows come by the thousand and hold no circles.
+GARBAGE = 10_000
 
 
 class WorkerTraceback(Exception):
@@ -198,6 +201,8 @@ def _work(
 
     try:
         worker = Worker(job, claims, _moving)
+        gc.freeze()  # what is loaded stays: a tenth of a dry run's time went into looking for garbage in it
+        gc.set_threshold(GARBAGE)
         for done in worker.work(tasks, first):
             _send(done)
     except Exception as error:

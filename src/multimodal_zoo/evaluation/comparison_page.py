@@ -125,7 +125,7 @@ class Comparison:
         rows: list[Sequence[Cell]] = [
             (
                 method.name,
-                NOT_KNOWN if run.seed is None else run.seed,
+                NOT_KNOWN if run.seed is None else run.seed if isinstance(run.seed, int) else str(run.seed),
                 run.name,
                 run.state,
                 str(run.about.get("weights", "")),

@@ -68,7 +68,8 @@ class Trainings:
 
     def picture(self) -> Picture:
         """Curves over steps: a chart for each of the most telling columns, a line for each run."""
-        shown = [column for column in self.columns if any(_curves(self.methods, column))][:PANELS]
+        moving = [column for column in self.columns if _moves(self.methods, column)]
+        shown = (moving or self.columns)[:PANELS]
         across = min(3, len(shown))
         deep = -(-len(shown) // across)
         named = self.methods[:NAMED]
@@ -125,10 +126,10 @@ def _columns(methods: Sequence[Method]) -> tuple[str, ...]:
     return tuple(sorted(names, key=telling))
 
 
-def _curves(methods: Sequence[Method], column: str) -> list[bool]:
-    """For each run that logged a column more than once: whether it ever changed."""
+def _moves(methods: Sequence[Method], column: str) -> bool:
+    """Whether a column has more than one value in any run."""
     lines = [run.history[column][1] for method in methods for run in method.runs if column in run.history]
-    return [len(set(values)) > 1 for values in lines]
+    return any(len(set(values)) > 1 for values in lines)
 
 
 def _line(axes: Axes, run: Run, column: str, colour: str, dashes: str) -> None:

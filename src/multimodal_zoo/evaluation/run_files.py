@@ -43,7 +43,10 @@ class RunFiles:
         """What `run.json` says; empty without one. Nodes that should be mappings and are none are left out."""
         found = self._read(self.folder / "run.json", read_mapping) or {}
         nodes = ("environment", "choices", "model", "left_out")
-        return {key: value for key, value in found.items() if key not in nodes or isinstance(value, dict)}
+        kept = {key: value for key, value in found.items() if key not in nodes or isinstance(value, dict)}
+        if "choices" in kept:
+            kept["choices"] = {key: str(value) for key, value in kept["choices"].items() if value is not None}
+        return kept
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` says; empty without one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,7 +248,7 @@ def named(value: Any) -> Any:
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every scalar of a configuration with its dotted key."""
+    """Every scalar of a configuration with its dotted key; what can be no key of a table (a set) as text."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from leaves(value, f"{prefix}{key}.")
@@ -256,7 +256,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for number, value in enumerate(tree):
             yield from leaves(value, f"{prefix}{number}.")
     else:
-        yield prefix.rstrip("."), tree
+        yield prefix.rstrip("."), tree if isinstance(tree, Hashable) else str(tree)
 
 
 def differing(tables: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from multimodal_zoo.analysis.costs import Costs, Device, shared_costs
+from multimodal_zoo.analysis.flops import forward_flops, trained_flops
 from multimodal_zoo.analysis.memory import activation_bytes
 from multimodal_zoo.analysis.setting import Setting
-from multimodal_zoo.analysis.shadow import ReadZeros, on_meta, recompute_by
+from multimodal_zoo.analysis.shadow import on_meta
 from multimodal_zoo.analysis.tables import Rows, Tables, amount, gflop
 from multimodal_zoo.analysis.thinning import by_depth
 from multimodal_zoo.nn.attention import SelfAttention
@@ -183,24 +183,12 @@ def _forward(model: nn.Module, tokens: int) -> int:
 
     def measure(given: nn.Module) -> int:
         """Those of a copy with the blocks given."""
-        with torch.no_grad(), ReadZeros(), FlopCounterMode(display=False) as counter:
-            on_meta(given).eval()(_ids(tokens))
-        return int(counter.get_total_flops())
+        ghost = on_meta(given).eval()
+        return forward_flops(lambda: ghost(_ids(tokens)))
 
     return by_depth(model, measure)
 
 
 def _step(model: nn.Module, tokens: int, checkpoint: str) -> int:
     """Operations of hidden states and of their gradients."""
-
-    def measure(given: nn.Module) -> int:
-        """Those of a copy with the blocks given."""
-        ghost = on_meta(given).train()
-        recompute_by(ghost, checkpoint)
-        with ReadZeros(), FlopCounterMode(display=False) as counter:
-            hidden = ghost(_ids(tokens))
-            if hidden.requires_grad:  # nothing of the decoder trains otherwise
-                hidden.backward(torch.empty_like(hidden))
-        return int(counter.get_total_flops())
-
-    return by_depth(model, measure)
+    return by_depth(model, lambda given: trained_flops(given, (_ids(tokens),), checkpoint))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from multimodal_zoo.analysis.shadow import ReadZeros, on_meta, recompute_by
@@ -64,16 +65,28 @@ def step_flops(model: nn.Module, side: int, length: int, checkpoint: str = "none
 
     def measure(given: nn.Module) -> int:
         """A step of two pairs."""
-        ghost = on_meta(given).train()
-        recompute_by(ghost, checkpoint)
-        with ReadZeros(), FlopCounterMode(display=False) as counter:
-            results = ghost(_image(side, side, 3).expand(2, -1, -1, -1), _text(length).expand(2, -1))
-            roots = [result for result in results if result.requires_grad]
-            if roots:
-                torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
-        return int(counter.get_total_flops())
+        pairs = (_image(side, side, 3).expand(2, -1, -1, -1), _text(length).expand(2, -1))
+        return trained_flops(given, pairs, checkpoint)
 
     return by_depth(model, measure) // 2
+
+
+def trained_flops(model: nn.Module, inputs: tuple[Tensor, ...], checkpoint: str = "none") -> int:
+    """Operations of a forward pass in training and of the gradients of all that it gives.
+
+    Args:
+        model: on any device; a copy runs.
+        inputs: on meta.
+        checkpoint: the policy of every stack.
+    """
+    ghost = on_meta(model).train()
+    recompute_by(ghost, checkpoint)
+    with ReadZeros(), FlopCounterMode(display=False) as counter:
+        results = [found for found in tree_leaves(ghost(*inputs)) if isinstance(found, Tensor)]
+        roots = [result for result in results if result.requires_grad]
+        if roots:  # nothing trains otherwise
+            torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
+    return int(counter.get_total_flops())
 
 
 def _evaluated(model: nn.Module, run: Callable[[nn.Module], object]) -> int:

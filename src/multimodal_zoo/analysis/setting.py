@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from multimodal_zoo.analysis.shadow import DECLARED
 from multimodal_zoo.nn.transformer import CHECKPOINT_POLICIES
 
 
@@ -87,7 +88,8 @@ class Setting:
         devices: how many devices share the work.
         strategy: one of `STRATEGIES`; `deepspeed_stage_1` is what `trainer=deepspeed` runs as it is.
         precision: one of `PRECISIONS`, as in `trainer.precision`.
-        checkpoint: one of `nn.transformer.CHECKPOINT_POLICIES`, as in a stack's `checkpoint`.
+        checkpoint: one of `nn.transformer.CHECKPOINT_POLICIES`, as in a stack's `checkpoint`, for all stacks; or
+            `DECLARED`, which leaves each its own.
         optimizer: one of `OPTIMIZER_STATES`.
 
     Raises:
@@ -105,7 +107,7 @@ class Setting:
         for key, words in (
             ("strategy", STRATEGIES),
             ("precision", PRECISIONS),
-            ("checkpoint", CHECKPOINT_POLICIES),
+            ("checkpoint", (*CHECKPOINT_POLICIES, DECLARED)),
             ("optimizer", OPTIMIZER_STATES),
         ):
             if getattr(self, key) not in words:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+#: The policy of recomputing that each stack's declaration has.
+DECLARED = "declared"
+
 
 def shadow(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy of a model with each tensor replaced; tensors that the model shares, the copy shares too.
@@ -44,7 +47,9 @@ def blocks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def recompute_by(model: nn.Module, policy: str) -> None:
-    """Give every stack of a copy the same policy of recomputing, in place."""
+    """Give every stack of a copy the same policy of recomputing, in place; `DECLARED` leaves them as they are."""
+    if policy == DECLARED:
+        return
     for part in model.modules():
         if isinstance(getattr(part, "checkpoint", None), str):
             part.checkpoint = policy  # type: ignore[assignment]

@@ -11,17 +11,29 @@ from typing import TYPE_CHECKING, Any
 from multimodal_zoo.catalogue import list_models, list_recipes
 
 if TYPE_CHECKING:
-    from multimodal_zoo.analysis import DecoderPlan, Plan
+    from multimodal_zoo.analysis.costs import Costs
 
 #: Options of the command beside those of the training setting; every other word is an override.
-OPTIONS = ("text_length", "context_length", "json", "device_memory", "tflops", "tensor_parallel", "frozen", "only")
+OPTIONS = (
+    "text_length",
+    "context_length",
+    "image_size",
+    "json",
+    "device_memory",
+    "tflops",
+    "tensor_parallel",
+    "frozen",
+    "only",
+    "as_trained",
+)
 
 
 def main(arguments: list[str]) -> int:
     """Print what a variant, or the model of a recipe, costs; `json=true` prints plain numbers.
 
     All of a variant trains but for `frozen=[PATTERN,...]` or `only=[PATTERN,...]`; of a recipe what its `optim.groups`
-    say.
+    say. `as_trained=true` takes batch, length, strategy, devices, precision, recomputation and optimiser from the
+    recipe too.
 
     Raises:
         ValueError: no variant, or an option whose value does not fit; a pattern that matches no weight.
@@ -42,7 +54,7 @@ def main(arguments: list[str]) -> int:
     options = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in (settings | set(OPTIONS)))
     overrides = [word for word in words if word.split("=", 1)[0] not in options]
     try:
-        config, rules = _declared(variant, overrides, options)
+        config, rules, options = _declared(variant, overrides, options)
     except KeyError as error:
         if overrides and hasattr(error, "add_note"):
             error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
@@ -57,20 +69,25 @@ def main(arguments: list[str]) -> int:
 
 def _declared(
     name: str, overrides: Sequence[str], options: Mapping[str, str]
-) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The `model:` node of a variant or recipe, and the arguments of `freeze`."""
+) -> tuple[Mapping[str, Any], dict[str, Any], dict[str, str]]:
+    """The `model:` node of a variant or recipe, the arguments of `freeze`, and the options with those of the recipe."""
     from omegaconf import OmegaConf
 
-    from multimodal_zoo.config import compose
+    from multimodal_zoo.commands.plan_recipe import trained_as
+    from multimodal_zoo.config import compose_whole
     from multimodal_zoo.zoo import declaration
 
+    as_trained = options.get("as_trained", "false") == "true"
+    options = {key: value for key, value in options.items() if key != "as_trained"}
     if name in list_models() or name not in list_recipes():
+        if as_trained:
+            raise ValueError(f"as_trained=true: {name} is no recipe, which alone says how it trains")
         given = {key: _patterns(options.get(key, "[]")) for key in ("frozen", "only")}
-        return declaration(name, overrides), {**given, "path": ""}
+        return declaration(name, overrides), {**given, "path": ""}, options
     if twice := [key for key in ("frozen", "only") if key in options]:
         key = twice[0]
         raise ValueError(f"{key}={options[key]}: a recipe says itself what trains; override optim.groups.{key}")
-    recipe = compose(name, overrides)
+    recipe = compose_whole(name, overrides)
     if "model" not in recipe:
         raise ValueError(f"mmzoo plan {name}: it has stages and no model of its own; plan the recipe of a stage")
     config = OmegaConf.to_container(recipe.model, resolve=True, throw_on_missing=True)
@@ -78,14 +95,15 @@ def _declared(
     groups = recipe.optim.get("groups") or {}
     # parameters of the objective are not part of a plan
     given = {key: [p for p in groups.get(key) or [] if not p.startswith("objective.")] for key in ("frozen", "only")}
-    return {str(key): value for key, value in config.items()}, {**given, "path": "optim.groups."}
+    if as_trained:
+        options = trained_as(recipe, recipe.hydra.runtime.choices, options)
+    return {str(key): value for key, value in config.items()}, {**given, "path": "optim.groups."}, options
 
 
-def _plan(
-    variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], options: Mapping[str, str]
-) -> Plan | DecoderPlan:
+def _plan(variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], options: Mapping[str, str]) -> Costs:
     """The plan that suits the kind of variant."""
-    from multimodal_zoo.analysis import Device, Setting, decoder_plan, plan
+    from multimodal_zoo.analysis import Device, Setting, decoder_plan, plan, sample_of, sample_plan
+    from multimodal_zoo.analysis.samples import SIDE
     from multimodal_zoo.nn.frozen import freeze
     from multimodal_zoo.zoo import build_model
 
@@ -93,8 +111,6 @@ def _plan(
     given = {key: _typed(Setting, key, value) for key, value in options.items() if key in settings}
     device = Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0")))
     positions = (config.get("decoder") or {}).get("max_positions")
-    if positions is None and ("image" not in config or "text" not in config):
-        raise ValueError(f"mmzoo plan knows dual encoders and decoders, {variant} is neither: try mmzoo describe")
     model = build_model(config, device="meta")
     freeze(dict(model.named_parameters()), **rules)
     if positions is not None:
@@ -106,6 +122,10 @@ def _plan(
             device=device,
             shared_by=_number("tensor_parallel", options.get("tensor_parallel", 1)),
         )
+    if (sample := sample_of(model, config, _number("image_size", options.get("image_size", SIDE)))) is not None:
+        return sample_plan(model, sample, name=variant, setting=Setting(**{"batch_size": 1, **given}), device=device)
+    if "image" not in config or "text" not in config:
+        raise ValueError(f"mmzoo plan does not know how {variant} is run: try mmzoo describe")
     return plan(
         model,
         name=variant,

@@ -88,6 +88,19 @@ class MaskedStudent(nn.Module):
         Raises:
             ValueError: a mask that does not have one entry for each patch.
         """
+        states, grid = self.states(images, mask)
+        return PatchFeatures(self.predictions(states[mask]), grid)
+
+    def states(self, images: Tensor, mask: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What the blocks give for all patches, `(batch, patches, width)`, and their grid.
+
+        Args:
+            images: as in `forward`.
+            mask: likewise.
+
+        Raises:
+            ValueError: a mask that does not have one entry for each patch.
+        """
         tokens, grid = self.image.patches(images)
         if mask.shape != tokens.shape[:2]:
             raise ValueError(
@@ -98,5 +111,8 @@ class MaskedStudent(nn.Module):
         tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         tokens, rotation = self.image.arrange(tokens, grid)
         tokens = self.image.blocks(tokens, rotation=rotation)
-        patches = tokens[:, tokens.shape[1] - mask.shape[1] :]
-        return PatchFeatures(self.head(self.image.norm_patches(patches[mask])), grid)
+        return tokens[:, tokens.shape[1] - mask.shape[1] :], grid
+
+    def predictions(self, states: Tensor) -> Tensor:
+        """The teacher's features as foretold from some of `states`, `(..., target_width)`."""
+        return self.head(self.image.norm_patches(states))

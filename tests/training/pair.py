@@ -59,6 +59,18 @@ def interrupted(step: int | None, signalled: bool = True) -> Iterator[None]:
         assemble.callbacks = callbacks
 
 
+def started_by(starter: str, rank: int) -> dict[str, str]:
+    """The variables that a starter sets for a process of two on one machine; none for ours."""
+    if starter == "torchrun":
+        given = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "LOCAL_WORLD_SIZE": 2, "WORLD_SIZE": 2}
+        return {**{key: str(value) for key, value in given.items()}, "TORCHELASTIC_RUN_ID": "none"}
+    if starter == "srun":
+        given = {"JOB_ID": 7, "NTASKS": 2, "NTASKS_PER_NODE": 2, "PROCID": rank, "LOCALID": rank, "NODEID": 0}
+        named = {"JOB_NAME": "train", "NODELIST": "localhost", "JOB_NODELIST": "localhost"}
+        return {f"SLURM_{key}": str(value) for key, value in {**given, **named}.items()}
+    return {}
+
+
 class Pair:
     """Starts the processes, hands them runs, and closes them.
 
@@ -87,14 +99,16 @@ class Pair:
                     )
                 )
 
-    def train(self, config: DictConfig, stop: int | None = None) -> None:
+    def train(self, config: DictConfig, stop: int | None = None, starter: str = "") -> None:
         """Hand over a run; `answer` waits for it.
 
         Args:
             config: a composed recipe.
             stop: a step behind which the second process gets SIGTERM.
+            starter: whose variables the processes have while it lasts (`started_by`).
         """
-        line = json.dumps({"config": OmegaConf.to_container(config, resolve=True), "stop": stop})
+        given = {"config": OmegaConf.to_container(config, resolve=True), "stop": stop, "starter": starter}
+        line = json.dumps(given)
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(line + "\n")
@@ -132,11 +146,15 @@ def main() -> None:
 
     torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr
+    rank, own = int(os.environ["LOCAL_RANK"]), dict(os.environ)
     for line in sys.stdin:
         given = json.loads(line)
         status = 0
+        if variables := started_by(given["starter"], rank):
+            del os.environ["LOCAL_RANK"]
+            os.environ.update(variables)
         try:
-            with interrupted(given["stop"] if os.environ["LOCAL_RANK"] == "1" else None):
+            with interrupted(given["stop"] if rank == 1 else None):
                 run(OmegaConf.create(given["config"]))
         except SystemExit as end:
             status = int(end.code or 0)
@@ -144,6 +162,9 @@ def main() -> None:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)  # the other process fails at its next message
+        for key in os.environ.keys() - own.keys():
+            del os.environ[key]
+        os.environ.update(own)
         print(status, file=answers, flush=True)
     sys.stderr.flush()
     os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit

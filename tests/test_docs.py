@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -201,6 +201,30 @@ def test_yaml_parses_and_names_parts_that_exist(text: str, tmp_path: Path) -> No
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(NAV.findall((ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
+
+
+def test_the_page_of_parts_is_what_the_registries_hold() -> None:
+    spec = spec_from_file_location("parts_page", ROOT / "tests" / "parts_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    written = module_from_spec(spec)
+    spec.loader.exec_module(written)
+    assert written.PAGE.read_text(encoding="utf-8") == written.page()
+
+
+def test_the_api_page_names_what_the_package_offers() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in zoo.__all__:
+        assert re.search(rf"(^::: [\w.]+\.{name}$)|`{name}`", page, re.MULTILINE) or name == "__version__", name
+
+
+def test_the_rooms_are_drawn_as_the_contracts_have_them() -> None:
+    layers = re.search(r"layers = \[\n(.*?)\n\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL)
+    assert layers is not None
+    rooms = re.findall(r"multimodal_zoo\.(\w+)", layers[1])
+    drawn = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {room for cell in drawn for room in cell.split("`, `")}
+    assert set(rooms) - {"registry"} <= named
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != ELSEWHERE], ids=lambda page: page.stem)

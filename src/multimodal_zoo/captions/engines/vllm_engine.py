@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -132,6 +133,7 @@ class VllmEngine:
         if self._closed:
             raise RuntimeError("vllm_engine is closed")
         if self._ready is None:
+            os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use otherwise
             from vllm import LLM
 
             llm = LLM(

@@ -14,8 +14,10 @@ from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.deformable import DeformableConvolution
 from multimodal_zoo.bev.feature_pyramid import FeaturePyramid, LevelFusion
 from multimodal_zoo.bev.residual_maps import ResidualMaps
+from multimodal_zoo.bev.stage_maps import StageMaps
 from multimodal_zoo.bev.token_maps import TokenMaps
 from multimodal_zoo.bev.voxel_table import map_stride
+from multimodal_zoo.encoders.residual_network import ResidualNetwork
 from multimodal_zoo.registry import build
 
 
@@ -78,6 +80,24 @@ def test_maps_of_tokens_have_cells_of_whole_pixels(patch: int) -> None:
     for maps, stride in zip(part(images), part.strides, strict=True):
         assert maps.shape[-1] == math.ceil(16 * patch / stride)
         assert map_stride(cameras, maps.shape[-1]) == stride
+
+
+def test_stages_of_a_tower_are_maps_and_what_is_behind_them_goes() -> None:
+    tower = ResidualNetwork(image_size=32, width=8, channels=[4, 8], depths=[1, 1])
+    weights = tower.state_dict()
+    images = torch.randn(2, 3, 32, 48)
+    expected = tower.eval().feature_maps(images)
+    part = StageMaps(tower, [4, 8]).eval()
+    assert_close(part(images), expected)
+    assert (part.channels, part.strides) == ((4, 8), (4, 8))
+    kept = {name.removeprefix("encoder.") for name in part.state_dict()}
+    assert {name.split(".")[0] for name in set(weights) - kept} == {"final_norm", "pooled_norm"}
+    with pytest.raises(ValueError, match=r"image_encoder\.channels is \[4, 9\].*have \[4, 8\]"):
+        StageMaps(ResidualNetwork(image_size=32, width=8, channels=[4, 8], depths=[1, 1]), [4, 9])
+    with pytest.raises(ValueError, match=r"Linear, which has no maps of stages; bev@model.image_encoder=token_maps"):
+        StageMaps(torch.nn.Linear(1, 1), [1])
+    with pytest.raises(ValueError, match=r"image_encoder\.width is 9, image_encoder\.encoder gives tokens of width 8"):
+        TokenMaps(ResidualNetwork(image_size=32, width=8, channels=[4, 8], depths=[1, 1]), 9, 8, [2] * 4)
 
 
 def test_a_pyramid_hands_knowledge_down_to_odd_sizes() -> None:

@@ -52,6 +52,14 @@ ROWS = [
 ]
 
 
+def test_pictures_with_holes_lie_on_white() -> None:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(content, "png")
+    assert captioned([CaptionRow("a", "raw", (), content.getvalue())], ColourCaptioner())[0].synthetic == ("red 255",)
+
+
 def test_rows_without_a_caption_get_one() -> None:
     captioner = ColourCaptioner()
     found = captioned(ROWS, captioner)

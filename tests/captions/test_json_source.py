@@ -98,6 +98,7 @@ def test_broken_records_are_rows_with_a_problem(tmp_path) -> None:
         (b"\xff\xfe", "record is no JSON"),
         (b'{"raw": "\\ud83d", "synthetic": "b"}', "raw has half a character"),
         (b"[" * 5_000, "record is no JSON"),
+        (b"\xff" + b"[" * 5_000, "record is no JSON"),
         (b'{"raw": 1e400, "synthetic": "b"}', "raw is float inf, not text"),
     ]
     path = write(tmp_path / "a.jsonl", b"\n".join(line for line, _ in odd))

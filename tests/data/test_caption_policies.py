@@ -163,9 +163,9 @@ def test_what_is_refused(tmp_path: Path, table: CaptionTable) -> None:
         ColumnCaption(FUSED, CaptionTable(path))
     with pytest.raises(ValueError, match=r"has no column 'url'; it has key, raw"):
         CaptionTable(path, key="url")
-    with pytest.raises(ValueError, match=r"texts.columns has 'alt'; known: raw"):
+    with pytest.raises(ValueError, match=r"caption_table.columns has 'alt'; known: raw"):
         CaptionTable(path, columns={"alt": "raw"})
-    with pytest.raises(FileNotFoundError, match=r"captions.texts.path: .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"caption_table.path: .*nothing"):
         CaptionTable(str(tmp_path / "nothing.jsonl"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"empty holds no .jsonl"):

@@ -56,11 +56,11 @@ def _describe(rows: list[CaptionRow], places: Sequence[int], pictures: Sequence[
 
 
 def _opened(image: bytes) -> Image | str:
-    """A picture, or what is wrong with it."""
-    from multimodal_zoo.data.pictures import load, open_picture
+    """A picture on white, or what is wrong with it."""
+    from multimodal_zoo.data.pictures import load, open_picture, to_rgb
     from multimodal_zoo.data.skips import UnusableError
 
     try:
-        return load(open_picture(image)).convert("RGB")
+        return to_rgb(load(open_picture(image)))
     except UnusableError as error:
         return str(error)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
+from multimodal_zoo.files import parsed
 
 #: Bytes that are read at a time, bytes that one record may have, and what is kept of one that has more.
 PIECE, LONGEST, SHOWN = 1 << 20, 1 << 26, 1 << 10
@@ -63,20 +63,17 @@ class JsonWalk:
 
 def parse(text: bytes) -> tuple[dict[str, Any] | None, str | None]:
     """The object of a record, or what is wrong with it; values that hold bytes that are not UTF-8 stay bytes."""
+    broken = False
     try:
-        found = json.loads(text)
-    except UnicodeDecodeError:
         try:
-            found = json.loads(text.decode("utf-8", "surrogateescape"))
-        except ValueError as error:
-            return None, f"record is no JSON: {error}"
-        if isinstance(found, dict):
-            return {_escaped(key): _bytes(value) for key, value in found.items()}, None
-    except (ValueError, RecursionError) as error:
+            found = parsed(text)
+        except UnicodeDecodeError:
+            broken, found = True, parsed(text.decode("utf-8", "surrogateescape"))
+    except ValueError as error:
         return None, f"record is no JSON: {error}"
     if not isinstance(found, dict):
         return None, f"record is a {type(found).__name__}, not an object"
-    return found, None
+    return {_escaped(key): _bytes(value) for key, value in found.items()} if broken else found, None
 
 
 def _bytes(value: Any) -> Any:

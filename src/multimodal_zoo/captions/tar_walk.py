@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import re
 import tarfile
@@ -16,6 +15,7 @@ from multimodal_zoo.captions.json_records import DAMAGED as DAMAGED_GZIP
 from multimodal_zoo.captions.json_records import parse
 from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
 from multimodal_zoo.data.shards import UnsafePathError, check_member
+from multimodal_zoo.files import parsed
 
 BLOCK = 512
 #: Bytes that a picture and a text of a sample may have; larger members are left out, and their row says so.
@@ -204,7 +204,7 @@ def stated_rows(file: str) -> int | None:
     """Samples of a tar as img2dataset's `_stats.json` beside it says; None if there is none."""
     path = Path(file)
     try:
-        found = json.loads(path.with_name(f"{path.name.split('.', 1)[0]}_stats.json").read_bytes())
+        found = parsed(path.with_name(f"{path.name.split('.', 1)[0]}_stats.json").read_bytes())
     except (OSError, ValueError):
         return None
     rows = found.get("successes") if isinstance(found, dict) else None

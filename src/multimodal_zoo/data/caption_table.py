@@ -54,7 +54,7 @@ class CaptionTable:
     def __init__(self, path: str, key: str = "key", columns: Mapping[str, str] | None = None) -> None:
         named = dict(columns or {})
         if unknown := sorted(set(named) - set(KINDS)):
-            raise ValueError(f"data.captions.texts.columns has {unknown[0]!r}; known: {', '.join(KINDS)}")
+            raise ValueError(f"caption_table.columns has {unknown[0]!r}; known: {', '.join(KINDS)}")
         self.path = path
         names = {kind: named.get(kind, kind) for kind in KINDS}
         needed, wanted = [key, *named.values()], [STATUS, *names.values()]
@@ -65,7 +65,7 @@ class CaptionTable:
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
         if not len(self):
-            raise ValueError(f"data.captions.texts: {path} has no row with text in its column {key!r}")
+            raise ValueError(f"caption_table.key: {path} has no row with text in its column {key!r}")
 
     def __len__(self) -> int:
         return len(self._order)
@@ -130,12 +130,12 @@ def _files(path: str) -> list[Path]:
         inner = place / "parquet" if (place / "parquet").is_dir() else place
         files = sorted(file for file in inner.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
         if not files:
-            raise FileNotFoundError(f"data.captions.texts.path: {path} holds no {', '.join(SUFFIXES)} file")
+            raise FileNotFoundError(f"caption_table.path: {path} holds no {', '.join(SUFFIXES)} file")
         return files
-    files = [Path(file) for file in expand(str(place), "data.captions.texts.path")]
+    files = [Path(file) for file in expand(str(place), "caption_table.path")]
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"data.captions.texts.path is {str(file)!r}; it must end in {', '.join(SUFFIXES)}")
+            raise ValueError(f"caption_table.path is {str(file)!r}; it must end in {', '.join(SUFFIXES)}")
     return files
 
 
@@ -157,7 +157,7 @@ def _columns(file: Path, needed: Sequence[str], wanted: Sequence[str]) -> dict[s
 def _check_columns(file: Path, known: list[str], needed: Sequence[str]) -> list[str]:
     for name in needed:
         if name not in known:
-            raise ValueError(f"data.captions.texts: {file} has no column {name!r}; it has {', '.join(known) or 'none'}")
+            raise ValueError(f"caption_table: {file} has no column {name!r}; it has {', '.join(known) or 'none'}")
     return known
 
 

@@ -102,7 +102,7 @@ def test_an_answer_grows_and_is_that_of_the_model(room, picture) -> None:
     (again,) = list(chat.ask(room, "runs/talker", picture, "Why?", steps[-1], 6, 0))[-1][1:]
     follows = Document([*asked, Text(expected, "assistant"), Text("Why?", "user")])
     assert again.answer == answer(model, follows, max_new_tokens=6, special=False)[0]
-    assert chat.messages(steps[-1])[0] == {"role": "user", "content": "What is it?"}
+    assert chat.messages([Turn("Is 1 < 2?", "")])[0] == {"role": "user", "content": "Is 1 &lt; 2?"}
 
 
 def test_questions_without_turns_are_answered_by_themselves(room, picture) -> None:

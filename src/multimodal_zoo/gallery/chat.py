@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -92,11 +93,11 @@ def _document(seen: Pil.Image | None, turns: list[Turn], words: str) -> Document
 
 
 def messages(turns: list[Turn]) -> list[dict[str, str]]:
-    """Turns as Gradio's chat field takes them."""
+    """Turns as Gradio's chat field takes them, which reads HTML: texts are shown as they are, and are no markup."""
     found = []
     for turn in turns:
-        found.append({"role": "user", "content": turn.question or "(a caption)"})
-        found.append({"role": "assistant", "content": turn.answer or "(nothing)"})
+        found.append({"role": "user", "content": html.escape(turn.question or "(a caption)", quote=False)})
+        found.append({"role": "assistant", "content": html.escape(turn.answer or "(nothing)", quote=False)})
     return found
 
 

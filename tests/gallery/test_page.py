@@ -1,0 +1,210 @@
+"""The page itself: served to this machine, safe against what it should not give, and used in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from multimodal_zoo.gallery.albums import Albums
+from multimodal_zoo.gallery.limits import Limits
+from multimodal_zoo.gallery.server import serving
+from multimodal_zoo.gallery.shelf import Shelf
+from multimodal_zoo.gallery.showroom import Showroom
+
+gradio = pytest.importorskip("gradio", reason="needs the extra app: pip install 'multimodal_zoo[app]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+#: Milliseconds that an answer may take; a machine that does other things besides is slow.
+PATIENCE = 120_000
+
+
+@pytest.fixture(scope="module")
+def served(runs: Path, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Showroom, str]]:
+    """A room and where its page is."""
+    scratch = tmp_path_factory.mktemp("own").resolve()
+    room = Showroom(shelf, Albums([runs], most=9), Limits(megabytes=1, megapixels=1), scratch)
+    with serving(room, port=0) as url:
+        yield room, url.rstrip("/")
+
+
+def fetched(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Status and body of an answer."""
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, body, named), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def sent(url: str, name: str, content: bytes) -> tuple[int, bytes]:
+    """The answer to an upload."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    return fetched(
+        f"{url}/gradio_api/upload", head + content + b"\r\n--x--\r\n", content_type="multipart/form-data; boundary=x"
+    )
+
+
+def test_nothing_outside_of_the_folder_is_served(served, tmp_path) -> None:
+    room, url = served
+    (tmp_path / "secret.txt").write_text("secret")
+    (room.scratch / "link.txt").symlink_to(tmp_path / "secret.txt")
+    files = ("/etc/passwd", "%2Fetc%2Fpasswd", f"{room.scratch}/../secret.txt", f"{room.scratch}/%2e%2e/secret.txt")
+    files += (
+        f"{room.scratch}/link.txt",
+        f"{tmp_path}/secret.txt",
+        str(Path(__file__)),
+        "pyproject.toml",
+        "..%2F..%2Fx",
+    )
+    files += (f"{room.shelf.folders[0]}/pairs/model/config.yaml", "http://127.0.0.1:9/x", "C:%5Cx")
+    for file in files:
+        for route in (
+            "/gradio_api/file=",
+            "/gradio_api/file/",
+            "/file=",
+            "/gradio_api/proxy=",
+            "/static/../",
+            "/assets/..%2F",
+        ):
+            status, body = fetched(f"{url}{route}{file}")
+            assert status in (400, 403, 404, 405), (route, file)
+            assert b"root:" not in body
+            assert b"secret" not in body or b"secret.txt" in body
+
+
+def test_uploads_are_bounded_and_kept_in_the_folder(served) -> None:
+    room, url = served
+    status, body = sent(url, "../../a.txt", b"words")
+    (place,) = json.loads(body)
+    assert status == 200
+    assert Path(place).resolve().is_relative_to(room.scratch)
+    assert fetched(f"{url}/gradio_api/file={place}") == (200, b"words")
+    assert sent(url, "large.png", b"\0" * (2**20 + 1))[0] == 413
+    assert fetched(f"{url}/gradio_api/upload", b"x", origin="http://evil.example")[0] == 403
+    assert fetched(f"{url}/", host="evil.example")[0] == 403
+
+
+def test_other_programs_find_no_api(served) -> None:
+    _, url = served
+    config = json.loads(fetched(f"{url}/config")[1])
+    assert config["analytics_enabled"] is False
+    assert not config.get("is_space")
+    for path in ("/gradio_api/call/go", "/gradio_api/run/predict", "/gradio_api/api/go"):
+        assert fetched(f"{url}{path}", b'{"data": []}', content_type="application/json")[0] == 404
+    text = fetched(url)[1].decode()
+    assert "fonts.googleapis.com" not in text
+
+
+class Visitor:
+    """What a person does on the page."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+
+    def tab(self, name: str) -> None:
+        """Open a tab."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def choose(self, field: str, name: str) -> None:
+        """Choose in a list."""
+        self.page.locator(f"{field} input").click()
+        self.page.get_by_role("option", name=name).click()
+
+    def upload(self, field: str, *paths: str) -> None:
+        """Upload files, and wait until they are there."""
+        self.page.locator(f"{field} input[type=file]").set_input_files(list(paths))
+        shown = f"{field} img" if len(paths) == 1 else f"{field} .file-preview"
+        self.page.locator(shown).first.wait_for(timeout=PATIENCE)
+
+    def click(self, button: str) -> None:
+        """Click."""
+        self.page.locator(button).click()
+
+    def reads(self, field: str, text: str | re.Pattern[str]) -> str:
+        """The text of a field, once it is of some kind."""
+        found = self.page.locator(field).filter(has_text=text)
+        found.wait_for(timeout=PATIENCE)
+        return str(found.inner_text())
+
+
+@pytest.fixture
+def visitor(served) -> Iterator[Visitor]:
+    """A visitor in a real browser, who sees the page; whatever the browser asked of other machines is an error."""
+    if find_spec("playwright") is None or CHROMIUM is None:
+        pytest.skip("needs the package playwright and a chromium in PATH")
+    from playwright.sync_api import sync_playwright
+
+    _, url = served
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url, timeout=PATIENCE)
+        page.get_by_role("tab", name="Retrieve", exact=True).wait_for(timeout=PATIENCE)
+        yield Visitor(page)
+        browser.close()
+        assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
+
+
+def scene(sent: Path) -> list[str]:
+    """The files of a scene."""
+    return sorted(map(str, sent.iterdir()))
+
+
+@pytest.mark.slow
+def test_every_tab_in_a_browser(visitor, sent: Path, tmp_path) -> None:
+    page, photo = visitor.page, tmp_path / "photo.png"
+    Image.new("RGB", (40, 30), "red").save(photo)
+    (tmp_path / "no.png").write_bytes(b"no picture")
+
+    visitor.choose("#retrieve-album", "runs/photos")
+    page.locator("#retrieve-text textarea").fill("a red wall")
+    visitor.click("#retrieve-go")
+    assert "3 pictures of runs/photos" in visitor.reads("#retrieve-said", "pictures of")
+    assert page.locator("#retrieve-found img").count() == 3
+
+    visitor.tab("Zero-shot")
+    visitor.click("#zero-shot-go")
+    assert "Upload a picture first" in visitor.reads(".toast-body", "picture")
+    visitor.upload("#zero-shot-picture", str(photo))
+    page.locator("#zero-shot-names textarea").fill("red\ngreen")
+    visitor.click("#zero-shot-go")
+    assert "%" in visitor.reads("#zero-shot-label", re.compile("green"))
+
+    visitor.tab("Chat")
+    page.locator("#chat-question textarea").fill("What is <b>this</b>?")
+    visitor.click("#chat-go")
+    page.locator("#chat-said .bot").first.wait_for(timeout=PATIENCE)
+    assert "What is <b>this</b>?" in visitor.reads("#chat-said", "What is")  # shown as typed, not as markup
+
+    visitor.tab("Generate")
+    page.locator("#generate-text textarea").fill("a dog")
+    visitor.click("#generate-go")
+    page.locator("#generate-sketch img").wait_for(timeout=PATIENCE)  # rows appear
+    assert "“a dog”" in visitor.reads("#generate-said", "seed 0")
+    page.locator("#generate-drawn img").nth(3).wait_for(timeout=PATIENCE)
+
+    visitor.tab("Detect")
+    visitor.upload("#detect-files", *scene(sent))
+    visitor.click("#detect-go")
+    assert "boxes of score 0.5 or more" in visitor.reads("#detect-said", "boxes of score")
+    page.locator("#detect-above img").wait_for(timeout=PATIENCE)
+    assert page.locator("#detect-cameras img").count() == 6
+
+    visitor.tab("Fuse")
+    visitor.click("#fuse-go")
+    visitor.page.wait_for_function(
+        "document.querySelector('#fuse-fused textarea').value.startsWith('A yellow tram on a narrow street: Lisbon')"
+    )

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
         words: put behind the command's own.
         needs: names of commands of `FIRST` and of files that `draw` makes.
         reason: why such a command is not run; None: it is.
-        instead: words of the command that are replaced.
+        instead: patterns in words of the command, and what stands in their place.
     """
 
     pattern: str
@@ -65,7 +65,7 @@ RULES = (
     Rule(r"launcher=slurm", reason="needs a cluster"),
     Rule(r"runner.address=auto|runner=ray", reason="needs a Ray cluster; tests/captions start one of this machine"),
     Rule(r"fusion_engine=openai", reason="needs a server; tests/captions have one"),
-    Rule(r" weights=|hf://|psz16|part:llama|Emu2-Chat|^convert runs/emu2", reason=PUBLISHED),
+    Rule(r" weights=|hf://|psz16|part:llama|Emu2-Chat|^convert runs/(emu2|eva_clip_b16)", reason=PUBLISHED),
     Rule(r"fusion_prompt.file=mine", reason="needs a prompt of one's own; tests/captions have one"),
     Rule(r"^train (clip/|emu/(?!emoji)|eva_clip/b16|fast_bev/m0|capsfusion/distill |emu3/stage1)", reason=PUBLISHED),
     Rule(r"^train clip_benchmark/\w+_(vit_b32|r50)", reason=PUBLISHED),
@@ -104,7 +104,7 @@ RULES = (
     Rule(r"^retrieve", needs=("embeddings",)),
     Rule(r"^report", needs=("runs/mine", "runs/clip"),
          instead=(("runs/one", "runs/mine"), ("runs/two", "runs/clip"), ("runs/clip_emoji", "runs/mine"),
-                  ("runs/declip_emoji", "runs/clip"), ("evaluations/*", "runs/mine"))),
+                  ("runs/declip_emoji", "runs/clip"), (r"evaluations/\*", "runs/mine"))),
     Rule(r"^(convert|generate|chat|eval) runs/emu3", needs=("runs/emu3",), instead=(("honeybee.png", "photo.jpg"),)),
     Rule(r"^(convert|generate|chat|eval) runs/eve\b", needs=("runs/eve", "pictures"),
          instead=(("honeybee.png", "photo.jpg"),)),
@@ -114,7 +114,7 @@ RULES = (
     Rule(r"^(detect|export|eval) runs/fast_bev", reason="needs calibrations of a drive; tests/test_detect_command.py"),
     Rule(r"^dedupe", needs=("pictures",), instead=(("evaluation_pictures/", "pictures"),)),
     Rule(r"^data synth-nuscenes", instead=(("scenes=24", "scenes=1"), ("frames=20", "frames=2"))),
-    Rule(r"^data emoji-captions", instead=(("captions", "more_captions"), ("rows=200", "rows=20"))),
+    Rule(r"^data emoji-captions", instead=(("^captions$", "more_captions"), ("rows=200", "rows=20"))),
     Rule(r"^fuse captions .*fusion_engine=zoo", words=("out=own",), needs=("captions", "runs/student")),
     Rule(r"^fuse captions .*retry", needs=("fused",), words=("fusion_engine=template",)),
     Rule(r"^fuse captions", words=("fusion_engine=template", "out=other"), needs=("captions",)),
@@ -147,7 +147,7 @@ def small(words: Sequence[str], rule: Rule, number: int = 0) -> list[str]:
     """
     chosen = list(words)
     for old, new in rule.instead:
-        chosen = [word.replace(old, new) if old in word else word for word in chosen]
+        chosen = [re.sub(old, new, word) for word in chosen]
     keys = {word.lstrip("+~").partition("=")[0] for word in chosen}
     chosen += [word for word in rule.words if word.lstrip("+~").partition("=")[0] not in keys]
     kept = {f"out={name}" for name in rule.needs}

@@ -12,6 +12,7 @@ import pytest
 #: What a notebook prints at the end of its training, and the least of it.
 LEARNT = {
     "chat_without_encoder": (r"names right: (\d+) of", 8),
+    "compare_methods": (r"pairs that were learnt: ([\d.]+); chance", 0.6),
     "embed_and_retrieve": (r"training emoji: ([\d.]+); chance", 0.5),
     "generate_with_tokens": (r"drawn as they were: ([\d.]+); by chance", 0.5),
     "detect": (r"objects with a box within 2 m: (\d+) of", 5),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 import multimodal_zoo as zoo
+from config_keys import unread
 from multimodal_zoo.catalogue import list_group
 from multimodal_zoo.commands.stages import compose_stages
 
@@ -110,11 +112,18 @@ def given(places: DictConfig) -> dict[str, str | None]:
     return {str(name): None if OmegaConf.is_missing(places, name) else places[name] for name in places}
 
 
+def plain(config: DictConfig) -> Any:
+    """As dicts and lists, of which interpolations stay what is written."""
+    return OmegaConf.to_container(config, resolve=False)
+
+
 @pytest.mark.parametrize("recipe", zoo.list_recipes())
 def test_every_recipe_composes_completely(recipe) -> None:
     config = zoo.compose(recipe)
+    assert not list(unread(plain(config)))
     if "stages" in config:
-        assert compose_stages(config)
+        for stage in compose_stages(config):
+            assert not list(unread(plain(stage.config)))
         return
     # pairs that were never released and files to start from: only the user knows where theirs lie
     theirs = ("data.train.sources", "data.train.readers", "data.train.folder", "data.train.table", "initial_weights")

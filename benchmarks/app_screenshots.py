@@ -82,10 +82,12 @@ def visit(page: Any, words: argparse.Namespace, folder: Path) -> None:
     page.locator("#generate-said").get_by_text("seed").wait_for(timeout=PATIENCE)
     keep(page, "generate")
 
+    page.set_viewport_size({"width": 1200, "height": 1080})
     page.get_by_role("tab", name="Detect").click()
     page.locator("#detect-go").click()
     page.locator("#detect-said").get_by_text("boxes of score").wait_for(timeout=PATIENCE)
     keep(page, "detect")
+    page.set_viewport_size({"width": 1200, "height": 860})
 
     page.get_by_role("tab", name="Fuse").click()
     page.locator("#fuse-go").click()

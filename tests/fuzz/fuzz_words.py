@@ -154,7 +154,9 @@ def _configured(name: str, content: Callable[[], bytes]) -> Make:
     return make
 
 
-def _embeddings(name: str, suffix: str) -> Make:
+def embeddings(name: str, suffix: str) -> Make:
+    """A folder of embeddings, as `mmzoo embed` writes it."""
+
     def make(folder: Path) -> Path:
         made = EmbeddingFolder(folder, suffix)
         made.claim({"format": suffix, "model": "m", "data": "d", "weights": "w", "ranks": 1}, {"images": True})
@@ -194,17 +196,20 @@ def resumed(path: Path) -> None:
     folder.written()
 
 
+def run_folder(folder: Path) -> None:
+    """An evaluated run."""
+    Result("zero_shot", {"top1": 0.5, "top5": 0.9}, [], {}, {}, ("top1",)).save(folder / "evaluation")
+    about = {"variant": "v", "choices": {"model": "m"}, "model": {"type": "t"}}
+    (folder / "run.json").write_text(json.dumps(about))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "model": {"type": "t"}, "optim": {"lr": 0.1}}))
+    (folder / "suite.json").write_text(json.dumps({"order": ["zero_shot"], "absent": {}, "failed": {}}))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["step", "train/loss"], [1, 2.0], [2, 1.5]])
+
+
 def _run(name: str) -> Make:
     def make(folder: Path) -> Path:
-        Result("zero_shot", {"top1": 0.5, "top5": 0.9}, [], {}, {}, ("top1",)).save(folder / "evaluation")
-        (folder / "run.json").write_text(
-            json.dumps({"variant": "v", "choices": {"model": "m"}, "model": {"type": "t"}})
-        )
-        (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "model": {"type": "t"}, "optim": {"lr": 0.1}}))
-        (folder / "suite.json").write_text(json.dumps({"order": ["zero_shot"], "absent": {}, "failed": {}}))
-        with (folder / "metrics.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerows([["step", "train/loss"], [1, 2.0], [2, 1.5]])
+        run_folder(folder)
         return folder / name
 
     return make
@@ -255,11 +260,11 @@ DOORS = (
     Door("vocabulary in tiktoken's form", _file("qwen.tiktoken", _ranks), ranked),
     Door("list of visual tokens", _file("emu3_vision_tokens.txt", _vision_tokens), check_vision_tokens),
     *(
-        Door(f"embeddings, shard {suffix}", _embeddings(f"000-00000.{suffix}", suffix), searched)
+        Door(f"embeddings, shard {suffix}", embeddings(f"000-00000.{suffix}", suffix), searched)
         for suffix in ("npz", "parquet")
     ),
-    Door("embeddings, manifest", _embeddings("manifest.json", "npz"), searched, damaged_tree),
-    Door("embeddings, state", _embeddings("rank-000.json", "npz"), searched, damaged_tree),
+    Door("embeddings, manifest", embeddings("manifest.json", "npz"), searched, damaged_tree),
+    Door("embeddings, state", embeddings("rank-000.json", "npz"), searched, damaged_tree),
     Door("codes, manifest", _codes("manifest.json"), resumed, damaged_tree, names=("door",)),
     Door("codes, state", _codes("rank-000.json"), resumed, damaged_tree),
     Door("run, config.yaml", _run("config.yaml"), compared, damaged_yaml, share=10, names=("door",)),

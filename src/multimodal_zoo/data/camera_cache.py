@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, SceneObjects, SceneTruth, Sweep
-from multimodal_zoo.files import atomic_file, reading
+from multimodal_zoo.files import atomic_file, parsed, reading
 
 FORMAT = "multimodal_zoo camera infos"
 #: Changes whenever a line's fields do.
 SCHEMA = 1
+#: Characters that a line may have: a small file may unpack to more than memory holds.
+LONGEST = 1 << 26
 
 
 class StaleCacheError(ValueError):
@@ -75,7 +77,7 @@ def read_infos(path: Path, settings: Mapping[str, Any] | None = None) -> list[Sc
 
 def _read(path: Path, settings: Mapping[str, Any] | None) -> list[SceneInfo]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = (json.loads(line) for line in file)
+        lines = (parsed(line) for line in iter(lambda: file.readline(LONGEST), ""))
         head = next(lines, None)
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise ValueError(f"its first line does not say {FORMAT!r}")

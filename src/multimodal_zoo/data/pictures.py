@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -28,7 +29,9 @@ ORIENTATION = 0x0112
 #: Where PIL keeps what that tag may stand in.
 TAGGED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 #: What PIL raises at files that are not what they seem.
-BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error, Image.DecompressionBombError)
+BROKEN = (
+    OSError, SyntaxError, ValueError, KeyError, IndexError, MemoryError, struct.error, Image.DecompressionBombError
+)  # fmt: skip
 #: PIL modes of more than eight bits a channel.
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -115,6 +118,8 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool =
             "of a tensor (3, height, width) take tensor.permute(1, 2, 0).numpy()"
         )
     name = key or (f"{len(source)} bytes" if isinstance(source, bytes) else str(getattr(source, "filename", source)))
+    if isinstance(source, (str, os.PathLike)) and _blocks(source):
+        raise UnusableError("no plain file", name)
     try:
         if isinstance(source, Image.Image):
             image = source
@@ -127,6 +132,14 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool =
         raise UnusableError("missing image file", name) from error
     except BROKEN as error:
         raise UnusableError("broken image", name) from error
+
+
+def _blocks(path: PathLike) -> bool:
+    """Whether a path names a pipe, a device or a folder: who opens one may wait for ever."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False  # opening it says what is wrong
 
 
 def _untagged(image: Image.Image) -> Image.Image:

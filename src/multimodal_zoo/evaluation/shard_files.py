@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from multimodal_zoo.files import atomic_file
+from multimodal_zoo.files import atomic_file, reading
 
 Columns = Mapping[str, "Sequence[Any] | np.ndarray"]
 #: Under this name the facts are kept beside the columns.
@@ -141,9 +140,5 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
-    try:
+    with reading(path, "shard of embeddings", "delete it to have it made again"):
         return read()
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"{path} is damaged or no shard of embeddings ({first}); delete it to have it made again"
-        raise ValueError(message) from error

@@ -272,6 +272,23 @@ def test_a_file_that_breaks_while_it_is_read_is_an_error_or_a_unit_of_its_own(tm
     assert len(list(read_units(job.folder))) == 60
 
 
+def test_a_second_run_leaves_the_note_of_a_broken_file_to_its_workers(tmp_path, job_for) -> None:
+    """Whoever tries again replaces the note; the run beside it takes that for done."""
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps([{"raw": f"Kite {i}", "synthetic": "a kite."} for i in range(30)])[:-1])
+    job = job_for(tmp_path / "out", source={"type": "caption_source", "path": str(path), "broken_files": "report"})
+    source = build(job.source)
+    begin(job, source, 20)
+    units = source.units(20)
+    assert len(list(HERE.run(job, open_tasks(job, units)[0]))) == 3
+    first, second = open_tasks(job, units)[0], open_tasks(job, units)[0]
+    assert [record.problem is None for record in records(job.folder)] == [True, True, False]
+    assert unfinished(job, first) == first == second
+    assert [done.name for done in HERE.run(job, second)] == [units[-1].name]
+    assert unfinished(job, first) == []
+    assert list(HERE.run(job, first)) == []
+
+
 def test_a_file_that_breaks_later_does_not_undo_a_finished_unit(tmp_path, job_for, run_job, flaky) -> None:
     path = tmp_path / "broken.jsonl"
     lines = [json.dumps({"url": f"u/{i}", "raw": f"Kite {i}", "synthetic": "a kite."}) + "\n" for i in range(40)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
 import pytest
+from rich.console import Console
 
 from multimodal_zoo.captions import progress as progress_module
 from multimodal_zoo.captions.job import Done
@@ -33,6 +35,17 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch, capsys) -> None:
     assert told.startswith("50 of 100 rows, 5.0 rows/s, 44 fused, 5 rejected, 1 failed (read 25%, ask 75%), about 10 s")
     assert progress.stages() == "rows/s of a worker by stage: read 25, ask 8.33"
     assert (progress.rows, progress.moving) == (25, 0)
+
+
+def test_a_bar_where_there_is_a_terminal(monkeypatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=150)
+    monkeypatch.setattr("rich.console.Console", lambda: terminal)
+    with FusionProgress(100, {"fused": 25}) as progress:
+        progress.answered(10)
+        progress.add(Done("a", 50, {"fused": 49, "rejected": 1}, {"ask": 2.0}))
+    told = terminal.file.getvalue()
+    assert "75/100 rows" in told
+    assert "74 fused, 1 rejected, 0 failed (ask 100%)" in told
 
 
 def test_nested_stages_count_once(monkeypatch) -> None:

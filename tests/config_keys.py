@@ -16,6 +16,8 @@ from multimodal_zoo.registry import find
 SOURCE = Path(__file__).parents[1] / "src" / "multimodal_zoo"
 #: Nodes whose children bear names of the user's choice.
 NAMED = ("callbacks", "logger", "evaluation", "benchmark", "fusion_filters", "card")
+#: Nodes that are no parts, and what they are built into.
+BUILT = {"trainer": "lightning.Trainer"}
 #: What stands in the node of a part and is read before the part is built.
 BESIDE = {"card", "processor", "groups", "defaults"}
 
@@ -50,6 +52,8 @@ def unread(node: Any, path: str = "", free: bool = False) -> Iterator[str]:
     if not isinstance(node, dict):
         return
     kind = next((key for key in ("type", "_target_") if isinstance(node.get(key), str)), None)
+    if path in BUILT:
+        kind, node = "_target_", {"_target_": BUILT[path], **node}
     taken = None if kind is None or "${" in node[kind] else parameters(kind, node[kind])
     for key, one in node.items():
         place = f"{path}.{key}".lstrip(".")

@@ -189,6 +189,11 @@ def test_every_tab_in_a_browser(visitor, sent: Path, tmp_path) -> None:
     page.locator("#chat-said .bot").first.wait_for(timeout=PATIENCE)
     assert "What is <b>this</b>?" in visitor.reads("#chat-said", "What is")  # shown as typed, not as markup
 
+    page.locator("#chat-picture input[type=file]").set_input_files(str(tmp_path / "no.png"))
+    page.locator("#chat-picture img").first.wait_for(state="attached", timeout=PATIENCE)
+    visitor.click("#chat-go")
+    assert "is no picture that is read here" in visitor.reads(".toast-body", "no.png").replace("\n", " ")
+
     visitor.tab("Generate")
     page.locator("#generate-text textarea").fill("a dog")
     visitor.click("#generate-go")

@@ -152,6 +152,7 @@ def _once(body: bytes, receive: Receive) -> Receive:
     given = False
 
     async def again() -> Message:
+        """The body, then what comes."""
         nonlocal given
         if given:
             return await receive()
@@ -163,6 +164,7 @@ def _once(body: bytes, receive: Receive) -> Receive:
 
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
+        """Send, with the headers."""
         if message["type"] == "http.response.start":
             own = {name for name, _ in HEADERS}
             kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in own]

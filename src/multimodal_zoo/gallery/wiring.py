@@ -37,12 +37,14 @@ def guarded(room: Showroom, function: Callable[..., Any]) -> Callable[..., Any]:
     import gradio as gr
 
     def shown(error: Exception) -> Exception:
+        """What Gradio shows."""
         return gr.Error(html.escape(plain(error, room), quote=False), print_exception=False)
 
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
         def steps(*values: Any) -> Iterator[Any]:
+            """The function's own values."""
             try:
                 yield from function(*values)
             except Exception as error:
@@ -52,6 +54,7 @@ def guarded(room: Showroom, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def once(*values: Any) -> Any:
+        """The function's own value."""
         try:
             return function(*values)
         except Exception as error:
@@ -106,15 +109,12 @@ def picture_field(label: str, name: str) -> Any:
     """A field for one picture; what comes of it is the path of the file, not decoded."""
     import gradio as gr
 
-    return gr.Image(
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        label=label,
-        height=240,
-        buttons=["fullscreen"],
-        elem_id=name,
+    field = gr.Image(
+        type="filepath", sources=["upload", "clipboard"], label=label, height=240, buttons=["fullscreen"], elem_id=name
     )
+    # Gradio would open the file before anything here can look at its size, and say nothing of what is wrong with it
+    field.preprocess = lambda value: None if value is None else value.path or ""  # type: ignore[method-assign]
+    return field
 
 
 def picture_shown(label: str, height: int, name: str) -> Any:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,7 +105,7 @@ def write_unit(
         OSError: a full disk or an unwritable folder; the unit is not done.
     """
     check_formats(formats)
-    table, files, sizes = UnitTable(kinds), {}, {}
+    table, hashes, sizes = UnitTable(kinds), {}, {}
     with ExitStack() as stack:
         tar = None
         if "webdataset" in formats:
@@ -117,14 +117,23 @@ def write_unit(
             came = len(table.extra)
             raise ValueError(f"unit {unit.name} has {unit.rows} rows, {came} results came; none may be lost or added")
         if tar is not None:
-            files[_key("webdataset", unit.name)], sizes[_key("webdataset", unit.name)] = tar.close(), tar.size
+            file = _key("webdataset", unit.name)
+            hashes[file], sizes[file] = tar.close(), tar.size
         content = parquet_bytes(table.arrow())
+        file = _key("parquet", unit.name)
+        hashes[file], sizes[file] = hashlib.sha256(content).hexdigest(), len(content)
         still()
-        _record_path(folder, unit.name).unlink(missing_ok=True)
+        undo(folder, unit.name)
     write_bytes(_path(folder, "parquet", unit.name), content)
-    files[_key("parquet", unit.name)] = hashlib.sha256(content).hexdigest()
-    sizes[_key("parquet", unit.name)] = len(content)
-    record = UnitRecord(
+    counts = None if statistics is None else statistics.as_json()
+    return _write_record(
+        folder, replace(_record(unit, table), files=hashes, sizes=sizes, statistics=counts, rounds=rounds)
+    )
+
+
+def _record(unit: Unit, table: UnitTable) -> UnitRecord:
+    """What the rows of a unit say of it."""
+    return UnitRecord(
         name=unit.name,
         file=Path(unit.file).name,
         start=unit.start,
@@ -132,12 +141,7 @@ def write_unit(
         rows=unit.rows,
         statuses={status: table.own["status"].count(status) for status in STATUSES},
         doubles=unit.rows - len(set(table.own["key"])),
-        files=files,
-        sizes=sizes,
-        statistics=None if statistics is None else statistics.as_json(),
-        rounds=rounds,
     )
-    return _write_record(folder, record)
 
 
 def _collect(rows: Iterable[FusedRow], table: UnitTable, tar: UnitTar | None, statistics: Counts | None) -> None:

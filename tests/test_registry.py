@@ -98,6 +98,11 @@ def test_targets_that_lead_out_of_the_allowed_packages_are_refused(target: str) 
         build({"_target_": target}, path="model")
 
 
+def test_a_target_that_is_not_there_is_named() -> None:
+    with pytest.raises(ImportError, match=r"optim._target_: 'torch.optim.NoSuch' cannot be imported"):
+        build({"_target_": "torch.optim.NoSuch"}, path="optim")
+
+
 def test_targets_of_torch_are_built() -> None:
     assert build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}).out_features == 3
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Any
 
 from mmengine.registry import Registry
@@ -141,9 +143,8 @@ def _plain(config: Any) -> Any:
     """An OmegaConf node as dicts and lists; anything else as it is."""
     if not type(config).__module__.startswith("omegaconf"):
         return config
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    omegaconf: Any = sys.modules["omegaconf"]  # whoever made the node has imported it; parts never need to
+    return omegaconf.OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def self_contained(config: Any) -> Any:
@@ -187,13 +188,15 @@ def _external(target: str, path: str) -> Callable[..., Any]:
 
     Raises:
         ValueError: a name outside of the allowed packages, or one that leads out of them or to no class.
+        ImportError: nothing of that name.
     """
     allowed = f"it must name a class below {', '.join(EXTERNAL)}"
     if not target.startswith(EXTERNAL):
         raise ValueError(f"{path}._target_: {target!r} is not allowed; {allowed}")
-    from hydra.utils import get_object
-
-    found = get_object(target)
+    try:
+        found = resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImportError(f"{path}._target_: {target!r} cannot be imported: {error}") from error
     if not isinstance(found, type) or not f"{found.__module__}.".startswith(EXTERNAL):
         home = f"{getattr(found, '__module__', type(found).__name__)}.{getattr(found, '__qualname__', '')}"
         raise ValueError(f"{path}._target_: {target!r} is not allowed: it is {home}; {allowed}")

@@ -109,11 +109,11 @@ def picture_field(label: str, name: str) -> Any:
     """A field for one picture; what comes of it is the path of the file, not decoded."""
     import gradio as gr
 
-    field = gr.Image(
+    field: Any = gr.Image(
         type="filepath", sources=["upload", "clipboard"], label=label, height=240, buttons=["fullscreen"], elem_id=name
     )
     # Gradio would open the file before anything here can look at its size, and say nothing of what is wrong with it
-    field.preprocess = lambda value: None if value is None else value.path or ""  # type: ignore[method-assign]
+    field.preprocess = lambda value: None if value is None else value.path or ""
     return field
 
 

@@ -14,13 +14,23 @@ import argparse
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from _report import RESULTS, record
+from torch import Tensor, nn
 
+from multimodal_zoo.analysis import Setting, sample_of
+from multimodal_zoo.analysis.decoder_plan import as_trained
+from multimodal_zoo.analysis.formats import inference_bytes
+from multimodal_zoo.analysis.memory import activation_bytes, training_bytes
+from multimodal_zoo.commands.plan import declared
 from multimodal_zoo.commands.plan import main as plan
+from multimodal_zoo.nn.frozen import freeze
+from multimodal_zoo.zoo import build_model
 
 NAME = "plan_table"
 PAGE = Path(__file__).parents[1] / "docs" / "plans.md"
@@ -37,7 +47,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     },
     "declip_88m_r50": ("declip/88m_r50",),
     "declip_88m_vit_b32": ("declip/88m_vit_b32",),
-    "declip_88m_regnety_64gf": ("declip/88m_r50", "model=declip_88m_regnety_64gf"),
+    "declip_88m_regnety_64gf": ("declip/88m_r50", "model=declip_88m_regnety_64gf", "optim.groups.frozen=[]"),
     **{
         f"eva_clip_{size}": (f"eva_clip/{size}",)
         for size in ("b16", "l14", "l14_336", "g14", "g14_plus", "e14", "e14_plus", "8b", "8b_448", "18b")
@@ -47,7 +57,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "emu_instruct": ("emu/instruct",),
     "emu2": ("emu/emu2_stage2",),
     "emu2_chat": ("emu/emu2_chat",),
-    "emu2_gen": ("emu/emu2_gen", "model=emu2_gen"),
+    "emu2_gen": ("emu/emu2_gen", "model=emu2_gen", "optim.groups.frozen=[image_encoder.*,visual_decoder.*]"),
     "emu3_stage1": ("emu3/stage1",),
     "emu3_gen": ("emu3/sft_generation",),
     "emu3_chat": ("emu3/sft_chat",),
@@ -70,30 +80,66 @@ def planned(words: Sequence[str], devices: int) -> dict[str, Any]:
     return json.loads(said.getvalue())
 
 
+class Step(NamedTuple):
+    """What a training step runs: the model as it trains, its inputs, and the length of a decoder's sequences."""
+
+    model: nn.Module
+    runs: nn.Module
+    inputs: Callable[[int], tuple[Tensor, ...]]
+    length: int = 0
+
+
+def step_of(config: Mapping[str, Any], rules: Mapping[str, Any], options: Mapping[str, str]) -> Step:
+    """The step that the command plans, without its operations, which take most of its time."""
+    model = build_model(config, device="meta")
+    freeze(dict(model.named_parameters()), **rules)
+    if positions := (config.get("decoder") or {}).get("max_positions"):
+        length, copy = int(options.get("context_length", positions)), as_trained(model)
+        return Step(copy, copy, lambda batch: (torch.zeros(batch, length, dtype=torch.long),), length)
+    if sample := sample_of(model, config, int(options.get("image_size", 256))):
+        return Step(model, sample.runs, sample.inputs)
+    side, tokens = int(config["image"]["image_size"]), int(config["text"]["context_length"])
+
+    def pairs(batch: int) -> tuple[Tensor, ...]:
+        return torch.empty(batch, 3, side, side), torch.zeros(batch, tokens, dtype=torch.long)
+
+    return Step(model, model, pairs)
+
+
+def setting_of(options: Mapping[str, str]) -> Setting:
+    """The setting that the command takes from such options."""
+    names = {field.name: field.type for field in fields(Setting)}
+    given = {key: value for key, value in options.items() if key in names}
+    return Setting(**{key: int(value) if names[key] == "int" else value for key, value in given.items()})  # type: ignore
+
+
 def row(variant: str) -> dict[str, str | float | int]:
     """A row of the table; gigabytes are 10^9 bytes."""
-    words = RECIPES[variant]
-    one, *shared = (planned(words, devices) for devices in DEVICES)
-    setting = shared[0]["setting"]
-    length = one.get("context_length", "")
-    cache = one["cache_bytes"]["float16 / bfloat16"] * length / 1e9 if length else ""
+    name, *words = RECIPES[variant]
+    totals, found, kept = {}, None, {}
+    for devices in DEVICES:
+        config, rules, options = declared(name, words, {"as_trained": "true", "devices": str(devices)})
+        setting = setting_of(options)
+        found = found or step_of(config, rules, options)
+        if setting.strategy not in kept:
+            kept[setting.strategy] = activation_bytes(found.runs, found.inputs, setting)
+        totals[f"{devices} GPU GB"] = training_bytes(found.model, kept[setting.strategy], setting).total / 1e9
+    assert found is not None
+    qkv = found.model.decoder.blocks.layers[0].attention.qkv if found.length else None
+    cache = 4 * found.model.decoder.blocks.depth * qkv.kv_heads * qkv.head_dim * found.length if found.length else 0
     return {
         "variant": variant,
-        "recipe": " ".join(words),
-        "parameters": one["parameters"],
-        "trained": sum(one["trained"].values()),
-        "inference GB": one["inference_bytes"]["float16 / bfloat16"] / 1e9,
-        "cache GB": cache,
-        "batch": setting["batch_size"],
-        "tokens": length,
-        "precision": setting["precision"],
-        "strategy": setting["strategy"],
-        **{
-            f"{devices} GPU GB": found["training_bytes"]["total"] / 1e9
-            for devices, found in zip(DEVICES, (one, *shared), strict=True)
-        },
-        "activations GB": one["training_bytes"]["activations"] / 1e9,
-        "step TFLOP": one["step_flops"] * setting["batch_size"] / 1e12,
+        "recipe": " ".join(RECIPES[variant]),
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "trained": sum(p.numel() for p in found.model.parameters() if p.requires_grad),
+        "inference GB": inference_bytes(found.model)["float16 / bfloat16"] / 1e9,
+        "cache GB": cache / 1e9,
+        "batch": setting.batch_size,
+        "tokens": found.length,
+        "precision": setting.precision,
+        "strategy": setting.strategy,
+        **totals,
+        "activations GB": kept[setting.strategy] / 1e9,
     }
 
 

@@ -117,7 +117,7 @@ def decoder_plan(
             f"context_length={context_length}: the decoder has {decoder.max_positions} positions; override "
             "model.decoder.max_positions for more"
         )
-    copy = _as_trained(model)
+    copy = as_trained(model)
     kept = activation_bytes(copy, lambda batch: (torch.zeros(batch, context_length, dtype=torch.long),), setting)
     head = 2 * decoder.width * decoder.vocab_size
     qkv = decoder.blocks.layers[0].attention.qkv
@@ -141,8 +141,8 @@ def _shared(model: nn.Module, size: int, devices: int) -> int:
     return size * (whole - split + -(-split // devices))
 
 
-def _as_trained(model: nn.Module) -> nn.Module:
-    """A copy that shares the tensors' sizes: fused attention, a frozen visual tokenizer."""
+def as_trained(model: nn.Module) -> nn.Module:
+    """A copy on meta as a decoder trains: fused attention, a frozen visual tokenizer, gradients for parts in front."""
     copy = on_meta(model)
     for part in copy.modules():
         if isinstance(part, SelfAttention):

@@ -50,7 +50,7 @@ class Detecting(nn.Module):
 
     def __init__(self, detector: FastBEV) -> None:
         super().__init__()
-        self.detector, self.processor = detector, detector.processor  # which copies share
+        self.detector = detector
 
     def forward(self, images: Tensor) -> HeadMaps:
         """Maps of all anchors from images (batch, frames, cameras, 3, height, width)."""
@@ -75,7 +75,7 @@ class Predicting(nn.Module):
 
     def __init__(self, student: MaskedStudent) -> None:
         super().__init__()
-        self.student, self.processor = student, getattr(student, "processor", None)
+        self.student = student
 
     def forward(self, images: Tensor) -> Tensor:
         """Predictions for all patches of images (batch, 3, height, width)."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+#: What travels with a model, or with a part of it, and is no part of its cost.
+ATTACHED = ("processor", "card", "scheduler")
 #: The policy of recomputing that each stack's declaration has.
 DECLARED = "declared"
 
@@ -26,9 +28,10 @@ def shadow(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
         replaced[id(parameter)] = nn.Parameter(make(parameter), parameter.requires_grad)
     for buffer in model.buffers():
         replaced[id(buffer)] = make(buffer)
-    for name in ("processor", "card"):  # what travels with a model is no part of its cost
-        if (attached := getattr(model, name, None)) is not None:
-            replaced[id(attached)] = attached
+    for part in model.modules():
+        for name in ATTACHED:
+            if (attached := getattr(part, name, None)) is not None and not isinstance(attached, nn.Module):
+                replaced[id(attached)] = attached
     return copy.deepcopy(model, replaced)
 
 

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     options = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in (settings | set(OPTIONS)))
     overrides = [word for word in words if word.split("=", 1)[0] not in options]
     try:
-        config, rules, options = _declared(variant, overrides, options)
+        config, rules, options = declared(variant, overrides, options)
     except KeyError as error:
         if overrides and hasattr(error, "add_note"):
             error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
@@ -67,10 +67,19 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _declared(
+def declared(
     name: str, overrides: Sequence[str], options: Mapping[str, str]
 ) -> tuple[Mapping[str, Any], dict[str, Any], dict[str, str]]:
-    """The `model:` node of a variant or recipe, the arguments of `freeze`, and the options with those of the recipe."""
+    """The `model:` node of a variant or recipe, the arguments of `freeze`, and the options with those of the recipe.
+
+    Args:
+        name: of a variant or recipe.
+        overrides: of either.
+        options: of the command.
+
+    Raises:
+        ValueError: an option that does not suit what is planned.
+    """
     from omegaconf import OmegaConf
 
     from multimodal_zoo.commands.plan_recipe import trained_as

@@ -49,7 +49,6 @@ def test_frozen_parts_keep_their_weights_and_their_dropout_off(fit, tiny) -> Non
     before = tiny().state_dict()
     after = module.model.state_dict()
     assert all(torch.equal(before[k], after[k]) == k.startswith("image.") for k in before)
-    module.train()
     assert not module.model.image[1].training
     assert module.model.text.training
 

@@ -92,6 +92,8 @@ class ObjectiveModule(lightning.LightningModule):
         self.start = start
         self.save_hyperparameters({"config": dict(config)}, logger=False)
         self.frozen = self.rules.freeze(self.trainable_names())
+        if self.frozen:
+            self._settle_frozen()  # Lightning itself does not call `train` before the first step
         # read by DistributedDataParallel, which would send every process those of the first
         apart = (*rank_buffers(objective), *rank_buffers(objective, "alike_buffers"))
         self._ddp_params_and_buffers_to_ignore = [f"objective.{name}" for name in apart]
@@ -214,11 +216,14 @@ class ObjectiveModule(lightning.LightningModule):
         """Training mode, except for parts that are frozen as a whole: their statistics and dropout stay fixed."""
         super().train(mode)
         if mode and getattr(self, "frozen", None):
-            for module in self.model.modules():
-                parameters = list(module.parameters())
-                if parameters and not any(p.requires_grad for p in parameters):
-                    module.eval()
+            self._settle_frozen()
         return self
+
+    def _settle_frozen(self) -> None:
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
 
 
 def _accumulates_itself(trainer: lightning.Trainer) -> bool:

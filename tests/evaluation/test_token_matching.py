@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from multimodal_zoo.config import compose
-from multimodal_zoo.evaluation.class_vectors import ClassPrompts, ClassTexts, by_texts, class_means
+from multimodal_zoo.evaluation.class_vectors import ClassPrompts, ClassTexts, class_means
+from multimodal_zoo.evaluation.features import grouped
 from multimodal_zoo.evaluation.linear_probe import LinearProbe
 from multimodal_zoo.evaluation.retrieval import Retrieval
 from multimodal_zoo.evaluation.suite import run_suite
@@ -58,7 +59,7 @@ def test_class_matrices(filip, monkeypatch):
         monkeypatch.setattr("multimodal_zoo.evaluation.class_vectors.TEXTS_AT_ONCE", at_once)
         torch.testing.assert_close(class_means(filip, filip.processor, lists, batch_size=2), expected)
     torch.testing.assert_close(expected.flatten(1).norm(dim=1), torch.ones(3))
-    assert [len(group) for group in by_texts(lists, 3)] == [2, 1]
+    assert [len(group) for group in grouped(lists, 3)] == [2, 1]
 
 
 @pytest.mark.parametrize("resizes", [None, ["squash", "shorter_crop"]])

@@ -8,9 +8,9 @@ from multimodal_zoo.data.documents import Document, Text, Video, pair
 from multimodal_zoo.data.processor import ImageTextProcessor
 from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.evaluation.class_vectors import ClassPrompts
-from multimodal_zoo.evaluation.features import embed_images
+from multimodal_zoo.evaluation.features import embed_images, grouped
 from multimodal_zoo.evaluation.video import encode_video
-from multimodal_zoo.evaluation.views import by_pictures, embed_views, read_views, resized
+from multimodal_zoo.evaluation.views import embed_views, read_views, resized
 from multimodal_zoo.evaluation.zero_shot import ZeroShotClassification
 
 BOTH = ["shorter_crop", "squash"]
@@ -84,8 +84,8 @@ def test_encode_video(model):
 
 def test_batches_hold_about_as_many_pictures():
     groups = [[1] * 3, [1] * 3, [1] * 3, [1]]
-    assert [len(batch) for batch in by_pictures(groups, 6)] == [2, 2]
-    assert [len(batch) for batch in by_pictures(groups, 1)] == [1] * 4
+    assert [len(batch) for batch in grouped(groups, 6)] == [2, 2]
+    assert [len(batch) for batch in grouped(groups, 1)] == [1] * 4
 
 
 def test_classification_reports_both_and_takes_the_better(model, real, cpu, squares):

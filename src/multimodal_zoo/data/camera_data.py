@@ -79,8 +79,6 @@ def camera_detection_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     others = train if rules.replace_empty else None
     return ImageTextData(
         train=train,

@@ -43,6 +43,8 @@ class ImageTextData(LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
         self.train = train
         self.validation = validation
         self.collate = collate

@@ -183,8 +183,6 @@ def drawing_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     rest = (processor, size, scales, smallest, captions)
     return ImageTextData(
         train=train,

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from multimodal_zoo.data.eve_images import (
-    AnyPicture,
     CellPixels,
     Geometry,
     cell_tokens,
     check_shape,
-    listed_pictures,
     up_to_cells,
     whole_cells,
 )
-from multimodal_zoo.data.pictures import Background
+from multimodal_zoo.data.pictures import AnyPicture, Background, listed_pictures
 from multimodal_zoo.nn.patch_cells import PatchCells, cut
 from multimodal_zoo.objectives.batch import Box
 from multimodal_zoo.registry import DATASETS

@@ -6,24 +6,19 @@ The first version brings the long side to a canvas and keeps the picture's recta
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from multimodal_zoo.data.documents import Picture
-from multimodal_zoo.data.pictures import Background, PathLike, load, open_picture, to_rgb
+from multimodal_zoo.data.pictures import AnyPicture, Background, load, open_picture, to_rgb
 from multimodal_zoo.data.size_rule import UnfitPictureError
 from multimodal_zoo.data.transforms import INTERPOLATIONS, colour, to_tensor
 from multimodal_zoo.nn.patch_cells import PatchCells
 from multimodal_zoo.objectives.batch import Box
-
-#: What a picture may be given as.
-AnyPicture: TypeAlias = "Picture | PathLike | bytes"
 
 
 class Geometry(NamedTuple):
@@ -151,17 +146,6 @@ class CellPixels:
     def plain(self, height: int, width: int) -> Tensor:
         """The colour around pictures, normalised: (3, height, width)."""
         return self.normalise(torch.tensor(self.colour, dtype=torch.uint8).view(3, 1, 1)).expand(3, height, width)
-
-
-def listed_pictures(pictures: Sequence[AnyPicture]) -> list[AnyPicture]:
-    """Pictures as a list.
-
-    Raises:
-        TypeError: one picture in place of a list; its letters or rows would be taken for pictures.
-    """
-    if isinstance(pictures, (str, bytes, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 4) < 4:
-        raise TypeError(f"images: expected a list of pictures, got one {type(pictures).__name__}; write [picture]")
-    return list(pictures)
 
 
 def whole_cells(side: float, cell: int) -> int:

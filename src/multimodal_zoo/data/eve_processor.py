@@ -12,9 +12,9 @@ from torch import Tensor
 from multimodal_zoo.data.conversation_templates import Turn, template_named
 from multimodal_zoo.data.conversation_turns import UnfitDocumentError, lesson_of, question_of
 from multimodal_zoo.data.documents import Document, Picture
-from multimodal_zoo.data.eve_images import AnyPicture, EveImages
+from multimodal_zoo.data.eve_images import EveImages
 from multimodal_zoo.data.picture_sequences import PictureSample, row_of, weights_of
-from multimodal_zoo.data.pictures import open_picture
+from multimodal_zoo.data.pictures import AnyPicture, open_picture
 from multimodal_zoo.data.size_rule import UnfitPictureError
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.nn.masked_canvas import Box

@@ -53,8 +53,6 @@ def image_text_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     transform = processor.transform
     plain = FixedCrop(transform.size, transform.resize, transform.interpolation)
     return ImageTextData(

@@ -21,6 +21,8 @@ from multimodal_zoo.data.documents import Picture
 from multimodal_zoo.data.skips import UnusableError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+#: What a picture may be given as.
+AnyPicture: TypeAlias = "Picture | PathLike | bytes"
 #: Red, green and blue (0 to 255) behind transparent pixels; None drops alpha as it stands.
 Background: TypeAlias = "Sequence[int] | None"
 WHITE = (255, 255, 255)
@@ -164,3 +166,14 @@ def load(image: Image.Image, key: str = "") -> Image.Image:
     except BROKEN as error:
         raise UnusableError("broken image", name) from error
     return image
+
+
+def listed_pictures(pictures: Sequence[AnyPicture]) -> list[AnyPicture]:
+    """Pictures as a list.
+
+    Raises:
+        TypeError: one picture in place of a list; its letters or rows would be taken for pictures.
+    """
+    if isinstance(pictures, (str, bytes, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 4) < 4:
+        raise TypeError(f"images: expected a list of pictures, got one {type(pictures).__name__}; write [picture]")
+    return list(pictures)

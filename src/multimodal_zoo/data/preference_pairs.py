@@ -253,8 +253,6 @@ def preference_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.token_datamodule import TokenData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     if not isinstance(batching, PaddedBatches):
         raise ValueError("data.batching packs rows; pairs are compared row by row: take padded_batches")
     collate = PreferenceCollate(processor, layout, weights, batching.context_length, batching.too_long)

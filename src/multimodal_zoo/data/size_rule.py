@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multimodal_zoo.data.documents import Picture
-from multimodal_zoo.data.pictures import Background, PathLike, load, open_picture, to_rgb
-from multimodal_zoo.data.transforms import INTERPOLATIONS, choose, colour, to_tensor
+from multimodal_zoo.data.pictures import AnyPicture, Background, listed_pictures, load, open_picture, to_rgb
+from multimodal_zoo.data.transforms import INTERPOLATIONS, choose, colour, normalised, to_tensor
 from multimodal_zoo.registry import DATASETS
 
 
@@ -127,7 +125,7 @@ class Emu3ImageTransform:
             "std": self.std.tolist(),
         }
 
-    def pixels(self, picture: Picture | PathLike | bytes) -> Tensor:
+    def pixels(self, picture: AnyPicture) -> Tensor:
         """One picture as uint8 (3, height, width), before normalisation.
 
         Raises:
@@ -142,19 +140,16 @@ class Emu3ImageTransform:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float (..., 3, height, width) from uint8 of the same shape."""
-        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
-        return pixels.float().div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+        return normalised(pixels, self.mean, self.std)
 
-    def __call__(self, pictures: Sequence[Picture | PathLike | bytes]) -> list[Tensor]:
+    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Tensor]:
         """Each picture as float (3, height, width), of its own size.
 
         Raises:
             TypeError: one picture in place of a list; its letters or rows would be taken for pictures.
             UnfitPictureError, UnusableError: see `pixels`.
         """
-        if isinstance(pictures, (str, bytes, os.PathLike, Image.Image)) or getattr(pictures, "ndim", 4) < 4:
-            raise TypeError(f"images: expected a list of pictures, got one {type(pictures).__name__}; write [picture]")
-        return [self.normalise(self.pixels(picture)) for picture in pictures]
+        return [self.normalise(self.pixels(picture)) for picture in listed_pictures(pictures)]
 
     def inverse(self, pixels: Tensor) -> np.ndarray:
         """What decoded pixels show: uint8 (..., height, width, 3), cut off at black and white, fractions dropped.

@@ -126,8 +126,6 @@ def sequence_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.token_datamodule import Assembled, TokenData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     first, assembled = next(iter(collates.values())), None
     if batching.batches_per_epoch is not None or isinstance(train, SourceMixture):
         assembly = batching.assembly(batch_size, first.processor.ids.pad, first.kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -15,8 +14,9 @@ from torch import Tensor
 from multimodal_zoo.data.documents import Picture
 from multimodal_zoo.data.pictures import (
     WHITE,
+    AnyPicture,
     Background,
-    PathLike,
+    listed_pictures,
     load,
     open_picture,
     ready_to_resize,
@@ -90,6 +90,12 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None].copy() if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
+def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Float (..., 3, height, width) from uint8 of the same shape, with mean and standard deviation of each channel."""
+    mean, std = (one.to(pixels.device).view(3, 1, 1) for one in (mean, std))
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
 def choose(name: str, table: dict[str, object], key: str) -> None:
     """Check that a table has an entry.
 
@@ -157,7 +163,7 @@ class ImageTransform:
         self.resize, self.resized = resize, resized
         self.interpolation = interpolation
 
-    def pixels(self, image: Picture | PathLike | bytes) -> Tensor:
+    def pixels(self, image: AnyPicture) -> Tensor:
         """One picture as uint8 (3, size, size), before normalisation."""
         opened = ready_to_resize(load(open_picture(image)), self.background)
         rest = (self.size, INTERPOLATIONS[self.interpolation], self.background)
@@ -167,10 +173,9 @@ class ImageTransform:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float (batch, 3, height, width) from uint8 of the same shape."""
-        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
-        return pixels.float().div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+        return normalised(pixels, self.mean, self.std)
 
-    def __call__(self, images: Sequence[Picture | PathLike | bytes]) -> Tensor:
+    def __call__(self, images: Sequence[AnyPicture]) -> Tensor:
         """Pictures, paths or encoded bytes as float (batch, 3, size, size).
 
         Raises:
@@ -178,9 +183,7 @@ class ImageTransform:
             TypeError: one picture in place of a list; its letters or rows would be taken for pictures.
             ValueError: an empty list.
         """
-        if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4:
-            raise TypeError(f"images: expected a list of pictures, got one {type(images).__name__}; write [picture]")
-        pixels = [self.pixels(image) for image in images]
+        pixels = [self.pixels(image) for image in listed_pictures(images)]
         if not pixels:
             raise ValueError("images: expected at least one picture, got an empty list")
         return self.normalise(torch.stack(pixels))

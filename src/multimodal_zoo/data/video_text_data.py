@@ -72,8 +72,6 @@ def video_text_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
     collate = VideoCollate(processor, captions, image_transform, [])
     return ImageTextData(
         train=train,

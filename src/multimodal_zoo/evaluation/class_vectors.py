@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from multimodal_zoo.data.prompt_lists import fill, prompt_list
 from multimodal_zoo.encoders.matching import Matching, matching_of
+from multimodal_zoo.evaluation.features import grouped
 from multimodal_zoo.evaluation.samples import describe, documents_of, text_embeddings, texts_of
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.registry import EVALUATORS
@@ -86,7 +87,7 @@ def class_means(
     device = device or next(model.parameters()).device
     matching = matching_of(model)
     means = []
-    for group in [texts] if matching.vectors else by_texts(texts, TEXTS_AT_ONCE):
+    for group in [texts] if matching.vectors else grouped(texts, TEXTS_AT_ONCE):
         flat = [text for members in group for text in members]
         features = text_embeddings(model, processor, flat, batch_size=batch_size, device=device)
         means.append(normalised_means(matching, features, [len(members) for members in group]))
@@ -106,18 +107,6 @@ def normalised_means(matching: Matching, features: Tensor, counts: Sequence[int]
     """
     means = torch.stack([matching.class_mean(part) for part in normalize(features, dim=-1).split(list(counts))])
     return normalize(means.flatten(1), dim=-1).view_as(means)
-
-
-def by_texts(classes: Sequence[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
-    """Groups of classes with at least `size` texts together, the last one fewer."""
-    group: list[Sequence[str]] = []
-    for members in classes:
-        group.append(members)
-        if sum(map(len, group)) >= size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 @EVALUATORS.register_module(name="class_prompts")

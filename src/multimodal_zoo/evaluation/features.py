@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+Group = TypeVar("Group", bound=Sized)
 
 #: Texts tokenised at once before they are sorted by length.
 TOKENISED_AT_ONCE = 8192
@@ -82,6 +83,18 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items, the last one shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def grouped(groups: Iterable[Group], size: int) -> Iterator[list[Group]]:
+    """Batches of whole groups with at least `size` items together, the last one fewer."""
+    batch: list[Group] = []
+    for group in groups:
+        batch.append(group)
+        if sum(map(len, batch)) >= size:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from multimodal_zoo.data.documents import Document, Image, Picture, Video
 from multimodal_zoo.data.transforms import RESIZES, ImageTransform, choose
-from multimodal_zoo.evaluation.features import Counter, evaluating, finite, floating_dtype, prefetched
+from multimodal_zoo.evaluation.features import Counter, evaluating, finite, floating_dtype, grouped, prefetched
 from multimodal_zoo.evaluation.samples import Reading, Samples, describe, documents_of, size_of, skipped
 
 #: A batch of pictures after the transforms: distinct pixels (rows, 3, size, size) uint8, and the row of each picture
@@ -142,7 +142,7 @@ def embed_views(
 
     parts: dict[str, list[Tensor]] = {name: [] for name in transforms}
     with evaluating(model), Counter("images", total) as counter:
-        for (pixels, rows), sizes in prefetched(prepare, by_pictures(groups, batch_size), workers):
+        for (pixels, rows), sizes in prefetched(prepare, grouped(groups, batch_size), workers):
             chunks = [
                 (encode or model.encode_image)(some.normalise(chunk).to(device, dtype)).float().cpu()
                 for chunk in pixels.split(batch_size)
@@ -154,18 +154,6 @@ def embed_views(
     if not parts[next(iter(transforms))]:
         raise ValueError("there is no image to embed; check the evaluation's dataset")
     return {name: finite(torch.stack(found), "image") for name, found in parts.items()}
-
-
-def by_pictures(groups: Iterable[list[Picture]], size: int) -> Iterator[list[list[Picture]]]:
-    """Batches of groups that hold at least `size` pictures together, the last one fewer."""
-    batch: list[list[Picture]] = []
-    for group in groups:
-        batch.append(group)
-        if sum(map(len, batch)) >= size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def distinct(batch: list[list[Picture]], transforms: Sequence[ImageTransform]) -> Prepared:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal_zoo.addresses import PACKAGE, packaged
 from multimodal_zoo.gguf_header import read_header, without_tensors
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.carrying import carried_node
 from multimodal_zoo.tokenizers.vocabularies import SPLIT
 from multimodal_zoo.tokenizers.words import check_ids, listed, split_special
 
@@ -238,9 +239,7 @@ class GgufTokenizer:
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The node with the place of its file inside `folder`, wherever that was moved."""
-        path = str(node["path"])
-        here = None if path.startswith(PACKAGE) or Path(path).is_absolute() else folder / path
-        return {**node, "path": str(here)} if here is not None and here.is_file() else dict(node)
+        return carried_node(node, folder)
 
 
 def _words(split: str) -> PreTokenizer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.files import parsed, reading
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.carrying import carried_node
 from multimodal_zoo.tokenizers.words import check_ids, listed
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ class JsonTokenizer:
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The node with the place of its file inside `folder`, wherever that was moved."""
-        here = folder / str(node["path"])
-        return {**node, "path": str(here)} if not Path(node["path"]).is_absolute() and here.is_file() else dict(node)
+        return carried_node(node, folder)
 
 
 def json_node(folder: str | Path, eos: str, pad: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.carrying import carried_node
 from multimodal_zoo.tokenizers.json_tokenizer import read_facts
 from multimodal_zoo.tokenizers.words import check_ids, listed, split_special
 
@@ -163,9 +164,7 @@ class LlamaTokenizer:
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The node with the place of its file inside `folder`, wherever that was moved."""
-        path = node["path"]
-        here = None if path is None or Path(path).is_absolute() else folder / path
-        return {**node, "path": str(here)} if here is not None and here.is_file() else dict(node)
+        return carried_node(node, folder)
 
 
 def llama_node(folder: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.carrying import carried_node
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
 
 logger = logging.getLogger(__name__)
@@ -199,9 +200,7 @@ class TiktokenFile:
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The node with the place of its file inside `folder`, wherever that was moved."""
-        path = node.get("path")
-        here = None if path is None or Path(path).is_absolute() else folder / path
-        return {**node, "path": str(here)} if here is not None and here.is_file() else dict(node)
+        return carried_node(node, folder)
 
 
 @lru_cache(4)

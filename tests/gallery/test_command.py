@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multimodal_zoo.cli import main
+from multimodal_zoo.commands.complete import candidates
 from multimodal_zoo.commands.gallery import Options, showroom
 from multimodal_zoo.commands.options import separate
 
@@ -19,6 +20,7 @@ def test_words_are_folders_and_options() -> None:
     assert words == ["runs", "other"]
     assert (options.port, options.host, options.jobs, options.allow_random) == (8000, "0.0.0.0", 2, True)
     assert Options().host == "127.0.0.1"
+    assert candidates("mmzoo app runs po") == ["port="]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_the_page_comes_with_rules_for_the_browser(guard) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/gradio_api/proxy=http://127.0.0.1/x", "/monitoring", "/docs", "/gradio_api/run/predict", "/gradio_api/call/x",
+        "/gradio_api/proxy=http://127.0.0.1/x", "/monitoring", "/docs", "/gradio_api/info", "/gradio_api/run/predict",
+        "/gradio_api/call/x",
         "/gradio_api/component_server", "/gradio_api/stream/a/b/c", "/dev/reload", "/gradio_api/vibe-edit/",
         "/custom_component/1/a/b/c", "/gradio_api/deep_link", "/file/etc/passwd", "/file=/etc/passwd", "//etc/passwd",
         "/static/../../../etc/passwd", "/assets/..",

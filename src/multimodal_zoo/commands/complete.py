@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import fields
 
 SCRIPTS = {
     "bash": """_mmzoo_complete() {
@@ -60,6 +61,10 @@ def candidates(line: str) -> list[str]:
     command = before[0]
     if command == "data":
         return _starting(MADE_DATA if len(before) == 1 else _options(before[1]), word)
+    if command == "app":
+        from multimodal_zoo.commands.gallery import Options
+
+        return _starting([f"{field.name}=" for field in fields(Options)], word)
     if len(before) == 1 and "=" not in word:
         subjects = list_recipes() if command == "train" else list_models() if command != "list" else []
         keys = _keys(word) if command in HYDRA_COMMANDS else []

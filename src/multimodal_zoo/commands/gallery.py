@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +72,24 @@ def main(arguments: list[str]) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory(prefix="mmzoo-app-") as scratch:
-        room = showroom(folders, options, Path(scratch))
-        if not is_loopback(options.host):
-            print(
-                f"warning: host={options.host} opens this page to the network, without a password: whoever reaches it "
-                "can use these models and the processor"
-            )
-        with serving(room, options.host, options.port, options.open) as url:
-            print(f"{len(room.shelf.entries)} models, {len(room.albums.albums)} sets of pictures: {url}", flush=True)
-            print("Ctrl+C ends it", flush=True)
-            try:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder goes then too
+    try:
+        with tempfile.TemporaryDirectory(prefix="mmzoo-app-") as scratch:
+            room = showroom(folders, options, Path(scratch))
+            if not is_loopback(options.host):
+                print(
+                    f"warning: host={options.host} opens this page to the network, without a password: whoever reaches "
+                    "it can use these models and the processor"
+                )
+            with serving(room, options.host, options.port, options.open) as url:
+                print(f"{len(room.shelf.entries)} models, {len(room.albums.albums)} sets of pictures: {url}")
+                print("Ctrl+C ends it", flush=True)
                 while True:
                     time.sleep(3600)
-            except KeyboardInterrupt:
-                print("ended")
+    except KeyboardInterrupt:
+        print("ended")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -23,7 +23,7 @@ PLACES = frozenset(
 BELOW = (
     "/assets/", "/static/", "/svelte/", "/gradio_api/queue/", "/gradio_api/upload_progress", "/gradio_api/heartbeat/",
     "/gradio_api/startup-events", "/gradio_api/app_id", "/gradio_api/cancel", "/gradio_api/reset",
-    "/gradio_api/theme.css", "/gradio_api/info",
+    "/gradio_api/theme.css",
 )  # fmt: skip
 FILE = "/gradio_api/file="
 #: A browser fetches nothing from elsewhere, whatever a model writes; the page may not be framed by others.

@@ -15,7 +15,7 @@ from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_groups, packages, unknown
@@ -38,19 +38,29 @@ def register() -> None:
     """Make Hydra find the library's YAML (a `hydra_plugins` package is not found in editable installs)."""
     Plugins.instance().register(ZooSearchPath)
     setup_globals()  # Hydra's resolvers, `${now:...}` among them
-    OmegaConf.register_new_resolver("part", _part, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("part", _part, replace=True)
 
 
-def _part(place: str, part: str, changes: DictConfig | None = None) -> DictConfig:
-    """`${part:PLACE,NAME}`, or `${part:PLACE,NAME,{key: value}}`: the part of a model that lies there, in this slot."""
+def _part(place: str, part: str, changes: DictConfig | None = None, *, _node_: Node, _root_: DictConfig) -> DictConfig:
+    """`${part:PLACE,NAME}`, or `${part:PLACE,NAME,{key: value}}`: the part of a model that lies there, in this slot.
+
+    What depends on a width asks several times; the place is read once for each configuration.
+
+    Raises:
+        ValueError: nothing there, no such part, or a change of what it does not have; with the slot's key.
+    """
     from multimodal_zoo.checkpoints.part_nodes import part_node
 
-    node = OmegaConf.create(part_node(str(place), part))
-    OmegaConf.set_struct(node, True)
+    known = OmegaConf.get_cache(_root_)["part"]
     try:
+        if (place, part) not in known:
+            known[place, part] = part_node(str(place), part)
+        node = OmegaConf.create(known[place, part])
+        OmegaConf.set_struct(node, True)
         return OmegaConf.merge(node, changes or {})  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise nearest(error) or error from None
+    except (LookupError, OSError, RuntimeError, ValueError, OmegaConfBaseException) as error:
+        told = nearest(error) or error
+        raise ValueError(f"{_node_._get_full_key(None)}: {told.args[0] if told.args else told}") from None
 
 
 def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: str | None = None) -> DictConfig:

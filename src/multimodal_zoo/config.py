@@ -19,6 +19,7 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo.catalogue import list_groups, packages, unknown
+from multimodal_zoo.messages import is_ours
 from multimodal_zoo.stages import declared, routed
 from multimodal_zoo.stages import quoted as quoted
 
@@ -94,6 +95,14 @@ def compose_whole(recipe: str | None, overrides: Sequence[str], folder: str | No
         return loader.load_configuration(primary, overrides=words, run_mode=RunMode.RUN, from_shell=False)
     except HydraException as error:
         raise nearest(error) or error from None
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        AssertionError,
+    ) as error:  # of strange words
+        raise error if is_ours(error) else ValueError(f"{' '.join(words)}: cannot be composed ({error})") from None
 
 
 def reaching_stages(recipe: str, words: Sequence[str], folder: str | None = None) -> list[str]:

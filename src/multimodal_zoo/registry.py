@@ -19,8 +19,12 @@ from typing import Any
 
 from mmengine.registry import Registry
 
+from multimodal_zoo.messages import is_ours
+
 #: Packages whose classes `_target_:` may name; parts of this library go by `type:` instead.
 EXTERNAL = ("torch.nn.", "torch.optim.", "torchmetrics.", "lightning.", "timm.", "multimodal_zoo.")
+#: What torch and others raise at values that a part hands to them unseen.
+UNFIT = (ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError, RuntimeError)
 #: Keys of a part's configuration that are not constructor arguments.
 NOT_ARGUMENTS = ("type", "_target_", "card")
 
@@ -93,6 +97,8 @@ def find(name: str, path: str = "") -> Callable[..., Any]:
     Raises:
         KeyError: no part of that name; the message gives the path and the nearest names.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"{path or 'config'}.type is {name!r}; expected the name of a component")
     for registry in KINDS:  # parts already imported, users' own among them, need no further import
         if name in registry.module_dict:
             return registry.module_dict[name]
@@ -191,7 +197,7 @@ def _external(target: str, path: str) -> Callable[..., Any]:
         ImportError: nothing of that name.
     """
     allowed = f"it must name a class below {', '.join(EXTERNAL)}"
-    if not target.startswith(EXTERNAL):
+    if not isinstance(target, str) or not target.startswith(EXTERNAL):
         raise ValueError(f"{path}._target_: {target!r} is not allowed; {allowed}")
     try:
         found = resolve_name(target)
@@ -221,6 +227,9 @@ def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any],
         raise TypeError(f"{path or 'config'}: {name!r}: {error}; it takes {takes}") from None
     try:
         return part(**given, **runtime)
-    except (ValueError, AssertionError) as error:
-        error.add_note(f"while building {path or 'config'} ({name})") if hasattr(error, "add_note") else None
-        raise
+    except (ValueError, AssertionError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if is_ours(error) or type(error) not in UNFIT:
+            error.add_note(f"while building {path or 'config'} ({name})") if hasattr(error, "add_note") else None
+            raise
+        what = f"{path or 'config'}: {name!r} cannot be built of these values ({type(error).__name__}: {error})"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(what) from error

@@ -209,8 +209,11 @@ def run_hydra(command: str, arguments: list[str]) -> int:
         # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own
         extra += ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
+    begun: list[str] = []
+
     def task(config: DictConfig) -> Any:
         """One job: what a plain run does once and a sweep several times."""
+        begun.append(command)
         saved, environment = sys.argv, {key: os.environ.get(key) for key in RANK_VARIABLES}
         # Lightning's launcher re-runs sys.argv: give it the whole command again, without sweep flags
         sys.argv = [PROGRAM, command, *([subject] if subject else []), *HydraConfig.get().overrides.task]
@@ -240,6 +243,10 @@ def run_hydra(command: str, arguments: list[str]) -> int:
         if os.environ.get("MMZOO_TRACEBACK"):
             raise
         raise nearest(error) or ValueError(str(error)) from None
+    except (ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        if begun or is_ours(error) or os.environ.get("MMZOO_TRACEBACK"):
+            raise
+        raise ValueError(f"{' '.join(rest)}: cannot be composed ({error})") from None  # Hydra was not ready for it
     finally:
         sys.argv = saved
     return 0

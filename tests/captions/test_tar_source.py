@@ -200,7 +200,8 @@ def test_notes_of_img2dataset_that_are_wrong_are_found(tmp_path, stated: int) ->
     (tmp_path / "a_stats.json").write_text(json.dumps({"successes": stated}))
     with pytest.raises(BrokenFileError, match=r"a.tar (has more than the 3 samples|ended after row 4)"):
         read(open_source(path), 10)
-    assert len(read(open_source(path, broken_files="report"), 10)) == 4  # the tar itself is whole
+    for size in (3, 10):  # the tar itself is whole
+        assert len(read(open_source(path, broken_files="report"), size)) == 4
 
 
 def test_an_empty_tar_has_no_units(tmp_path) -> None:

@@ -40,7 +40,7 @@ class TarSource(Source):
             BrokenFileError: as there, or the tar has more samples than its `_stats.json` says.
         """
         yield from super().read(unit)
-        stated = stated_rows(unit.file) if unit.start == 0 else None
+        stated = self._stated(unit.file) if unit.start == 0 else None
         if stated == unit.stop and self._cursor is not None and any(True for _ in self._cursor[1].take(1)):
             raise BrokenFileError(f"{unit.file} has more than the {stated} samples of its _stats.json; {ADVICE}")
 
@@ -59,11 +59,15 @@ class TarSource(Source):
         return recognise(self.asked, names_of(self._samples), self.files[0], self.rules.required)
 
     def _index(self, file: str, rows_per_unit: int) -> Index:
-        rows = stated_rows(file) if self.broken_files == "error" else None  # to report, all headers must be seen
+        rows = self._stated(file)
         if rows is not None and 0 < rows <= rows_per_unit:
             return Index([Cut(0, 0)], rows)
         with closing(TarWalk(file, eager=False)) as walk:
             return index_of(walk, rows_per_unit)
+
+    def _stated(self, file: str) -> int | None:
+        """Samples of a tar as noted beside it; None where broken tars are reported, for which all headers are seen."""
+        return stated_rows(file) if self.broken_files == "error" else None
 
     def _open(self, unit: Unit) -> WalkingCursor:
         walk = TarWalk(unit.file, unit.offset, with_images=bool(self.columns.image))

@@ -103,7 +103,9 @@ def reading(
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":  # a panic of Rust is none
+            raise
         if isinstance(error, (FileNotFoundError, ImportError, *passing)):
             if str(path) not in str(error) and hasattr(error, "add_note"):  # Python 3.11
                 error.add_note(f"while reading {path}")
@@ -113,7 +115,7 @@ def reading(
         raise kind(f"{path} is damaged or no {what} ({_reason(error)}); {way_out}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The first line of an error behind its kind, not over-long."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     first = "more memory is asked for than there is" if isinstance(error, MemoryError) else next(iter(lines), "")

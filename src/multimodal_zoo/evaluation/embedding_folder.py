@@ -44,7 +44,10 @@ class EmbeddingFolder:
         if not (place / MANIFEST).is_file():
             raise FileNotFoundError(f"{place} holds no {MANIFEST}; give a folder that mmzoo embed has written")
         manifest = read_record(place / MANIFEST)
-        if not {"format", "model", "data", "weights", "ranks"} <= set(manifest) or manifest["format"] not in FORMATS:
+        if (
+            not {"format", "model", "data", "weights", "ranks"} <= set(manifest)
+            or str(manifest["format"]) not in FORMATS
+        ):
             raise ValueError(f"{place / MANIFEST} does not describe embeddings; give a folder that mmzoo embed wrote")
         with reading(place / MANIFEST, "manifest of embeddings", "give a folder that mmzoo embed wrote"):
             return cls(place, manifest["format"], ranks=int(manifest["ranks"])), manifest

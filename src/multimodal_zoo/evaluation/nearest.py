@@ -119,6 +119,8 @@ def search_shards(queries: np.ndarray, shards: Sequence[Path], column: str, coun
         for path, found in zip(shards, ahead(lambda path: read_columns(path, [column]), shards), strict=True):
             if column not in found:
                 raise ValueError(f"{path.name} has no column {column!r}; the folder was made without it")
+            if found[column].ndim != 2:
+                raise ValueError(f"{path} is damaged: {column} is of shape {found[column].shape}, not of rows")
             sizes.append(len(found[column]))
             yield found[column]
 
@@ -126,6 +128,9 @@ def search_shards(queries: np.ndarray, shards: Sequence[Path], column: str, coun
     ends = np.cumsum(sizes)
     owner = np.searchsorted(ends, numbers, side="right")
     facts = {int(n): read_columns(shards[n], FACTS) for n in np.unique(owner)}
+    for n, columns in facts.items():
+        if differing := [name for name, values in columns.items() if len(values) != sizes[n]]:
+            raise ValueError(f"{shards[n]} is damaged: {differing[0]} and {column} differ in their numbers of rows")
     return [
         [
             _hit(facts[int(shard)], int(number - ends[shard] + sizes[shard]), float(score))

@@ -1,4 +1,4 @@
-"""What the fuzzer found once, one input of each kind: bare errors of libraries, work without end, waiting without end."""
+"""What the fuzzer found once, an input of each kind: bare errors of libraries, work and waiting without end."""
 
 from __future__ import annotations
 
@@ -40,11 +40,6 @@ def _zip(change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
     return make
 
 
-def _other_disk(content: bytes) -> bytes:
-    place = content.rindex(b"PK\x05\x06")
-    return content[: place + 4] + b"\x07\x00" + content[place + 6 :]
-
-
 def _old(folder: Path) -> Path:
     """The old form, whose list of storages names another one."""
     torch.save(STATE, folder / "a.pth", _use_new_zipfile_serialization=False)
@@ -65,14 +60,13 @@ def _index(text: str) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     "make",
     [
-        _zip(_other_disk),
         _zip(lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x03")),
         _zip(lambda content: content[: len(content) // 2]),
         _old,
         _index(DEEP),
         _index(json.dumps({"weight_map": {"a": "é" * 300}})),
     ],
-    ids=["zip of several disks", "zip without directory", "half a zip", "old pickle", "deep index", "long name"],
+    ids=["zip without directory", "half a zip", "old pickle", "deep index", "long name"],
 )
 def test_weights(make: Callable[[Path], Path], tmp_path: Path) -> None:
     path = make(tmp_path)
@@ -148,7 +142,7 @@ def test_shards_of_embeddings(tmp_path: Path) -> None:
     [
         ({"_target_": None}, r"model\._target_: None is not allowed"),
         ({"type": ["x"]}, r"model\.type is \['x'\]; expected the name of a component"),
-        ({"type": "layer_norm", "width": "x"}, r"model: 'layer_norm' cannot be built of these values"),
+        ({"type": "layer_norm", "width": "x", "eps": 1e-5}, r"model: 'layer_norm' cannot be built of these values"),
     ],
 )
 def test_values_that_parts_hand_on_unseen(tree: Any, said: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from multimodal_zoo.evaluation.result import Result, Table
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import parsed, reading, write_text
 
 FILE = "suite.json"
 
@@ -34,11 +34,16 @@ class Outcome:
 
     @classmethod
     def load(cls, folder: Path) -> Outcome:
-        """What the last suite in a folder noted; nothing if there was none."""
+        """What the last suite in a folder noted; nothing if there was none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         if not (folder / FILE).is_file():
             return cls()
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(tuple(content["order"]), content["absent"], content["failed"])
+        with reading(folder / FILE, "note of a suite", "delete it to evaluate again"):
+            content = parsed((folder / FILE).read_bytes())
+            return cls(tuple(content["order"]), {**content["absent"]}, {**content["failed"]})
 
     def tables(self) -> list[Table]:
         """One short list: a row for each failure, and one for all that is absent."""

@@ -42,6 +42,7 @@ class TarSource(Source):
         yield from super().read(unit)
         stated = self._stated(unit.file) if unit.start == 0 else None
         if stated == unit.stop and self._cursor is not None and any(True for _ in self._cursor[1].take(1)):
+            self.close()
             raise BrokenFileError(f"{unit.file} has more than the {stated} samples of its _stats.json; {ADVICE}")
 
     @cached_property

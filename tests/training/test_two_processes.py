@@ -144,13 +144,8 @@ def test_two_processes_are_one(trained: Trained) -> None:
 
 
 def test_one_process_goes_on_exactly(trained: Trained) -> None:
-    """Taken back by SIGTERM behind the first step, killed behind the third, when the second is what is saved."""
-    config = placed(trained.config, trained.folder / "cut")
-    with pytest.raises(SystemExit) as end, interrupted(1):
-        run(config)
-    assert end.value.code == STATUS
-    assert Path(trained.checkpoint("cut", 1)).exists()
-    config.resume = "auto"
+    """Cut off behind the third step, when the second is what is saved; as a kill leaves it."""
+    config = placed(trained.config, trained.folder / "cut", resume="auto")
     with pytest.raises(CutOffError), interrupted(3, signalled=False):
         run(config)
     assert not Path(trained.checkpoint("cut", 3)).exists()
@@ -158,21 +153,27 @@ def test_one_process_goes_on_exactly(trained: Trained) -> None:
     same(trained.folder / "cut", trained.folder / "one")
 
 
+def test_one_process_saves_the_step_at_which_it_is_told_to_stop(tmp_path: Path) -> None:
+    paradigm = PARADIGMS["contrastive"]
+    config = placed(paradigm.compose(tmp_path), tmp_path / "run", resume="auto")
+    with pytest.raises(SystemExit) as end, interrupted(1):
+        run(config)
+    assert end.value.code == STATUS
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_00000001.ckpt"]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0]
+
+
 def test_two_processes_go_on_exactly(trained: Trained) -> None:
-    """The second process alone is told to stop; or the run goes on in another folder from the middle."""
+    """The second process alone is told to stop, by SIGTERM; every other paradigm is replicated, the rest sharded."""
     paradigm, pair, folder = trained.paradigm, trained.pair, trained.folder
-    first, *others = paradigm.ways
-    pair.train(on_two(trained.config, paradigm, first, folder / "stopped"), stop=3)
-    pair.train(on_two(trained.config, paradigm, first, folder / "stopped", resume="auto"))
-    for trainer in others:
-        resume = trained.checkpoint(trainer)
-        pair.train(on_two(trained.config, paradigm, trainer, folder / "again", resume=resume))
+    ways = list(paradigm.ways)
+    trainer = ways[list(PARADIGMS.values()).index(paradigm) % len(ways)]
+    config = on_two(trained.config, paradigm, trainer, folder / "stopped", resume="auto")
+    pair.train(config, stop=3)
+    pair.train(config)
     assert pair.answer() == [STATUS, 0]
     assert pair.answer() == [0, 0]
-    same(folder / "stopped", folder / first)
-    for trainer in others:
-        assert pair.answer() == [0, 0]
-        same(folder / "again", folder / trainer, start=2)
+    same(folder / "stopped", folder / trainer)
 
 
 def test_another_number_of_processes_goes_on(trained: Trained) -> None:

@@ -159,15 +159,20 @@ def side_of(groups: Sequence[Mapping[str, Any]], judges: bool) -> list[dict[str,
 
 
 def average(parameters: Sequence[nn.Parameter]) -> None:
-    """Average gradients over processes in one message; a parameter without one counts as zero."""
+    """Average gradients over processes in one message.
+
+    A gradient that some processes lack counts as zero there; one that all lack stays away, as on one process.
+    """
     if world_size() == 1:
         return
     gradients = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    there = gradients[0].new_tensor([p.grad is not None for p in parameters])
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), there])
     dist.all_reduce(flat)
     flat /= world_size()
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+    *parts, there = flat.split([*(p.numel() for p in parameters), len(parameters)])
+    for parameter, part, found in zip(parameters, parts, there.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter) if found else None
 
 
 @contextmanager

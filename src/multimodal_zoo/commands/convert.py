@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+from multimodal_zoo.commands.values import flag, size_in_bytes
 
 #: Options of the command.
 OPTIONS = ("out", "naming", "config", "dtype", "shard_size", "format", "resize", "merge")
@@ -34,32 +35,23 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"{' and '.join(missing)}: give out=FOLDER naming=NAME, NAME one of {', '.join(names())}")
     if options["naming"] not in names():
         raise ValueError(f"naming={options['naming']}: expected one of {', '.join(names())}")
-    for word in ("resize", "merge"):
-        if options.get(word, "false") not in ("true", "false"):
-            raise ValueError(f"{word}={options[word]}: expected true or false")
+    resize, merge = (flag(word, options.get(word, "false")) for word in ("resize", "merge"))
     model = from_pretrained(
         source,
         config=options.get("config"),
         dtype=options.get("dtype", "auto"),
-        resize=options.get("resize") == "true",
+        resize=resize,
     )
-    if options.get("merge") == "true":
+    if merge:
         merged(model)
     folder = write_published(
         model,
         options["out"],
         options["naming"],
-        shard_size=_bytes(options["shard_size"]) if "shard_size" in options else SHARD_SIZE,
+        shard_size=size_in_bytes("shard_size", options["shard_size"], 1) if "shard_size" in options else SHARD_SIZE,
         format=options.get("format", "safetensors"),
     )
     for file in sorted(folder.iterdir()):
         print(f"{file.name:<40} {file.stat().st_size / 1e6:12,.1f} MB")
     print(f"folder: {folder.resolve()}")
     return 0
-
-
-def _bytes(value: str) -> int:
-    found = re.fullmatch(r"([\d.]+)\s*(GB|GiB|MB|MiB)", value)
-    if not found or float(found[1]) <= 0:
-        raise ValueError(f"shard_size={value}: expected a number with GB, GiB, MB or MiB, as in 5GB")
-    return int(float(found[1]) * {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20}[found[2]])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from multimodal_zoo.commands.names import MADE_DATA
+from multimodal_zoo.commands.values import whole
 
 USAGES = {
     "synth-nuscenes": "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]",
@@ -103,10 +104,8 @@ def _numbers(options: Mapping[str, str]) -> dict[str, int]:
             if size is None:
                 raise ValueError(f"size={value}: expected WIDTHxHEIGHT in pixels, as 400x225")
             found["width"], found["height"] = int(size[1]), int(size[2])
-        elif value.isdecimal():
-            found[key] = int(value)
         else:
-            raise ValueError(f"{key}={value}: expected a whole number")
+            found[key] = whole(key, value)
     return found
 
 

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from multimodal_zoo.commands.values import flag, whole
+
 T = TypeVar("T")
 
 
@@ -37,11 +39,7 @@ def separate(arguments: Sequence[str], kind: type[T]) -> tuple[list[str], T]:
 
 def _typed(key: str, value: str, kind: str) -> Any:
     if kind.startswith("bool"):
-        if value not in ("true", "false"):
-            raise ValueError(f"{key}={value}: expected true or false")
-        return value == "true"
+        return flag(key, value)
     if kind.startswith("int"):
-        if not value.isdigit():
-            raise ValueError(f"{key}={value}: expected a whole number")
-        return int(value)
+        return whole(key, value)
     return value

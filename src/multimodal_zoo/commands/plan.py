@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.catalogue import list_models, list_recipes
+from multimodal_zoo.commands.values import listed, number, size_in_bytes, whole
 
 if TYPE_CHECKING:
     from multimodal_zoo.analysis.costs import Costs
@@ -91,7 +91,7 @@ def declared(
     if name in list_models() or name not in list_recipes():
         if as_trained:
             raise ValueError(f"as_trained=true: {name} is no recipe, which alone says how it trains")
-        given = {key: _patterns(options.get(key, "[]")) for key in ("frozen", "only")}
+        given = {key: listed(options.get(key, "[]")) for key in ("frozen", "only")}
         return declaration(name, overrides), {**given, "path": ""}, options
     if twice := [key for key in ("frozen", "only") if key in options]:
         key = twice[0]
@@ -118,7 +118,10 @@ def _plan(variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], opt
 
     settings = {field.name for field in fields(Setting)}
     given = {key: _typed(Setting, key, value) for key, value in options.items() if key in settings}
-    device = Device(_bytes(options.get("device_memory", "0")), _positive("tflops", options.get("tflops", "0")))
+    device = Device(
+        size_in_bytes("device_memory", options.get("device_memory", "0GB")),
+        number("tflops", options.get("tflops", "0")),
+    )
     positions = (config.get("decoder") or {}).get("max_positions")
     model = build_model(config, device="meta")
     freeze(dict(model.named_parameters()), **rules)
@@ -126,12 +129,12 @@ def _plan(variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], opt
         return decoder_plan(
             model,
             name=variant,
-            context_length=_number("context_length", options.get("context_length", positions)),
+            context_length=whole("context_length", options.get("context_length", positions)),
             setting=Setting(**{"batch_size": 1, **given}),
             device=device,
-            shared_by=_number("tensor_parallel", options.get("tensor_parallel", 1)),
+            shared_by=whole("tensor_parallel", options.get("tensor_parallel", 1)),
         )
-    if (sample := sample_of(model, config, _number("image_size", options.get("image_size", SIDE)))) is not None:
+    if (sample := sample_of(model, config, whole("image_size", options.get("image_size", SIDE)))) is not None:
         return sample_plan(model, sample, name=variant, setting=Setting(**{"batch_size": 1, **given}), device=device)
     if "image" not in config or "text" not in config:
         raise ValueError(f"mmzoo plan does not know how {variant} is run: try mmzoo describe")
@@ -139,41 +142,12 @@ def _plan(variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], opt
         model,
         name=variant,
         image_size=int(config["image"]["image_size"]),
-        text_length=_number("text_length", options.get("text_length", config["text"]["context_length"])),
+        text_length=whole("text_length", options.get("text_length", config["text"]["context_length"])),
         setting=Setting(**given),
         device=device,
     )
 
 
-def _patterns(value: str) -> list[str]:
-    return [pattern for pattern in value.strip("[]").replace(" ", "").split(",") if pattern]
-
-
-def _bytes(value: str) -> int:
-    found = re.fullmatch(r"([\d.]+)\s*(GB|GiB|MB|MiB)?", value)
-    if not found:
-        raise ValueError(f"device_memory={value}: expected a number with GB, GiB, MB or MiB, as in 80GB")
-    factor = {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20, None: 1}[found[2]]
-    return int(_positive("device_memory", found[1]) * factor)
-
-
-def _positive(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if number < 0:
-        raise ValueError(f"{key}={value}: expected a positive number")
-    return number
-
-
 def _typed(setting: type, key: str, value: str) -> Any:
     default = getattr(setting(), key)
-    return _number(key, value) if isinstance(default, int) else value
-
-
-def _number(key: str, value: Any) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError(f"{key}={value}: expected a whole number") from None
+    return whole(key, value) if isinstance(default, int) else value

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.commands.values import number, whole
+
 if TYPE_CHECKING:
     from multimodal_zoo.captions.plan import FusionPlan, ModelCosts, Rate, Tokens
 
@@ -64,11 +66,11 @@ def fusion_plan(given: Mapping[str, str], overrides: Sequence[str] = ()) -> Fusi
     tokens = _tokens(options, given, overrides)
     model = _model(options, tokens)
     return FusionPlan(
-        rows=_whole("rows", options["rows"]),
+        rows=whole("rows", options["rows"], 1),
         rate=_rate(options, model),
         tokens=tokens,
-        devices=_whole("devices", options["devices"]),
-        price_per_hour=_number("price_per_hour", options["price_per_hour"]),
+        devices=whole("devices", options["devices"], 1),
+        price_per_hour=number("price_per_hour", options["price_per_hour"]),
         model=model,
     )
 
@@ -86,10 +88,10 @@ def _rate(options: Mapping[str, str], model: ModelCosts | None) -> Rate:
     if ways[0] == "run":
         return rate_of_run(options["run"])
     if ways[0] == "captions_per_second":
-        return Rate(_number("captions_per_second", options["captions_per_second"]), "as given", measured=False)
+        return Rate(number("captions_per_second", options["captions_per_second"]), "as given", measured=False)
     if model is None:
         raise ValueError(f"tflops={options['tflops']} needs model=DECODER, whose operations it is divided by")
-    tflops, utilisation = (_number(key, options[key]) for key in ("tflops", "utilisation"))
+    tflops, utilisation = (number(key, options[key]) for key in ("tflops", "utilisation"))
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation={options['utilisation']}: expected a share above 0 and up to 1")
     return estimated_rate(model, tflops, utilisation)
@@ -98,14 +100,14 @@ def _rate(options: Mapping[str, str], model: ModelCosts | None) -> Rate:
 def _tokens(options: Mapping[str, str], given: Mapping[str, str], overrides: Sequence[str]) -> Tokens:
     from multimodal_zoo.captions.plan import Tokens
 
-    answer = _whole("answer_tokens", options["answer_tokens"])
+    answer = whole("answer_tokens", options["answer_tokens"], 1)
     stated = [key for key in ("prompt_tokens", "prefix_tokens") if key in given]
     if not options["data"]:
-        prompt, prefix = (_whole(key, options[key]) for key in ("prompt_tokens", "prefix_tokens"))
+        prompt, prefix = (whole(key, options[key], 1) for key in ("prompt_tokens", "prefix_tokens"))
         return Tokens(prompt, prefix, answer, "what is given" if stated else Tokens().source)
     if stated:
         raise ValueError(f"{stated[0]} and data are two; give one")
-    return _sampled(options["data"], _whole("sample", options["sample"]), answer, overrides)
+    return _sampled(options["data"], whole("sample", options["sample"], 1), answer, overrides)
 
 
 def _sampled(data: str, rows: int, answer: int, overrides: Sequence[str]) -> Tokens:
@@ -137,22 +139,4 @@ def _model(options: Mapping[str, str], tokens: Tokens) -> ModelCosts | None:
         return None
     name = require(options["model"], list_group("decoder"), "decoder", "model")
     config: Any = OmegaConf.to_container(compose(None, [f"+decoder={name}"]), resolve=True)
-    return model_costs(name, config, tokens, _whole("batch_size", options["batch_size"]))
-
-
-def _number(key: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if number < 0:
-        raise ValueError(f"{key}={value}: expected a number of 0 or more")
-    return number
-
-
-def _whole(key: str, value: str) -> int:
-    """A whole number of 1 or more; 120e6 is one."""
-    number = _number(key, value)
-    if number < 1 or number != int(number):
-        raise ValueError(f"{key}={value}: expected a whole number of at least 1")
-    return int(number)
+    return model_costs(name, config, tokens, whole("batch_size", options["batch_size"], 1))

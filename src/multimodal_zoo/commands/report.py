@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from multimodal_zoo.commands.values import flag, listed
+
 #: Option -> what it says, for error messages.
 OPTIONS = {
     "out": "folder of the files, comparison",
@@ -30,10 +32,10 @@ def main(arguments: list[str]) -> int:
     places, options = parse(arguments)
     comparison = collect(
         places,
-        by=_words(options.get("by")),
-        only=_words(options["only"]) if "only" in options else None,
-        figures=_words(options.get("figures")),
-        mixed=_flag("mixed", options.get("mixed", "false")),
+        by=listed(options.get("by", "")),
+        only=listed(options["only"]) if "only" in options else None,
+        figures=listed(options.get("figures", "")),
+        mixed=flag("mixed", options.get("mixed", "false")),
         title=options.get("title", "comparison"),
     )
     page = comparison.save(options.get("out", "comparison"))
@@ -62,13 +64,3 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             known = "".join(f"\n  {name}: {what}" for name, what in OPTIONS.items())
             raise ValueError(f"{word}: no option {key!r} and no such folder; options are{known}")
     return places, options
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").strip("[]").split(",") if word.strip()]
-
-
-def _flag(key: str, value: str) -> bool:
-    if value not in ("true", "false"):
-        raise ValueError(f"{key}={value}: expected true or false")
-    return value == "true"

@@ -278,14 +278,8 @@ def from_pretrained(
     if part is None:
         load_weights(model, source, device=device, dtype=dtype, resize=resize)
     else:
-        load_part(
-            nn.ModuleDict({part: model}),
-            part,
-            source.parts.get(part, source),
-            device=device,
-            dtype=dtype,
-            resize=resize,
-        )
+        holder, taken = nn.ModuleDict({part: model}), source.parts.get(part, source)
+        load_part(holder, part, taken, device=device, dtype=dtype, resize=resize)
     # weights that were random when they were saved stay so: evaluation goes on refusing them
     untrained = source.weights is not None and source.weights.startswith("random")
     with _named(path) if config is None else nullcontext():

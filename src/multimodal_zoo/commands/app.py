@@ -199,8 +199,9 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
     rest = with_questions(rest) if command in QUESTION_COMMANDS else rest
-    rest = with_named_words(rest, NAMED_WORDS.get(command, ()))
-    rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in rest]
+    named = with_named_words(rest, NAMED_WORDS.get(command, ()))
+    rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in named]
+    begun: list[str] = []
     if command in DATA_COMMANDS:
         rest, extra = with_data(rest, extra)
     register()
@@ -208,8 +209,6 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
         # only rank 0 owns the run folder: the others would each resolve ${now:} to a folder of their own
         extra += ["hydra.run.dir=.", "hydra.output_subdir=null"]
-
-    begun: list[str] = []
 
     def task(config: DictConfig) -> Any:
         """One job: what a plain run does once and a sweep several times."""

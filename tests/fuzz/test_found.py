@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from fuzz_data import by_number, picture
-from fuzz_weights import CONFIGS, STATE
+from fuzz_weights import CONFIGS, STATE, tiny
 from safetensors.torch import save_file
 
 import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import read_state_dict
+from multimodal_zoo.checkpoints.store import save_model
+from multimodal_zoo.cli import main
 from multimodal_zoo.config import compose
 from multimodal_zoo.data.conversations import ConversationList
 from multimodal_zoo.data.pictures import open_picture
@@ -81,6 +83,15 @@ def test_configurations_of_weights(key: str, value: Any, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps({**CONFIGS["llama"], key: value}))
     with pytest.raises(CorruptCheckpoint, match=r"model\.safetensors|" + tmp_path.name):
         zoo.from_pretrained(tmp_path)
+
+
+def test_damaged_weights_leave_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A conversion of weights that are cut off leaves no folder, nor anything beside it."""
+    weights = save_model(tiny(), tmp_path / "saved") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["convert", str(tmp_path / "saved"), "naming=ours", f"out={tmp_path / 'out'}"]) == 1
+    assert "model.safetensors is damaged or no complete safetensors file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_tables(tmp_path: Path) -> None:

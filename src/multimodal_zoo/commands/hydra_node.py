@@ -28,7 +28,8 @@ def check_recipe(recipe: str, words: Sequence[str], folder: str) -> None:
         ValueError: a callback, a class of another package, or variables of the environment.
         KeyError, hydra.errors.HydraException: as `compose_whole`.
     """
-    overrides = [word for word in words if not word.startswith("-")]
+    # no flags, nor words that belong to them (--cfg job)
+    overrides = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
     if not {"-m", "--multirun"}.isdisjoint(words):  # values with commas are a sweep's: the node is the same in all jobs
         overrides = [word for word in overrides if "," not in word and "(" not in word]
     node: Any = OmegaConf.to_container(compose_whole(recipe, overrides, folder).hydra, resolve=False)

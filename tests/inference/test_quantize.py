@@ -58,14 +58,14 @@ def test_a_trained_model_decides_as_before():
         return found.image @ found.text.T * found.logit_scale
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    for _ in range(60):
-        chosen = torch.randint(len(data), (64,)).tolist()
+    for _ in range(70):
+        chosen = torch.randint(len(data), (32,)).tolist()
         loss = nn.functional.cross_entropy(logits(chosen), classes[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     model.eval()
-    seen = list(range(0, len(data), 2))
+    seen = list(range(0, len(data), 6))
     with torch.no_grad():
         before = logits(seen).argmax(1)
         quantize(model, "int8")

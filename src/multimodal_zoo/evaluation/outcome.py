@@ -43,7 +43,7 @@ class Outcome:
             return cls()
         with reading(folder / FILE, "note of a suite", "delete it to evaluate again"):
             content = parsed((folder / FILE).read_bytes())
-            return cls(tuple(content["order"]), {**content["absent"]}, {**content["failed"]})
+            return cls(tuple(map(str, content["order"])), {**content["absent"]}, {**content["failed"]})
 
     def tables(self) -> list[Table]:
         """One short list: a row for each failure, and one for all that is absent."""

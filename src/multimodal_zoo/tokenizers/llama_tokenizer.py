@@ -52,7 +52,9 @@ class LlamaTokenizer:
                 f"tokenizer.path is {self.path}; texts need {MODEL_FILE} of a checkpoint folder (Vicuna's, EVE's)"
             )
         with reading(self.path, "sentencepiece file"):
-            return SentencePieceProcessor(model_file=self.path)
+            pieces = SentencePieceProcessor(model_file=self.path)
+            pieces.id_to_piece(list(range(pieces.get_piece_size())))  # all must be UTF-8, which nobody checks before
+            return pieces
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "legacy": self.legacy}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 
 class Box(NamedTuple):
@@ -16,13 +16,17 @@ class Box(NamedTuple):
 
 
 @dataclass
-class Inner(Movable):
+class Inner:
+    to, pin_memory = moved, pinned
+
     rows: Tensor
     names: tuple[str, ...]
 
 
 @dataclass
-class Outer(Movable):
+class Outer:
+    to, pin_memory = moved, pinned
+
     stays: ClassVar[frozenset[str]] = frozenset({"seeds"})
 
     inner: Inner

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 
 @dataclass(frozen=True, eq=False)
-class Cameras(Movable):
+class Cameras:
     """Calibrated pictures: any number of cameras, at the current time and, behind it, at earlier ones.
 
     Attributes:
@@ -24,6 +24,8 @@ class Cameras(Movable):
     Raises:
         ValueError: tensors of other shapes or types, or numbers that are not finite.
     """
+
+    to, pin_memory = moved, pinned
 
     lidar_to_image: Tensor
     size: tuple[int, int]

@@ -20,10 +20,12 @@ from torch import Tensor
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.order import Order
+from multimodal_zoo.data.sequence_collate import SequenceCollate
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.data.token_batches import padded_batch
 from multimodal_zoo.data.token_collate import TokenCollate
 from multimodal_zoo.data.token_data import PaddedBatches
+from multimodal_zoo.data.token_loader import TOKENS
 from multimodal_zoo.data.token_sequences import Layout, TokenSample, TokenWeights
 from multimodal_zoo.files import atomic_file, parsed, write_text
 from multimodal_zoo.objectives.batch import PreferenceBatch
@@ -181,10 +183,18 @@ def other_side(document: Document) -> Document:
     return Document([rejected if isinstance(one, Codes) else one for one in document.segments], document.meta)
 
 
-class PreferenceCollate(TokenCollate):
+class PreferenceCollate(SequenceCollate):
     """As `TokenCollate`, for documents of `preference_pairs`: both drawings behind the same prompt."""
 
-    def text_row(self, document: Document, random: Random) -> PairSample:  # type: ignore[override]
+    kind = TOKENS
+
+    def __init__(
+        self, processor: Emu3Processor, layout: Layout, weights: TokenWeights, context_length: int, too_long: str
+    ) -> None:
+        super().__init__(processor, context_length, too_long)
+        self.side = TokenCollate(processor, layout, weights, context_length, too_long)
+
+    def sample(self, document: Document, random: Random) -> PairSample:
         """The sample of one pair.
 
         Raises:
@@ -192,20 +202,21 @@ class PreferenceCollate(TokenCollate):
             UnusableError: a sequence that is too long, where it is left out.
         """
         known = document.meta.get("reference")
-        if known is not None and getattr(self.layout, "null_prompt_probability", None):
+        if known is not None and getattr(self.side.layout, "null_prompt_probability", None):
             raise ValueError(
                 f"pair {document.key!r} has reference log-probabilities, which hold behind its own text: set "
                 "data.layout.null_prompt_probability=0"
             )
         state = random.getstate()
-        chosen = super().text_row(document, random)
+        chosen = self.side.text_row(document, random)
         random.setstate(state)  # the same choices for both
-        rejected = super().text_row(other_side(document), random)
-        return PairSample(chosen, rejected, known)
+        return PairSample(chosen, self.side.text_row(other_side(document), random), known)
 
-    def batch(  # type: ignore[override]
-        self, pixels: Tensor, rows: Sequence[PairSample], generator: torch.Generator
-    ) -> PreferenceBatch:
+    def text_row(self, document: Document, random: Random) -> PairSample:
+        """See `sample`, whose sides are checked one by one."""
+        return self.sample(document, random)
+
+    def batch(self, pixels: Tensor, rows: Sequence[PairSample], generator: torch.Generator) -> PreferenceBatch:
         """The batch of some pairs.
 
         Raises:

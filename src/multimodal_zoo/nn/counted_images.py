@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 
 @dataclass(frozen=True, eq=False)
-class CountedImages(Movable):
+class CountedImages:
     """Pictures of one size, and into how many embeddings each of them goes.
 
     Attributes:
@@ -22,6 +22,8 @@ class CountedImages(Movable):
     Raises:
         ValueError: pixels of another shape, or another number of counts.
     """
+
+    to, pin_memory = moved, pinned
 
     pixels: Tensor
     counts: tuple[int, ...]

@@ -1,45 +1,44 @@
-"""Records of tensors that go to a device, or into page-locked memory, as one."""
+"""How records of tensors go to a device, or into page-locked memory, as one.
+
+A dataclass gets both ways by naming them among its attributes: `to, pin_memory = moved, pinned`. Its tensors move, and
+those in the dicts, lists, tuples and records of that kind that it holds; whatever is no tensor stays as it is, and so
+does a field named in an attribute `stays`. The dataclass checks itself again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-Record = TypeVar("Record", bound="Movable")
+Record = TypeVar("Record")
 
 
-class Movable:
-    """A dataclass whose tensors move together: its own, and those in dicts, lists, tuples and records that it holds.
+def moved(self: Record, device: torch.device | str, non_blocking: bool = False) -> Record:
+    """The same with its tensors on `device`."""
+    return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    Whatever is no tensor stays as it is, and so does a field named in `stays`. The dataclass checks itself again.
-    """
 
-    stays: ClassVar[frozenset[str]] = frozenset()
+def pinned(self: Record) -> Record:
+    """The same in page-locked memory: what a data loader calls before a copy to an accelerator."""
+    return changed(self, lambda tensor: tensor.pin_memory())
 
-    def to(self: Record, device: torch.device | str, non_blocking: bool = False) -> Record:
-        """The same with its tensors on `device`."""
-        return self.changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self: Record) -> Record:
-        """The same in page-locked memory: what a data loader calls before a copy to an accelerator."""
-        return self.changed(lambda tensor: tensor.pin_memory())
-
-    def changed(self: Record, change: Callable[[Tensor], Tensor]) -> Record:
-        """The same with each of its tensors replaced by what `change` makes of it."""
-        names = [field.name for field in fields(self) if field.name not in self.stays]  # type: ignore[arg-type]
-        found = {name: _changed(getattr(self, name), change) for name in names}
-        return replace(self, **found)  # type: ignore[type-var]
+def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """A record with each of its tensors replaced by what `change` makes of it."""
+    stays = getattr(record, "stays", ())
+    names = [field.name for field in fields(record) if field.name not in stays]  # type: ignore[arg-type]
+    return replace(record, **{name: _changed(getattr(record, name), change) for name in names})  # type: ignore[type-var]
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, Movable):
-        return value.changed(change)
+    if getattr(type(value), "pin_memory", None) is pinned:
+        return changed(value, change)
     if isinstance(value, dict):
         return {key: _changed(one, change) for key, one in value.items()}
     if type(value) in (list, tuple):

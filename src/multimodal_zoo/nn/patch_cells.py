@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 #: Rows and columns of cells.
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class PatchCells(Movable):
+class PatchCells:
     """Pictures cut into cells of `window` x `window` patches.
 
     Attributes:
@@ -31,6 +31,8 @@ class PatchCells(Movable):
     Raises:
         ValueError: grids that do not add up to the cells, or pixels of another shape.
     """
+
+    to, pin_memory = moved, pinned
 
     pixels: Tensor
     grids: tuple[Grid, ...]

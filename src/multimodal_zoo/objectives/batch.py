@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.nn.masked_canvas import Box
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 from multimodal_zoo.nn.patch_cells import PatchCells
 
 
 @dataclass
-class ImageTextBatch(Movable):
+class ImageTextBatch:
     """Image-text pairs as tensors; row i of every field belongs to pair i.
 
     Attributes:
@@ -27,6 +27,8 @@ class ImageTextBatch(Movable):
     Raises:
         ValueError: the fields do not have the same number of rows.
     """
+
+    to, pin_memory = moved, pinned
 
     images: Tensor
     ids: Tensor
@@ -45,7 +47,7 @@ class ImageTextBatch(Movable):
 
 
 @dataclass
-class MultiViewBatch(Movable):
+class MultiViewBatch:
     """Image-text pairs of which each side is there in several views; row i of every view belongs to pair i.
 
     Attributes:
@@ -59,6 +61,8 @@ class MultiViewBatch(Movable):
     Raises:
         ValueError: no image or text view, views with different numbers of rows, or labels that fit no text view.
     """
+
+    to, pin_memory = moved, pinned
 
     images: dict[str, Tensor]
     texts: dict[str, Tensor]
@@ -88,7 +92,7 @@ class MultiViewBatch(Movable):
 
 
 @dataclass
-class MaskedImageBatch(Movable):
+class MaskedImageBatch:
     """Images as tensors with the patches that a student must not see; row i of every field belongs to image i.
 
     Attributes:
@@ -99,6 +103,8 @@ class MaskedImageBatch(Movable):
     Raises:
         ValueError: the fields do not have the same number of rows, or the mask is not boolean.
     """
+
+    to, pin_memory = moved, pinned
 
     images: Tensor
     mask: Tensor
@@ -116,7 +122,7 @@ class MaskedImageBatch(Movable):
 
 
 @dataclass
-class TokenBatch(Movable):
+class TokenBatch:
     """Sequences of tokens for next-token prediction; several documents may share a row.
 
     Attributes:
@@ -130,6 +136,8 @@ class TokenBatch(Movable):
     Raises:
         ValueError: fields of different shapes.
     """
+
+    to, pin_memory = moved, pinned
 
     ids: Tensor
     weights: Tensor
@@ -185,7 +193,7 @@ class PictureTokenBatch(TokenBatch):
 
 
 @dataclass
-class PreferenceBatch(Movable):
+class PreferenceBatch:
     """Pairs of sequences that answer the same prompt, one of which is preferred; row i of both belongs to pair i.
 
     Attributes:
@@ -197,6 +205,8 @@ class PreferenceBatch(Movable):
     Raises:
         ValueError: different numbers of rows.
     """
+
+    to, pin_memory = moved, pinned
 
     chosen: TokenBatch
     rejected: TokenBatch
@@ -218,7 +228,7 @@ class PreferenceBatch(Movable):
 
 
 @dataclass
-class PixelBatch(Movable):
+class PixelBatch:
     """Pictures or clips alone, for a visual tokenizer.
 
     Attributes:
@@ -228,6 +238,8 @@ class PixelBatch(Movable):
     Raises:
         ValueError: the fields do not have the same number of rows.
     """
+
+    to, pin_memory = moved, pinned
 
     pixels: Tensor
     keys: list[str]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from multimodal_zoo.bev.cameras import Cameras
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 
 @dataclass
-class DetectionBatch(Movable):
+class DetectionBatch:
     """Scenes with their boxes.
 
     Attributes:
@@ -25,6 +25,8 @@ class DetectionBatch(Movable):
     Raises:
         ValueError: fields that do not fit each other, or boxes that are not finite, with the sample.
     """
+
+    to, pin_memory = moved, pinned
 
     images: Tensor
     cameras: Cameras

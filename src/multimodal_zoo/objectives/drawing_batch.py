@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from multimodal_zoo.nn.counted_images import CountedImages
-from multimodal_zoo.nn.movable import Movable
+from multimodal_zoo.nn.movable import moved, pinned
 
 
 @dataclass
-class DrawingBatch(Movable):
+class DrawingBatch:
     """Pictures to draw, and what they are drawn from; row i of every field belongs to picture i.
 
     Seeds and prompts stay where they are when the batch goes to a device.
@@ -31,6 +31,8 @@ class DrawingBatch(Movable):
     Raises:
         ValueError: the fields do not have the same number of rows.
     """
+
+    to, pin_memory = moved, pinned
 
     stays: ClassVar[frozenset[str]] = frozenset({"seeds", "prompts", "empty"})
 

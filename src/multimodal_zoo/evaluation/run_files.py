@@ -20,6 +20,8 @@ LARGEST = {".csv": 128 << 20, ".json": 32 << 20, ".yaml": 4 << 20}
 NODES = 20_000
 #: Columns of metrics.csv that are read.
 COLUMNS = 200
+#: Largest figure that is shown: axes of plots cannot be made for numbers near the end of their range.
+DRAWN = 1e100
 #: Characters of an error that a remark repeats.
 QUOTED = 160
 #: Whatever reading a damaged file can raise. yaml's errors are put into ValueErrors where they arise.
@@ -140,7 +142,9 @@ def read_result(path: Path) -> Result:
     found = Result.load(path, pictures=False)
     if not isinstance(found.metrics, dict) or not isinstance(found.details, dict):
         raise ValueError("metrics and details are no mappings")
-    metrics = {str(key): float(value) for key, value in found.metrics.items() if is_number(value)}
+    metrics = {
+        str(key): float(value) for key, value in found.metrics.items() if is_number(value) and not abs(value) > DRAWN
+    }
     headline = tuple(key for key in found.headline if key in metrics)
     return Result(str(found.name), metrics, found.tables, {}, found.details, headline)
 

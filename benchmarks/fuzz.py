@@ -1,6 +1,7 @@
 """How many damaged files every front door was tried with, and what came of them.
 
     nice python benchmarks/fuzz.py                        # 50,000 inputs, a few minutes of processor time
+    python benchmarks/fuzz.py --strings                   # overrides, trees and command lines in place of files
     python benchmarks/fuzz.py --door GGUF --inputs 20000 --seed 3
 
 The doors and the harness are those of `tests/fuzz`. Each door has a process of its own, so that a crash is counted and
@@ -42,14 +43,59 @@ def tried(door: object, inputs: int, seed: int, folder: Path) -> dict[str, objec
     return {**json.loads(told.read_text()), "crashes": 0}
 
 
+def typed(inputs: int, chosen: int) -> list[dict[str, str | float | int]]:
+    """What came of random overrides, configuration trees and command lines.
+
+    Args:
+        inputs: trees; a seventh of them for the others, which take longer.
+        chosen: the seed.
+    """
+    from collections import Counter
+
+    from fuzz_strings import LINES, OVERRIDES, TREES, answered, built, composed
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from hypothesis import strategies as st
+
+    def in_a_folder(line: tuple[str, list[str]]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return answered(line[0], line[1], Path(folder))
+
+    rows: list[dict[str, str | float | int]] = []
+    for name, strategy, call, count in (
+        ("configuration trees", TREES, built, inputs),
+        ("overrides of the quickstart", st.lists(OVERRIDES, min_size=1, max_size=3), composed, inputs // 7),
+        ("command lines", LINES, in_a_folder, inputs // 7),
+    ):
+        counts: Counter[str] = Counter()
+        quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+        def attempt(one: object, call: object, counts: Counter[str]) -> None:
+            try:
+                counts[call(one)] += 1  # type: ignore[operator]
+            except AssertionError as error:
+                counts["finding"] += 1
+                print(str(error)[:300].encode("utf-8", "backslashreplace").decode(), flush=True)
+
+        tried_with = given(strategy, st.just(call), st.just(counts))
+        seed(chosen)(settings(max_examples=count, phases=[Phase.generate], **quiet)(tried_with(attempt)))()
+        told = {"refused": counts["refused"], "read": counts["read"], "findings": counts["finding"]}
+        rows.append({"what": name, "inputs": sum(counts.values()), **told})
+    return rows
+
+
 def main() -> None:
     """Try and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1000, help="of each door; slow ones get fewer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--door", default="", help="part of the names of the doors that are tried; records nothing")
+    parser.add_argument("--strings", action="store_true", help="what people type in place of files")
     options = parser.parse_args()
     use_threads(1)
+    if options.strings:
+        command = f"python benchmarks/fuzz.py --strings --inputs {options.inputs} --seed {options.seed}"
+        record("fuzz_strings", typed(options.inputs, options.seed), command)
+        return
     from fuzz_harness import FOUND, READ, REFUSED
     from test_doors import DOORS
 

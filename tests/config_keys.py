@@ -15,7 +15,7 @@ from multimodal_zoo.registry import find
 
 SOURCE = Path(__file__).parents[1] / "src" / "multimodal_zoo"
 #: Nodes whose children bear names of the user's choice.
-NAMED = ("callbacks", "logger", "evaluation", "benchmark", "fusion_filters", "card")
+NAMED = ("callbacks", "logger", "evaluation", "benchmark", "fusion_filters", "card", "stages")
 #: Nodes that are no parts, and what they are built into.
 BUILT = {"trainer": "lightning.Trainer"}
 #: What stands in the node of a part and is read before the part is built.

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.convert import write_shards
 from multimodal_zoo.checkpoints.emu_sources import by_shapes
-from multimodal_zoo.checkpoints.errors import CheckpointMismatch, UnknownCheckpoint
+from multimodal_zoo.checkpoints.errors import CheckpointMismatch, CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.store import recognise
 from multimodal_zoo.checkpoints.tables import detect_naming
 from multimodal_zoo.checkpoints.tables.differences import differences
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     file = tmp_path / "unet" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "cross_attention_dim": 16, "projection_class_embeddings_input_dim": 40}))
-    with pytest.raises(ValueError, match="condition_width is 16, visual embeddings are 12 wide"):
+    with pytest.raises(CorruptCheckpoint, match="condition_width is 16, visual embeddings are 12 wide"):
         from_pretrained(tmp_path)
     file.write_text(json.dumps({**config, "layers_per_block": 2}))
     with pytest.raises(CheckpointMismatch, match="missing") as error:

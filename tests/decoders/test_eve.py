@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.sampling import Sampling
+from multimodal_zoo.nn.movable import changed
 from multimodal_zoo.nn.patch_cells import joined
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.registry import build
@@ -68,7 +69,7 @@ def test_pictures_stand_where_they_should(version: int) -> None:
 def test_gradients_of_a_packed_batch_are_those_of_its_documents(version: int) -> None:
     model, documents = tiny(version).double(), rows()
     for one in documents:
-        one.pictures = [cells._changed(lambda pixels: pixels.double()) for cells in one.pictures]
+        one.pictures = [changed(cells, lambda pixels: pixels.double()) for cells in one.pictures]
     objective = NextToken()
 
     def gradients(batches: list[list[list[Sample]]]) -> dict[str, Tensor]:
@@ -179,7 +180,7 @@ def test_other_types(version: int, dtype: torch.dtype, tolerance: float) -> None
     model, batch = tiny(version), padded(rows())
     expected = model(**batch.inputs())
     assert batch.pictures is not None
-    batch.pictures = batch.pictures._changed(lambda pixels: pixels.to(dtype))
+    batch.pictures = changed(batch.pictures, lambda pixels: pixels.to(dtype))
     found = model.to(dtype)(**batch.inputs())
     assert found.dtype == dtype
     assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)

@@ -174,7 +174,9 @@ def test_mmbench_tables(tmp_path: Path) -> None:
     ]
     with (tmp_path / "m.tsv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([columns, *rows])
+    limit = csv.field_size_limit()
     asked = MmbenchQuestions(str(tmp_path), "m.tsv").read()
+    assert csv.field_size_limit() == limit
     assert [one.text for one in asked] == ["A hint.\nWhich?\nA. x\nB. y\nC. z", "哪个?\nA. x\nB. y"]
     assert all(one.document(LETTER).image.size == (6, 3) for one in asked)
     found = MmbenchUpload("mmbench_cn")(list(zip(asked, ["B", "A\tx"], strict=True)), tmp_path)

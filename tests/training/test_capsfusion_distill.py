@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from multimodal_zoo.captions.asking import ask
 from multimodal_zoo.captions.checks import Checks
-from multimodal_zoo.captions.engines.zoo_engine import zoo_engine
+from multimodal_zoo.captions.engines.zoo_engine import ZooEngine
 from multimodal_zoo.captions.rows import FUSED, CaptionRow
 from multimodal_zoo.commands.train import run
 from multimodal_zoo.config import compose
@@ -69,7 +69,7 @@ def test_a_trained_run_fuses_captions(tmp_path: Path, triples: Path) -> None:
     run(compose("capsfusion/distill", words))
     losses = [row["train/loss"] for row in read_metrics(tmp_path / "run" / "metrics.csv") if "train/loss" in row]
     assert losses[-1] < 0.8 * losses[0]
-    engine = zoo_engine(str(tmp_path / "run"), max_new_tokens=8, batch_size=3)
+    engine = ZooEngine(str(tmp_path / "run"), max_new_tokens=8, batch_size=3)
     prompt = build(compose(None, ["+fusion_prompt=short"]).fusion_prompt)
     rows = [CaptionRow(str(number), "red apple png" * (1 + number), ("A fruit.",)) for number in range(5)]
     found = ask(engine, prompt, rows, Checks({}), retries=0)
@@ -90,7 +90,7 @@ def test_adapters_alone_learn(tmp_path: Path, triples: Path) -> None:
     assert all(found[name].any() for name in changed)
     for name, tensor in first.items():
         assert ".adapter." in name or torch.equal(found[name], tensor), name
-    engine = zoo_engine(str(tmp_path / "run"), max_new_tokens=4)
+    engine = ZooEngine(str(tmp_path / "run"), max_new_tokens=4)
     prompt = build(compose(None, ["+fusion_prompt=short"]).fusion_prompt)
     (one,) = ask(engine, prompt, [CaptionRow("a", "red apple", ("A fruit.",))], Checks({}), retries=0)
     assert one.status == FUSED

@@ -7,6 +7,7 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -218,6 +219,16 @@ class ConversationQuestions:
         return found
 
 
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """Pictures in tables are longer than the csv module's usual limit, which is the whole process's."""
+    usual = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
+
+
 @EVALUATORS.register_module(name="mmbench_questions")
 class MmbenchQuestions:
     """MMBench's tab-separated table (arXiv 2307.06281): hint, question and options on lines; pictures are in it.
@@ -233,10 +244,13 @@ class MmbenchQuestions:
     def read(self) -> list[Question]:
         """See `QuestionSet`; the table's columns but the picture are the facts, `letters` names the options."""
         path = below(self.root, self.file, "mmbench_questions.file")
-        csv.field_size_limit(sys.maxsize)  # pictures are longer than the usual limit
         found: list[Question] = []
         pictures: dict[str, str] = {}
-        with reading(path, "table of questions"), path.open(encoding="utf-8", newline="") as lines:
+        with (
+            reading(path, "table of questions"),
+            _cells_of_any_length(),
+            path.open(encoding="utf-8", newline="") as lines,
+        ):
             for row in csv.DictReader(lines, delimiter="\t"):
                 if missing := [name for name in ("index", "question", "image", "A", "B") if row.get(name) is None]:
                     raise ValueError(f"{path}, row {len(found) + 1}: no {missing[0]!r}")

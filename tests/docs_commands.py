@@ -103,6 +103,7 @@ RULES = (
     Rule(r"^(embed|export) runs/mine", needs=("runs/mine", "pictures")),
     Rule(r"^eval clip_tiny,filip_tiny", words=("only=[unseen_twemoji]",)),
     Rule(r"^retrieve", needs=("embeddings",)),
+    Rule(r"^report .*figures=", needs=("runs/mine",), instead=((r"^figures=.*", "title=runs"),)),
     Rule(r"^report", needs=("runs/mine", "runs/clip"),
          instead=(("runs/one", "runs/mine"), ("runs/two", "runs/clip"), ("runs/clip_emoji", "runs/mine"),
                   ("runs/declip_emoji", "runs/clip"), (r"evaluations/\*", "runs/mine"))),
@@ -111,12 +112,14 @@ RULES = (
          instead=(("honeybee.png", "photo.jpg"),)),
     Rule(r"^convert runs/eva_clip", needs=("runs/teacher",),
          instead=(("runs/eva_clip_tiny", "runs/teacher"), ("runs/eva_clip", "runs/teacher"))),
-    Rule(r"^(generate|eval) runs/emu", needs=("runs/emu",)),
+    Rule(r"^(generate|eval) runs/emu", needs=("runs/emu",), instead=(("pages=512", "pages=32"),)),
     Rule(r"^(detect|export|eval) runs/fast_bev", reason="needs calibrations of a drive; tests/test_detect_command.py"),
     Rule(r"^dedupe", needs=("pictures",), instead=(("evaluation_pictures/", "pictures"),)),
     Rule(r"^data synth-nuscenes", instead=(("scenes=24", "scenes=1"), ("frames=20", "frames=2"))),
-    Rule(r"^data emoji-captions", instead=(("^captions$", "more_captions"), ("rows=200", "rows=20"))),
-    Rule(r"^fuse captions .*fusion_engine=zoo", words=("out=own",), needs=("captions", "runs/student")),
+    Rule(r"^data emoji-captions .*rows=", instead=(("^captions$", "few_captions"), ("rows=200", "rows=20"))),
+    Rule(r"^data emoji-captions", instead=(("^captions$", "more_captions"),)),
+    Rule(r"^fuse captions .*fusion_engine=zoo", words=("out=own",), needs=("captions", "runs/student"),
+         instead=((r"runs/student$", "runs/student/student"),)),
     Rule(r"^fuse captions .*retry", needs=("fused",), words=("fusion_engine=template",)),
     Rule(r"^fuse captions", words=("fusion_engine=template", "out=other"), needs=("captions",)),
 )  # fmt: skip
@@ -141,6 +144,8 @@ def rule_of(words: Sequence[str]) -> Rule | None:
 def small(words: Sequence[str], rule: Rule, number: int = 0) -> list[str]:
     """The command as it is run: the rule's replacements, its words where the command lacks their keys, a new `out`.
 
+    Steps are the rule's in any case.
+
     Args:
         words: the command.
         rule: its rule.
@@ -149,6 +154,8 @@ def small(words: Sequence[str], rule: Rule, number: int = 0) -> list[str]:
     chosen = list(words)
     for old, new in rule.instead:
         chosen = [re.sub(old, new, word) for word in chosen]
+    if any(word.startswith("trainer.max_steps=") for word in rule.words):  # fewer than the page's
+        chosen = [word for word in chosen if not word.startswith("trainer.max_steps=")]
     keys = {word.lstrip("+~").partition("=")[0] for word in chosen}
     chosen += [word for word in rule.words if word.lstrip("+~").partition("=")[0] not in keys]
     kept = {f"out={name}" for name in rule.needs}

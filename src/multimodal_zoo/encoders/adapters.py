@@ -7,7 +7,7 @@ rest of the model is built for, and refuses a backbone of another width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
 
@@ -179,6 +179,23 @@ def folder_config(folder: str, family: str, slot: str, part: str) -> Any:
     return config
 
 
+def without_folder(node: Mapping[str, Any], slot: str, part: str, arguments: Collection[str] = ()) -> dict[str, Any]:
+    """A node without `pretrained_folder`; the architecture that the folder declares moves into its `options`.
+
+    Args:
+        node: of a model of transformers.
+        slot: as in `folder_config`.
+        part: as in `folder_config`.
+        arguments: fields of the configuration that are arguments of the encoder itself.
+    """
+    folder = node.get("pretrained_folder")
+    if folder is None:
+        return dict(node)
+    declared = folder_config(folder, node["family"], slot, part).to_diff_dict()
+    kept = {key: value for key, value in declared.items() if key not in (*NOT_ARCHITECTURE, *arguments)}
+    return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}
+
+
 @ENCODERS.register_module(name="transformers_vision")
 class TransformersVision(nn.Module):
     """A vision model of transformers (`clip_vision_model`, `dinov2`, `siglip_vision_model`, `vit`, `convnextv2`, ...).
@@ -227,12 +244,7 @@ class TransformersVision(nn.Module):
     @staticmethod
     def self_contained(node: Mapping[str, Any]) -> dict[str, Any]:
         """The node without `pretrained_folder`; the architecture that the folder declares moves into `options`."""
-        folder = node.get("pretrained_folder")
-        if folder is None:
-            return dict(node)
-        declared = folder_config(folder, node["family"], "image", "vision_config").to_diff_dict()
-        kept = {key: value for key, value in declared.items() if key not in NOT_ARCHITECTURE}
-        return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}
+        return without_folder(node, "image", "vision_config")
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of images `(batch, 3, height, width)`."""

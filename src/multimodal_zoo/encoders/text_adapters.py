@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.encoders.adapters import NOT_ARCHITECTURE, folder_config
+from multimodal_zoo.encoders.adapters import folder_config, without_folder
 from multimodal_zoo.encoders.outputs import TextFeatures
 from multimodal_zoo.encoders.text_transformer import check_ids
 from multimodal_zoo.registry import ENCODERS
@@ -102,13 +102,7 @@ class TransformersText(nn.Module):
     @staticmethod
     def self_contained(node: Mapping[str, Any]) -> dict[str, Any]:
         """The node without `pretrained_folder`; the architecture that the folder declares moves into `options`."""
-        folder = node.get("pretrained_folder")
-        if folder is None:
-            return dict(node)
-        declared = folder_config(folder, node["family"], "text", "text_config").to_diff_dict()
-        apart = (*NOT_ARCHITECTURE, "vocab_size", "pad_token_id")
-        kept = {key: value for key, value in declared.items() if key not in apart}
-        return {**node, "options": {**kept, **(node.get("options") or {})}, "pretrained_folder": None}
+        return without_folder(node, "text", "text_config", ("vocab_size", "pad_token_id"))
 
     def forward(self, ids: Tensor) -> TextFeatures:
         """Features of token ids `(batch, tokens)`, padded behind each text with `pad_id`.

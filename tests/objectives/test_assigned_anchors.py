@@ -124,7 +124,7 @@ def test_two_processes_are_as_one(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     whole = objective.of_maps(part, maps, scenes)
     gradients = torch.autograd.grad(whole["loss"], list(maps))
     total = whole["loss_weight"].detach()
-    monkeypatch.setattr(detection_targets, "over_processes", lambda sums: torch.full_like(sums, float(total)))
+    monkeypatch.setattr(detection_targets, "summed", lambda sums: torch.full_like(sums, float(total)))
     monkeypatch.setattr(detection_targets, "world_size", lambda: 2)
     losses, parts = [], []
     for rows in (slice(0, 2), slice(2, 4)):

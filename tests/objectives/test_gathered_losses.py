@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from forked import forked
-from multimodal_zoo.objectives.gather import rank, swap_blocks, world_size
+from multimodal_zoo.nn.processes import rank, swap_blocks, world_size
 from multimodal_zoo.objectives.nt_xent import nt_xent
 from multimodal_zoo.objectives.token_matching import token_similarity, token_wise_loss
 

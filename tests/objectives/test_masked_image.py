@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from forked import forked
-from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node, teacher_node
+from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
+from multimodal_zoo.nn.processes import rank, world_size
 from multimodal_zoo.objectives.batch import MaskedImageBatch
-from multimodal_zoo.objectives.gather import rank, world_size
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective, masked_cosine_loss
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model
+from patch_teachers import teacher_node
 
 SIZES = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0}
 LOCAL = 3

@@ -86,7 +86,7 @@ def test_two_processes_give_the_mean_over_pairs(monkeypatch: pytest.MonkeyPatch)
     parts = []
     for only in (slice(0, 2), slice(2, 3)):
         size = len(pairs(only=only))
-        monkeypatch.setattr(preference, "over_processes", lambda sums, size=size: sums.detach() * 3 / size)
+        monkeypatch.setattr(preference, "summed", lambda sums, size=size: sums.detach() * 3 / size)
         parts.append(gradients(model, objective(model, pairs(only=only))["loss"]))
     for name, gradient in expected.items():
         assert_close((parts[0][name] + parts[1][name]) / 2, gradient, atol=1e-9, rtol=1e-6, msg=name)

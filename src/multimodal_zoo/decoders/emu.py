@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder, require_one_branch
 from multimodal_zoo.decoders.placed_prompts import placed_prompts
@@ -18,6 +17,7 @@ from multimodal_zoo.generation.regression import imagine
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.nn.masks import Document
+from multimodal_zoo.nn.processes import world_size
 from multimodal_zoo.nn.transformer import Observer
 from multimodal_zoo.registry import DECODERS
 
@@ -247,7 +247,7 @@ class Emu(nn.Module):
 
 def _is_spread(parameter: Tensor) -> bool:
     """Whether processes hold parts of it, so that all of them must read it together."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if world_size() == 1:
         return False
     from torch.distributed.tensor import DTensor  # imports torch's algebra, which takes seconds
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from multimodal_zoo.nn.processes import summed_with_gradient, world_size
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -25,14 +23,16 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps `(batch, channels, h, w)` to the same shape."""
-        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not self.training or world_size() == 1:
             return super().forward(maps)
         exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
         sums = torch.float64 if maps.device.type == "cpu" else exact.dtype  # as torch adds up on each
-        count = _total(exact.new_tensor([exact.numel() // exact.shape[1]], dtype=sums))
-        mean = _total(exact.sum((0, 2, 3), dtype=sums)) / count
+        count = summed_with_gradient(exact.new_tensor([exact.numel() // exact.shape[1]], dtype=sums))
+        mean = summed_with_gradient(exact.sum((0, 2, 3), dtype=sums)) / count
         centred = exact - mean.to(exact.dtype)[:, None, None]
-        variance = _total(centred.square().sum((0, 2, 3), dtype=sums)) / count  # in two passes: exact for large means
+        variance = (
+            summed_with_gradient(centred.square().sum((0, 2, 3), dtype=sums)) / count
+        )  # in two passes: exact for large means
         self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
         scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
@@ -53,31 +53,3 @@ def share_norms(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.BatchNorm2d:
             part.__class__ = SharedBatchNorm
-
-
-def _total(values: Tensor) -> Tensor:
-    """The sum over all processes; gradients come back from all of them too."""
-    # torch.distributed.nn has the same, but its default arguments keep the group alive, and gloo's threads with it,
-    # until the interpreter ends: processes then died in their last moment
-    total: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
-    return total
-
-
-class _Total(torch.autograd.Function):
-    """All-reduce whose backward adds up the incoming gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _summed(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient summed over processes."""
-        return _summed(gradient)
-
-
-def _summed(values: Tensor) -> Tensor:
-    total = values.detach().contiguous().clone()  # autograd may share it with other consumers
-    dist.all_reduce(total)
-    return total

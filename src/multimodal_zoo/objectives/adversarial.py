@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch import distributed as dist
 
-from multimodal_zoo.objectives.gather import world_size
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.registry import OBJECTIVES
 
 #: Keeps the weight finite where no gradient of the discriminator arrives (delta of VQGAN's equation 7).
@@ -63,9 +62,6 @@ class Adversarial(nn.Module):
             layer: weights of the decoder's last layer.
         """
         wanted = (torch.autograd.grad(loss, layer, retain_graph=True)[0].float() for loss in (distance, score))
-        gradients = torch.stack(list(wanted))
-        if world_size() > 1:
-            dist.all_reduce(gradients)
-            gradients /= world_size()
+        gradients = summed(torch.stack(list(wanted))) / world_size()
         first, second = gradients.flatten(1).norm(dim=1)
         return (first / (second + DELTA)).clamp(max=self.largest).detach() * self.weight

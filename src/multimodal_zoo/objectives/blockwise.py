@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
-from multimodal_zoo.objectives.gather import gather, rank, world_size
+from multimodal_zoo.nn.processes import gather, rank, summed, world_size
 
 #: Logit of a pair that is no negative. Finite, so that a block that holds nothing else gives zeros and not nan.
 MASKED = -1e30
@@ -164,9 +164,7 @@ def _over_processes(column_lse: Tensor, column_rival: Tensor) -> tuple[Tensor, T
     both = torch.stack([column_lse, column_rival])
     dist.all_reduce(both, dist.ReduceOp.MAX)
     highest, rival = both
-    total = (column_lse - highest).exp_()
-    dist.all_reduce(total)
-    return highest + total.log_(), rival
+    return highest + summed((column_lse - highest).exp_()).log(), rival
 
 
 def _gradients(
@@ -203,6 +201,4 @@ def _others_share(slab: _Slab, by_column: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return by_column.new_zeros(())
-    total = by_column.clone()
-    dist.all_reduce(total)
-    return total[slab.own].sum() - by_column.sum()
+    return summed(by_column)[slab.own].sum() - by_column.sum()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.processes import gather_with_gradient
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.blockwise import info_nce
 from multimodal_zoo.objectives.chunks import encode_in_chunks, row_mixing_layer
-from multimodal_zoo.objectives.gather import gather_with_gradient
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:

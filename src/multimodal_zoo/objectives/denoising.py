@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.drawing_batch import DrawingBatch
 from multimodal_zoo.objectives.drawn_from import DrawnFrom
-from multimodal_zoo.objectives.gather import world_size
-from multimodal_zoo.objectives.next_token import over_processes
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Denoising(nn.Module):
         output = decoder.predict(noised.latents, chances.steps, condition.to(noised.latents), batch.framings)
         errors = (output.float() - noised.target.float()).square().flatten(1).mean(1)
         sums = torch.stack([errors.detach().sum(), errors.new_tensor(len(errors)), chances.dropped.to(errors).sum()])
-        whole, rows, without = over_processes(sums)
+        whole, rows, without = summed(sums)
         return {
             "loss": errors.sum() * world_size() / rows,
             "loss_weight": rows,

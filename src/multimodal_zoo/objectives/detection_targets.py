@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from multimodal_zoo.bev.boxes import HEIGHT, VX, WIDTH
 from multimodal_zoo.bev.head_maps import HeadRows
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.detection_batch import DetectionBatch
-from multimodal_zoo.objectives.gather import world_size
-from multimodal_zoo.objectives.next_token import over_processes
 
 #: What losses are divided by: the count over all processes, or each process's own as in the published training.
 NORMALISERS = ("all", "process")
@@ -87,7 +86,7 @@ def normaliser(count: Tensor, normalise: str) -> tuple[Tensor, int]:
     """
     if normalise == "process":
         return count, 1
-    return over_processes(count[None].clone())[0], world_size()
+    return summed(count), world_size()
 
 
 def check_normaliser(normalise: str) -> str:

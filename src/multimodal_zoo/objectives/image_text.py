@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.processes import gather, rank
 from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
 from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.contrastive import contrastive_loss
-from multimodal_zoo.objectives.gather import gather, rank
 from multimodal_zoo.objectives.queue import NeighbourQueue
 from multimodal_zoo.objectives.views import Needs, Views
 from multimodal_zoo.registry import OBJECTIVES

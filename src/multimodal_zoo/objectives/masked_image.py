@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multimodal_zoo.nn.beside import WithFrozen
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.batch import MaskedImageBatch
-from multimodal_zoo.objectives.gather import gather, world_size
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def masked_cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
         raise ValueError(f"student and teacher must give one row of equal width for each masked patch, not {shapes}")
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     cosines = F.cosine_similarity(prediction.to(dtype), target.to(dtype), dim=-1)
-    masked = gather(torch.tensor([len(cosines)], device=cosines.device)).sum().clamp_min(1)
+    masked = summed(torch.tensor(len(cosines), device=cosines.device)).clamp_min(1)
     return -cosines.sum() * world_size() / masked
 
 

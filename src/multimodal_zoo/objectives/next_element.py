@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.objectives.gather import gather, world_size
-from multimodal_zoo.objectives.next_token import NextToken, over_processes
+from multimodal_zoo.nn.processes import summed, world_size
+from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
 from multimodal_zoo.registry import OBJECTIVES
 
@@ -107,9 +107,9 @@ class NextElement(nn.Module):
         pairs = regressed(model, batch, states, visual, hidden)
         exact = torch.promote_types(pairs.predictions.dtype, torch.float32)
         errors = (pairs.predictions.to(exact) - pairs.targets.to(exact)).square().mean(-1)
-        total = over_processes(pairs.weights.sum()[None])[0].clamp_min(1e-8)
+        total = summed(pairs.weights.sum()).clamp_min(1e-8)
         regression = (pairs.weights * errors).sum() * world_size() / total
-        everywhere = gather(torch.stack([found["loss"], regression]).detach()[None]).mean(0)
+        everywhere = summed(torch.stack([found["loss"], regression])) / world_size()
         words = {name: value for name, value in found.items() if not name.startswith("vision_")}  # no visual tokens
         return {
             **words,
@@ -125,6 +125,6 @@ def _deviation(targets: Tensor) -> Tensor:
     """Over the places of all processes, averaged over elements; 0 of no places."""
     exact = targets.double()
     sums = torch.cat([exact.new_full((1,), len(exact)), exact.sum(0), exact.square().sum(0)])
-    count, first, second = over_processes(sums).split([1, targets.shape[-1], targets.shape[-1]])
+    count, first, second = summed(sums).split([1, targets.shape[-1], targets.shape[-1]])
     count = count.clamp_min(1)
     return (second / count - (first / count).square()).clamp_min(0).sqrt().mean().float()

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.batch import TokenBatch
-from multimodal_zoo.objectives.gather import world_size
 from multimodal_zoo.objectives.token_losses import TokenLosses, token_losses
 from multimodal_zoo.registry import OBJECTIVES
 
@@ -124,7 +123,7 @@ class NextToken(nn.Module):
                 hits.sum(),
             ]
         )
-        total, vision, text, vision_loss, text_loss, right = over_processes(sums)
+        total, vision, text, vision_loss, text_loss, right = summed(sums)
         loss = (found.weights.to(losses.dtype) * losses).sum() * world_size() / total.clamp_min(1e-8)
         tokens = (vision + text).clamp_min(1)
         return {
@@ -158,11 +157,3 @@ def visual_targets(model: nn.Module, targets: Tensor) -> Tensor:
     """Which targets are visual tokens, bool; none of them where the model does not say (`ids`)."""
     ids = getattr(model, "ids", None)
     return torch.zeros_like(targets, dtype=torch.bool) if ids is None else ids.is_visual(targets)
-
-
-def over_processes(sums: Tensor) -> Tensor:
-    """The sum over processes of constants, the same on each."""
-    sums = sums.detach()
-    if world_size() > 1:
-        dist.all_reduce(sums)
-    return sums

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_zoo.nn.processes import gather_with_gradient, rank
 from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
 from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
-from multimodal_zoo.objectives.gather import gather_with_gradient, rank
 
 
 def nt_xent(

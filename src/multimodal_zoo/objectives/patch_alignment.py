@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from multimodal_zoo.decoders.patch_aligning import PatchAligning, Taps, cells_per_patch, patch_places
 from multimodal_zoo.nn.beside import WithFrozen
 from multimodal_zoo.nn.masked_canvas import Box
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.batch import PictureTokenBatch
-from multimodal_zoo.objectives.gather import gather, world_size
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.registry import OBJECTIVES
 
@@ -149,10 +149,9 @@ class AlignedNextToken(WithFrozen):
         found = self.objective.measured(model, hidden, batch)
         distances = self._distances(aligner, batch, taps)
         counted = 0 if batch.pictures is None else len(distances)
-        total = gather(torch.tensor([counted], device=hidden.device)).sum().clamp_min(1)
+        total = summed(torch.tensor(counted, device=hidden.device)).clamp_min(1)
         alignment = distances.sum() * world_size() / total
-        everywhere = gather(alignment.detach()[None]).mean()
-        language = gather(found["loss"].detach()[None]).mean()
+        language, everywhere = summed(torch.stack([found["loss"], alignment])) / world_size()
         loss = found["loss"] + self.weight * alignment
         return {**found, "loss": loss, "language_loss": language, "alignment_loss": everywhere}
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.beside import WithFrozen
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.batch import PreferenceBatch, TokenBatch
-from multimodal_zoo.objectives.gather import world_size
-from multimodal_zoo.objectives.next_token import check_causal, over_processes, predicted
+from multimodal_zoo.objectives.next_token import check_causal, predicted
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class PreferenceObjective(WithFrozen):
         losses = preference + self.next_token_weight * next_token
         chosen, rejected = rewards.detach().T
         told = (preference, next_token, (chosen > rejected).double(), chosen - rejected, chosen, rejected)
-        means = over_processes(torch.stack([losses.new_tensor(float(pairs)), *(one.detach().sum() for one in told)]))
+        means = summed(torch.stack([losses.new_tensor(float(pairs)), *(one.detach().sum() for one in told)]))
         total = means[0]
         names = ("preference_loss", "next_token_loss", "accuracy", "margin", "chosen_reward", "rejected_reward")
         values = dict(zip(names, (means[1:] / total).float(), strict=True))

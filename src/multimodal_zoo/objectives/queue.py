@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_zoo.objectives.gather import gather, world_size
+from multimodal_zoo.nn.processes import gather, world_size
 from multimodal_zoo.registry import OBJECTIVES
 
 

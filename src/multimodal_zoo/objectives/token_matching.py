@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
+from multimodal_zoo.nn.processes import gather, gather_with_gradient, rank, swap_blocks, world_size
 from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
 from multimodal_zoo.objectives.contrastive import ContrastiveLoss
-from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, swap_blocks, world_size
 
 
 class TokenSimilarity(NamedTuple):

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
+from multimodal_zoo.nn.processes import summed
 from multimodal_zoo.objectives.adversarial import Adversarial
 from multimodal_zoo.objectives.batch import PixelBatch
-from multimodal_zoo.objectives.gather import world_size
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -109,8 +108,6 @@ class VisionTokenizerLoss(nn.Module):
 @torch.no_grad()
 def codebook_use(found: Reconstruction, codebook_size: int) -> dict[str, Tensor]:
     """Perplexity and usage of the codebook in a batch of all processes."""
-    counts = torch.bincount(found.codes.flatten(), minlength=codebook_size).float()
-    if world_size() > 1:
-        dist.all_reduce(counts)
+    counts = summed(torch.bincount(found.codes.flatten(), minlength=codebook_size).float())
     shares = counts / counts.sum()
     return {"perplexity": torch.special.entr(shares).sum().exp(), "usage": (counts > 0).float().mean()}

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch import distributed as dist
 
+from multimodal_zoo.nn.processes import from_first, summed
 from multimodal_zoo.registry import TOKENIZERS
 
 #: Products of vectors and entries that are held at once: on a CPU they stay in its cache, elsewhere launches cost more.
@@ -144,7 +144,7 @@ class EmaQuantizer(nn.Module):
         vectors = vectors.to(self.sums.dtype)
         chosen = torch.cat((self.counts.new_zeros(self.codebook_size, 1), torch.zeros_like(self.sums)), 1)
         chosen.index_add_(0, codes, torch.cat((vectors.new_ones(len(vectors), 1), vectors), 1))
-        _sum_over_processes(chosen)
+        chosen = summed(chosen)
         self.counts.lerp_(chosen[:, 0], 1 - self.decay)
         self.sums.lerp_(chosen[:, 1:], 1 - self.decay)
         used = self.counts > torch.finfo(self.counts.dtype).tiny
@@ -154,8 +154,7 @@ class EmaQuantizer(nn.Module):
 
     def _revive(self, vectors: Tensor) -> None:
         idle = self.counts < self.revive_below
-        drawn = vectors[torch.randint(len(vectors), (self.codebook_size,), device=vectors.device)]
-        _from_first_process(drawn)
+        drawn = from_first(vectors[torch.randint(len(vectors), (self.codebook_size,), device=vectors.device)])
         self.codebook.copy_(drawn.where(idle[:, None], self.codebook))
         self.sums.copy_((drawn * self.revive_below).where(idle[:, None], self.sums))
         self.counts.masked_fill_(idle, self.revive_below)
@@ -177,17 +176,3 @@ def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
 def straight_through(vectors: Tensor, entries: Tensor) -> Tensor:
     """The entries, with a gradient that goes to the vectors as it is."""
     return vectors + (entries - vectors).detach()
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _sum_over_processes(tensor: Tensor) -> None:
-    if _several():
-        dist.all_reduce(tensor)
-
-
-def _from_first_process(tensor: Tensor) -> None:
-    if _several():
-        dist.broadcast(tensor, 0)

@@ -12,8 +12,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from multimodal_zoo.nn.processes import world_size
 from multimodal_zoo.objectives.batch import PixelBatch
-from multimodal_zoo.objectives.gather import world_size
 from multimodal_zoo.objectives.vision_tokenizer import VisionTokenizerLoss
 from multimodal_zoo.training.clipping import clip_gradients
 from multimodal_zoo.training.groups import ParameterRules

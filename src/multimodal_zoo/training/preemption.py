@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed as dist
 
-from multimodal_zoo.objectives.gather import world_size
+from multimodal_zoo.nn.processes import world_size
 
 #: Exit status of a run that SIGTERM has ended, as a shell gives it.
 STATUS = 128 + signal.SIGTERM

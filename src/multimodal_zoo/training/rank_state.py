@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from multimodal_zoo.objectives.gather import rank, world_size
+from multimodal_zoo.nn.processes import rank, world_size
 
 
 def rank_buffers(module: nn.Module, attribute: str = "rank_buffers") -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import distributed as dist
 
-from multimodal_zoo.objectives.gather import rank, world_size
+from multimodal_zoo.nn.processes import rank, world_size
 
 
 def snapshot() -> tuple[Any, ...]:

@@ -8,8 +8,8 @@ from torch.nn.functional import logsigmoid
 
 from multimodal_zoo import ENCODERS, OBJECTIVES
 from multimodal_zoo.encoders.dual_encoder import DualEncoder
+from multimodal_zoo.nn.processes import gather_with_gradient, rank
 from multimodal_zoo.objectives.batch import ImageTextBatch
-from multimodal_zoo.objectives.gather import gather_with_gradient, rank
 
 
 @ENCODERS.register_module(name="logit_bias")

@@ -15,8 +15,8 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from multimodal_zoo.encoders.dual_encoder import LogitScale, StraightThroughLogitScale
+from multimodal_zoo.nn.processes import gather
 from multimodal_zoo.objectives.contrastive import contrastive_loss
-from multimodal_zoo.objectives.gather import gather
 from multimodal_zoo.objectives.nt_xent import nt_xent
 from multimodal_zoo.objectives.token_matching import token_similarity, token_wise_loss
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from multimodal_zoo.nn.processes import gather, gather_with_gradient
 from multimodal_zoo.objectives.contrastive import contrastive_loss
-from multimodal_zoo.objectives.gather import gather, gather_with_gradient
 
 MODES = [(local, gathered) for local in (False, True) for gathered in (False, True)]
 

@@ -1,4 +1,8 @@
-"""Collectives over the processes of a data-parallel run; without a process group each is the identity."""
+"""Collectives over the processes of a data-parallel run; without a process group each is the identity.
+
+`torch.distributed.nn` has some of them too, but its default arguments keep the group alive, and gloo's threads with it,
+until the interpreter ends: processes then died in their last moment.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,43 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process among them, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over processes of constants of one shape, the same on each; the given tensor is left as it is."""
+    total = tensor.detach()
+    if world_size() > 1:
+        total = total.contiguous().clone()
+        dist.all_reduce(total)
+    return total
+
+
+def summed_with_gradient(tensor: Tensor) -> Tensor:
+    """The sum over processes; in backward each process gets what all processes send to the sum."""
+    return tensor if world_size() == 1 else _Sum.apply(tensor)
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce whose backward adds up the incoming gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return summed(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient summed over processes."""
+        return summed(gradient)
+
+
+def from_first(tensor: Tensor) -> Tensor:
+    """The first process's constants, on each; the given tensor is left as it is."""
+    found = tensor.detach()
+    if world_size() > 1:
+        found = found.contiguous().clone()
+        dist.broadcast(found, 0)
+    return found
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -77,9 +118,7 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Own rows of the gradient summed over processes."""
-        gradient = gradient.contiguous().clone()  # autograd may share it with other consumers
-        dist.all_reduce(gradient)
-        return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        return summed(gradient)[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def swap_blocks(tensor: Tensor) -> Tensor:

@@ -13,9 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from forked import forked
+from multimodal_zoo.nn.processes import (
+    from_first,
+    gather,
+    gather_with_gradient,
+    rank,
+    summed,
+    summed_with_gradient,
+    world_size,
+)
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.contrastive import ContrastiveObjective, contrastive_loss
-from multimodal_zoo.objectives.gather import gather, gather_with_gradient, rank, world_size
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 DECLIP = GOLDENS / "declip/ranks_gathered_gradient/io.safetensors"
@@ -115,6 +123,12 @@ def gathering() -> dict[str, Tensor]:
     return {"gathered": everyones.detach(), "constant": gather(own), "gradient": own.grad}
 
 
+def summing() -> dict[str, Tensor]:
+    own = torch.tensor([1.0 + rank(), 2.0], requires_grad=True)
+    (summed_with_gradient(own) * (1 + rank())).sum().backward()
+    return {"sum": summed(own), "first": from_first(own), "own": own.detach(), "gradient": own.grad}
+
+
 def uneven() -> str:
     try:
         contrastive_loss(torch.ones(2 + rank(), 3), torch.ones(2 + rank(), 3), torch.tensor(1.0))
@@ -143,6 +157,7 @@ def work() -> dict[str, object]:
     """What one process finds."""
     world = world_size()
     results: dict[str, object] = {"golden": golden_step(world), "gathering": gathering(), "uneven": uneven()}
+    results["summing"] = summing()
     results["unequal"], results["partly known"] = unequal_weights(world), partly_known(world)
     for chunk_size in CHUNKS:
         torch.manual_seed(rank())  # DistributedDataParallel must hand out the weights of process 0
@@ -199,6 +214,17 @@ def test_gather_sums_what_processes_send_back(runs: list[dict]) -> None:
 
 
 @pytest.mark.multiprocess
+def test_sums_and_their_gradients_are_those_of_all_processes(runs: list[dict]) -> None:
+    world = len(runs)
+    for number, run in enumerate(runs):
+        found = run["summing"]
+        assert_close(found["sum"], torch.tensor([world * (world + 1) / 2, 2.0 * world]))
+        assert_close(found["first"], torch.tensor([1.0, 2.0]))
+        assert_close(found["own"], torch.tensor([1.0 + number, 2.0]))  # what is given stays as it is
+        assert_close(found["gradient"], torch.full((2,), world * (world + 1) / 2))
+
+
+@pytest.mark.multiprocess
 def test_processes_may_weigh_their_losses(runs: list[dict]) -> None:
     world = len(runs)
     image, text, logarithm = golden_inputs(world)
@@ -234,4 +260,6 @@ def test_one_process_gathers_itself() -> None:
     tensor = torch.ones(3, requires_grad=True)
     assert gather(tensor) is tensor
     assert gather_with_gradient(tensor) is tensor
+    assert summed_with_gradient(tensor) is tensor
+    assert torch.equal(summed(tensor), tensor)
     assert (rank(), world_size()) == (0, 1)

@@ -19,11 +19,8 @@ ENTRIES = {
     "__main__",
     "cli",
     "evaluation.lmms",
-    "data.emu_placeholders",
-    "data.picture_rows",
-    "inference.tensor_parallel",
 }
-ENTRIES |= {"analysis.activations", "checkpoints.tables.eva_mim_config"}
+ENTRIES |= {"analysis.activations"}
 #: Parts by their registered names: whether a YAML, a test or a page uses them is asked below.
 REGISTERED = re.compile(r"register_module\(\s*name=\"(\w+)\"\s*\)\s*(?:@.*\s*)*(?:def|class)\s+(\w+)")
 

@@ -10,8 +10,7 @@ import torch
 from emu_samples import EMU, EMU2, FILE, FRAME_TOKENS, TOKENS, clip, document, picture, processor, tokenizer
 from safetensors.torch import load_file
 
-from multimodal_zoo.data.documents import Codes, Document, Text
-from multimodal_zoo.data.emu_placeholders import placed
+from multimodal_zoo.data.documents import Codes, Document, Image, Text, Video
 from multimodal_zoo.data.emu_templates import EMU2_LONG, EMU2_SHORT, EMU_IMAGE, EMU_VIDEO
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.visual_sequences import LearntElements, VisualSample, restored, shortened
@@ -188,15 +187,13 @@ def test_special_strings_of_strangers_are_ordinary_text() -> None:
     assert marked.ids.tolist() == ids_of("<grounding>a", 2)
 
 
-def test_published_strings_with_placeholders_are_documents() -> None:
-    pictures = [picture(1), picture(2), picture(3)]
-    text = "[VIDEO][<VID_PLH>][<VID_PLH>][/VIDEO]what[<IMG_PLH>]is it?"
-    sample = processor(version=2).prompt(Document(placed(text, pictures[2:], pictures[:2])))
+def test_frames_behind_the_token_of_clips_and_pictures_between_words() -> None:
+    frames, shown = [picture(1), picture(2)], picture(3)
+    told = Document([Video(frames, 1.0), Text("what"), Image(shown), Text("is it?")])
+    sample = processor(version=2).prompt(told)
     assert sample.ids.tolist() == ids_of(f"[VIDEO]{FRAME}{FRAME}what{IMAGE}is it?", 2)
     assert sample.images is not None
-    assert torch.equal(sample.images.pixels, processor().images(pictures))
-    with pytest.raises(ValueError, match=r"2 x \[<IMG_PLH>\], there are 1 pictures"):
-        placed("[<IMG_PLH>] and [<IMG_PLH>]", pictures[:1])
+    assert torch.equal(sample.images.pixels, processor().images([*frames, shown]))
 
 
 def test_bad_documents_are_refused_with_the_reason() -> None:

@@ -17,10 +17,10 @@ import torch
 from harness.cases import Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
+from systems.emu_parts.placeholders import FRAME, PICTURE, placed
 from torch import Tensor
 
 from multimodal_zoo.data.documents import Document, Picture, Segment, Text
-from multimodal_zoo.data.emu_placeholders import FRAME, PICTURE, placed
 from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.data.emu_templates import EMU2_LONG, EMU2_SHORT, EMU_IMAGE, EMU_VIDEO
 from multimodal_zoo.data.processor import pad_ids

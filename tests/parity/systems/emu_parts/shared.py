@@ -9,6 +9,7 @@ import torch
 from harness.cases import Case
 from harness.run import Request
 from harness.words import take_known
+from systems.emu_parts.placeholders import FRAME, PICTURE, placed
 from systems.emu_parts.prompts import BLANK, tokenizer_of
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
 from multimodal_zoo.checkpoints.tables.emu import EMU, EMU2, EMU2_NATIVE, EMU_INSTRUCT, EMU_INSTRUCT_NEW
 from multimodal_zoo.data.documents import Document
-from multimodal_zoo.data.emu_placeholders import FRAME, PICTURE, placed
 from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.data.visual_sequences import VisualSample

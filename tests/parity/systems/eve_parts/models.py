@@ -9,14 +9,25 @@ import torch
 from harness.cases import Call, Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
-from systems.eve_parts.shared import DECODER_KEYS, batch_of, eve, gradients, norms, preprocessor, v2_naming
+from systems.eve_parts.shared import (
+    DECODER_KEYS,
+    batch_of,
+    eve,
+    gradients,
+    kept_tokens,
+    norms,
+    preprocessor,
+    row_of_ids,
+    shown_pictures,
+    v2_naming,
+)
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.clip import HF
 from multimodal_zoo.checkpoints.tables.clip_config import sizes_from_hf
 from multimodal_zoo.checkpoints.tables.eve import EVE_TRAINING
-from multimodal_zoo.data.picture_rows import PictureRow, expanded, shown
+from multimodal_zoo.data.picture_sequences import Row
 from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.encoders.patch_teacher import PatchTeacher
 from multimodal_zoo.generation.policies import FreeText
@@ -54,7 +65,7 @@ class Assembled(NamedTuple):
     """
 
     batch: PictureTokenBatch
-    rows: list[PictureRow]
+    rows: list[Row]
     labels: list[Tensor]
     taken: list[int]
 
@@ -109,16 +120,15 @@ def _assembled(case: Case, given: dict[str, Tensor]) -> Assembled:
     cells, placeholder = _cells(case, given), case.config["image_token_index"]
     real = given["attention_mask"].bool()
     short = [row[kept] for row, kept in zip(given["input_ids"], real, strict=True)]
-    pictures = shown(short, len(cells), placeholder)
-    rows = [
-        expanded(row, [cells[number].tokens[0] for number in own], placeholder)
-        for row, own in zip(short, pictures, strict=True)
-    ]
-    ignored = case.config["ignore_index"]
-    labels = [row.follow(one[kept], ignored) for row, one, kept in zip(rows, given["labels"], real, strict=True)]
+    pictures = shown_pictures(short, len(cells), placeholder)
+    ignored, rows = case.config["ignore_index"], []
+    for row, own, given_labels, kept in zip(short, pictures, given["labels"], real, strict=True):
+        told = given_labels[kept] != ignored
+        assert torch.equal(given_labels[kept][told], row[told])
+        rows.append(row_of_ids(row, [cells[number].tokens[0] for number in own], placeholder, told))
+    labels = [torch.tensor(row.ids).masked_fill(~torch.tensor(row.learnt), ignored) for row in rows]
     taken = [number for own in pictures for number in own]
-    weights = [(one != ignored).float() for one in labels]
-    return Assembled(batch_of(rows, weights, [cells[number] for number in taken]), rows, labels, taken)
+    return Assembled(batch_of(rows, [cells[number] for number in taken]), rows, labels, taken)
 
 
 def _taken(request: Request) -> dict[str, Tensor]:
@@ -167,15 +177,15 @@ def _long(request: Request, values: Tensor, width: int, value: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, width - values.shape[1]), value=value)
 
 
-def _rows_alone(model: Eve, batch: PictureTokenBatch, rows: Sequence[PictureRow]) -> list[Tensor]:
+def _rows_alone(model: Eve, batch: PictureTokenBatch, rows: Sequence[Row]) -> list[Tensor]:
     """Hidden states of each row in a batch of its own."""
     found, start = [], 0
     pictures = [] if batch.pictures is None else batch.pictures.images()
     for row in rows:
-        own = pictures[start : start + len(row.kept)]
+        own = pictures[start : start + len(kept_tokens(row))]
         start += len(own)
         cells = [cut(one, batch.pictures.patch, batch.pictures.window) for one in own] if batch.pictures else []
-        inputs = batch_of([row], None, cells).inputs()
+        inputs = batch_of([row], cells).inputs()
         found.append(model(**inputs)[0])
     return found
 
@@ -227,16 +237,17 @@ def generated(request: Request) -> Outcome:
     first = request.match["first"]
     given = {f"image_{number}": one for number, one in enumerate(images)}
     pictures = _cells(case, {"images": images[0][: first and int(first)]} if _is_v1(case) else given)
-    (own,) = shown(list(ids), len(pictures), placeholder)
+    (own,) = shown_pictures(list(ids), len(pictures), placeholder)
     cells = joined([pictures[number] for number in own]) if own else None
-    row = expanded(ids[0], [] if cells is None else cells.tokens, placeholder)
-    text = torch.arange(len(row.ids) + 3) % model.decoder.vocab_size
+    row = row_of_ids(ids[0], [] if cells is None else cells.tokens, placeholder)
+    asked, seen = torch.tensor(row.ids), torch.tensor(row.picture) >= 0
+    text = torch.arange(len(asked) + 3) % model.decoder.vocab_size
     limit = len(case.tensors[request.call.outputs[0]])
     policy = FreeText(limit, None, 0)
     none = torch.zeros(len(text), dtype=torch.bool)
     found = []
     for around in ([], [text], [text[:2]]):
-        rows, vision = [*around, row.ids], [*(none[: len(one)] for one in around), row.vision]
+        rows, vision = [*around, asked], [*(none[: len(one)] for one in around), seen]
         prompts = model.prompts(rows, vision, cells, 0)
         found.append(model.generate(prompts, policy, sampling=Sampling(greedy=True)).ids[-1])
     return {request.call.outputs[0]: tuple(found)}

@@ -9,11 +9,19 @@ import torch
 from harness.cases import Call, Case
 from harness.run import Outcome, Request, System
 from harness.words import take_known
-from systems.eve_parts.shared import batch_of, decoder, v1_embedding, v2_embedding
+from systems.eve_parts.shared import (
+    batch_of,
+    decoder,
+    kept_tokens,
+    row_of_ids,
+    shown_pictures,
+    v1_embedding,
+    v2_embedding,
+)
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.tables.eve import EVE, EVE_V2
-from multimodal_zoo.data.picture_rows import PictureRow, expanded, shown
+from multimodal_zoo.data.picture_sequences import Row
 from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.nn.masked_canvas import cells_of_canvas
 from multimodal_zoo.nn.patch_cells import PatchCells, cut
@@ -66,17 +74,21 @@ def _cells(model: Eve, given: dict[str, Tensor]) -> list[PatchCells]:
     return [cut(given[f"image_{number}"], layer.patch, layer.window) for number in range(count)]
 
 
-def _embedded(model: Eve, rows: Sequence[PictureRow], pictures: Sequence[Sequence[PatchCells]]) -> Tensor:
+def _embedded(model: Eve, rows: Sequence[Row], pictures: Sequence[Sequence[PatchCells]]) -> Tensor:
     """Embeddings of padded rows, zero at padding: the model's own, or picture by picture where one is cut."""
     flat = [one for row in pictures for one in row]
-    batch = batch_of(rows, None, flat)
+    batch = batch_of(rows, flat)
     real = (batch.documents >= 0)[..., None]
-    whole = all(tuple(one.tokens[0] for one in shown) == row.kept for row, shown in zip(rows, pictures, strict=True))
+    whole = all(
+        tuple(one.tokens[0] for one in shown) == kept_tokens(row) for row, shown in zip(rows, pictures, strict=True)
+    )
     if whole:
         return model.embed(batch.ids, batch.vision, batch.pictures) * real
     states = model.embed(batch.ids)
     for number, row in enumerate(rows):
-        parts = [model.vision_embedding(one)[:kept] for one, kept in zip(pictures[number], row.kept, strict=True)]
+        parts = [
+            model.vision_embedding(one)[:kept] for one, kept in zip(pictures[number], kept_tokens(row), strict=False)
+        ]
         if parts:
             states[number, batch.vision[number]] = torch.cat(parts)
     return states * real
@@ -97,24 +109,29 @@ def assembled(request: Request) -> Outcome:
     held = torch.ones_like(real) if _is_v1(case) and not wrong else real
     short = [row[kept] for row, kept in zip(ids, held, strict=True)]
     placeholder, limit = case.config["image_token_index"], request.call.extra.get("tokenizer_model_max_length")
-    cells = _cells(model, given)
-    pictures = [[cells[number] for number in row] for row in shown(short, len(cells), placeholder)]
-    rows = [
-        expanded(row, [one.tokens[0] for one in own], placeholder, limit)
-        for row, own in zip(short, pictures, strict=True)
-    ]
+    ignored, cells = case.config["ignore_index"], _cells(model, given)
+    pictures = [[cells[number] for number in row] for row in shown_pictures(short, len(cells), placeholder)]
+    tokens = [[one.tokens[0] for one in own] for own in pictures]
+
+    def rows_of(marks: Sequence[Tensor]) -> list[Row]:
+        """The rows, cut where the case says so (ours leaves out what would lose a picture), with marks on some ids."""
+        made = (row_of_ids(*row, placeholder, mark) for *row, mark in zip(short, tokens, marks, strict=True))
+        return [Row(row.ids[:limit], row.learnt[:limit], row.picture[:limit]) for row in made]
+
+    wanted = [one[kept] for one, kept in zip(given.get("labels", ids), held, strict=True)]
+    told = [label != ignored for label in wanted]
+    assert all(torch.equal(one[mark], row[mark]) for one, row, mark in zip(wanted, short, told, strict=True))
+    rows = rows_of(told)
     embeddings = _embedded(model, rows, pictures)
-    batch = batch_of(rows, None, [one for row in pictures for one in row])
-    labels = [
-        row.follow(one[kept], case.config["ignore_index"])
-        for row, one, kept in zip(rows, given.get("labels", ids), held, strict=True)
-    ]
-    masks = [row.follow(one[kept].long(), 1) for row, one, kept in zip(rows, real, held, strict=True)]
+    batch = batch_of(rows, [one for row in pictures for one in row])
+    labels = [torch.tensor(row.ids).masked_fill(~torch.tensor(row.learnt), ignored) for row in rows]
+    present = rows_of([one[kept] for one, kept in zip(real, held, strict=True)])
+    masks = [(torch.tensor(row.learnt) | (torch.tensor(row.picture) >= 0)).long() for row in present]
     pad = torch.nn.utils.rnn.pad_sequence
     ours = {
         "out_embeds": embeddings,
         "out_patch_hw": torch.tensor([one.grids[0] for one in cells]),
-        "out_labels": pad(labels, batch_first=True, padding_value=case.config["ignore_index"]),
+        "out_labels": pad(labels, batch_first=True, padding_value=ignored),
         "out_attention_mask": pad(masks, batch_first=True),
         "out_visual_token_mask": batch.vision[..., None].float(),
         "out_position_ids": batch.positions,
@@ -127,7 +144,7 @@ def _unlike(
     request: Request,
     ours: dict[str, Tensor],
     model: Eve,
-    rows: Sequence[PictureRow],
+    rows: Sequence[Row],
     pictures: Sequence[Sequence[PatchCells]],
 ) -> Outcome:
     """The reference's own values, once ours are known to differ from them and to be right."""

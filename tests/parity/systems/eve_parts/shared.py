@@ -15,9 +15,9 @@ from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
 from multimodal_zoo.checkpoints.tables.eve import EVE_V2, EVE_V2_STAGE0
 from multimodal_zoo.checkpoints.tables.eve_config import moe_parts, published_node
+from multimodal_zoo.data.conversation_templates import Mark, Shown
 from multimodal_zoo.data.picture_batches import picture_rows_batch
-from multimodal_zoo.data.picture_rows import PictureRow
-from multimodal_zoo.data.picture_sequences import PictureSample
+from multimodal_zoo.data.picture_sequences import PictureSample, Row, row_of, weights_of
 from multimodal_zoo.nn.patch_cells import PatchCells, joined
 from multimodal_zoo.objectives.batch import PictureTokenBatch
 from multimodal_zoo.registry import build
@@ -105,16 +105,66 @@ def norms(call: Call, found: Mapping[str, Tensor]) -> Outcome:
     return {f"grad_norms.{name}": Pair(float(found[name].norm()), value) for name, value in expected.items()}
 
 
-def batch_of(
-    rows: Sequence[PictureRow], weights: Sequence[Tensor] | None, pictures: Sequence[PatchCells]
-) -> PictureTokenBatch:
+class Numbers:
+    """A tokenizer that knows every id by its number: what published ids need to become a sequence."""
+
+    bos_id: int | None = None
+    pad_id = 0
+
+    def special_id(self, word: str) -> int:
+        """The id that a word is the number of."""
+        return int(word)
+
+
+def row_of_ids(ids: Tensor, tokens: Sequence[int], placeholder: int, learnt: Tensor | None = None) -> Row:
+    """Published ids with a placeholder for each picture, as the library's own sequence.
+
+    Args:
+        ids: long (ids,).
+        tokens: of each picture.
+        placeholder: the id of a picture.
+        learnt: bool (ids,), what is learnt; None for nothing.
+    """
+    marked, numbers = [False] * len(ids) if learnt is None else learnt.tolist(), iter(range(len(tokens)))
+    pieces = [
+        Shown(next(numbers)) if number == placeholder else Mark(str(number), said)
+        for number, said in zip(ids.tolist(), marked, strict=True)
+    ]
+    assert next(numbers, None) is None, "fewer placeholders than pictures"
+    return row_of(pieces, Numbers(), tokens, special=False)  # type: ignore[arg-type]
+
+
+def kept_tokens(row: Row) -> tuple[int, ...]:
+    """How many tokens a row has of each of its pictures."""
+    return tuple(row.picture.count(number) for number in range(max(row.picture, default=-1) + 1))
+
+
+def shown_pictures(rows: Sequence[Tensor], pictures: int, placeholder: int) -> list[list[int]]:
+    """Which pictures of a published batch's list each row shows.
+
+    The list goes by the rows; a row without placeholder has a blank picture there, which is passed over.
+
+    Args:
+        rows: long (ids,), without padding.
+        pictures: how many there are in the list.
+        placeholder: the id of a picture.
+    """
+    found, start = [], 0
+    for row in rows:
+        count = int((row == placeholder).sum())
+        found.append(list(range(start, start + count)))
+        start += max(count, 1)
+    assert start == pictures, f"{len(rows)} rows need {start} pictures, blank ones counted, and there are {pictures}"
+    return found
+
+
+def batch_of(rows: Sequence[Row], pictures: Sequence[PatchCells]) -> PictureTokenBatch:
     """Rows padded on the right; the pictures in their order."""
     samples, start = [], 0
     for number, row in enumerate(rows):
-        own = pictures[start : start + len(row.kept)]
+        own = pictures[start : start + len(kept_tokens(row))]
         start += len(own)
-        counted = torch.zeros(len(row.ids)) if weights is None else weights[number].clone()
-        counted[0] = 0
+        vision = torch.tensor(row.picture) >= 0
         cells = joined(own) if own else None
-        samples.append(PictureSample(row.ids, counted, row.vision, cells, None, [], str(number)))
+        samples.append(PictureSample(torch.tensor(row.ids), weights_of(row), vision, cells, None, [], str(number)))
     return picture_rows_batch([[sample] for sample in samples], 0)

@@ -22,13 +22,8 @@ def placed(text: str, pictures: Sequence[Picture] = (), frames: Sequence[Picture
             `[/VIDEO]`, which ends a clip in published calls, is left out.
         pictures: in the order of their placeholders.
         frames: of all clips, in the order of theirs.
-
-    Raises:
-        ValueError: another number of placeholders than of pictures or frames, with both.
     """
-    for mark, given, what in ((PICTURE, pictures, "pictures"), (FRAME, frames, "frames")):
-        if text.count(mark) != len(given):
-            raise ValueError(f"the text has {text.count(mark)} x {mark}, there are {len(given)} {what}: each needs one")
+    assert (text.count(PICTURE), text.count(FRAME)) == (len(pictures), len(frames))
     shown, waiting = iter(pictures), iter(frames)
     found: list[Segment] = []
     for part in re.split(f"({re.escape(PICTURE)}|{CLIP})", text.replace("[/VIDEO]", "")):

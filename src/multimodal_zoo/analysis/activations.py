@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from multimodal_zoo.analysis.shadow import ReadZeros, blocks_of, recompute_by, shadow
+from multimodal_zoo.analysis.shadow import ReadZeros, recompute_by, shadow
+from multimodal_zoo.nn.repeated import blocks_of
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from multimodal_zoo.analysis.shadow import blocks_of
 from multimodal_zoo.nn.projections import KeylessBiasProjection, PackedProjection
+from multimodal_zoo.nn.repeated import blocks_of
 
 #: Weights that share a scale and a zero point in 4 bits, and what the rows of a matrix must be a multiple of.
 GROUP_SIZE, ROWS = 128, 16

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.analysis.peak import step_peak
 from multimodal_zoo.analysis.setting import OPTIMIZER_STATES, PRECISIONS, STRATEGIES, Setting
-from multimodal_zoo.analysis.shadow import blocks_of
+from multimodal_zoo.nn.repeated import blocks_of
 
 #: Numbers in one bucket of `trainer=deepspeed`; it reduces one while it fills another.
 BUCKET = 500_000_000

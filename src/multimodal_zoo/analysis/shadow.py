@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,15 +38,6 @@ def shadow(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy on the meta device: shapes only."""
     return shadow(model, lambda tensor: torch.empty_like(tensor, device="meta"))
-
-
-def blocks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The repeated blocks of a model, with their names: every member of an outermost `nn.ModuleList`."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from ((f"{name}.{i}", block) for i, block in enumerate(child))
-        else:
-            yield from ((f"{name}.{inner}", block) for inner, block in blocks_of(child))
 
 
 def recompute_by(model: nn.Module, policy: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.modes import evaluation_mode
+
 T = TypeVar("T")
 Group = TypeVar("Group", bound=Sized)
 
@@ -24,21 +26,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside, for models that are whole: sharded ones refuse `inference_mode`."""
     with evaluation_mode(model), torch.inference_mode():
         yield
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each module has its own former mode back.
-
-    `model.train()` would be no way back: it switches on the dropout of parts that were frozen in evaluation mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 class Counter:

@@ -18,7 +18,7 @@ from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.post_processing import Detections
 from multimodal_zoo.data.camera_infos import SceneInfo, SceneTruth
 from multimodal_zoo.data.skips import UnusableError
-from multimodal_zoo.evaluation.features import Counter, batched, evaluation_mode, prefetched
+from multimodal_zoo.evaluation.features import Counter, batched, prefetched
 from multimodal_zoo.evaluation.nuscenes_boxes import GlobalBoxes, NuScenesProtocol
 from multimodal_zoo.evaluation.nuscenes_filter import counted
 from multimodal_zoo.evaluation.nuscenes_metrics import DetectionScores, detection_scores
@@ -28,6 +28,7 @@ from multimodal_zoo.evaluation.result import Picture, Result
 from multimodal_zoo.evaluation.samples import describe
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.inference.detection import SeenScene
+from multimodal_zoo.nn.modes import evaluation_mode
 from multimodal_zoo.registry import EVALUATORS
 
 logger = logging.getLogger(__name__)

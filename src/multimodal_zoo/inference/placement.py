@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from multimodal_zoo.analysis.formats import block_matrices, in_four_bits
-from multimodal_zoo.analysis.shadow import blocks_of
+from multimodal_zoo.nn.repeated import blocks_of
 
 Placement = str | Mapping[str, str | int]
 #: Where every embedding comes out: parts of a dual encoder that stay on the first device.

@@ -12,6 +12,7 @@ from torch import nn
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.visual_codes import with_codes
 from multimodal_zoo.decoders.emu3 import Emu3
+from multimodal_zoo.nn.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from multimodal_zoo.data.emu3_processor import Emu3Processor
@@ -56,13 +57,8 @@ def parts_of(count: int, batch_size: int | None) -> list[slice]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode, without gradients; afterwards as it was. Gives the device of the weights."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield next(model.parameters()).device
-    finally:
-        model.train(training)
+    with evaluation_mode(model), torch.no_grad():
+        yield next(model.parameters()).device
 
 
 def listed(prompts: str | Document | Sequence[str | Document], per_prompt: int) -> list[str | Document]:

@@ -12,6 +12,7 @@ from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.data.visual_store import VisualStoreWriter, picture_key
 from multimodal_zoo.nn.counted_images import CountedImages
+from multimodal_zoo.nn.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from multimodal_zoo.decoders.emu import Emu
@@ -39,8 +40,7 @@ def store_pictures(
         how many pictures were encoded.
     """
     like = next(one for one in model.image_encoder.parameters() if one.is_floating_point())
-    training, encoded = model.training, 0
-    model.eval()
+    encoded = 0
     waiting: dict[bytes, tuple[Tensor, int]] = {}
 
     def encode() -> int:
@@ -54,19 +54,19 @@ def store_pictures(
         waiting.clear()
         return len(counts)
 
-    for document in documents:
-        try:
-            shown = model.processor.counted(document)  # type: ignore[union-attr, operator]
-        except UnusableError as error:
-            skips.add(error.reason, error.key)
-            continue
-        for pixels, count in () if shown is None else zip(shown.pixels, shown.counts, strict=True):
-            key = picture_key(pixels, count)
-            if key not in writer:
-                waiting[key] = (pixels, count)
-            if len(waiting) >= batch_size:
-                encoded += encode()
-    encoded += encode()
+    with evaluation_mode(model):
+        for document in documents:
+            try:
+                shown = model.processor.counted(document)  # type: ignore[union-attr, operator]
+            except UnusableError as error:
+                skips.add(error.reason, error.key)
+                continue
+            for pixels, count in () if shown is None else zip(shown.pixels, shown.counts, strict=True):
+                key = picture_key(pixels, count)
+                if key not in writer:
+                    waiting[key] = (pixels, count)
+                if len(waiting) >= batch_size:
+                    encoded += encode()
+        encoded += encode()
     writer.flush()
-    model.train(training)
     return encoded

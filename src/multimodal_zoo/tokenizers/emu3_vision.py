@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.modes import evaluation_mode
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.emu3_vision_decoder import Emu3VisionDecoder
 from multimodal_zoo.tokenizers.emu3_vision_encoder import Emu3VisionEncoder
@@ -105,7 +104,7 @@ class Emu3VisionTokenizer(nn.Module):
             ValueError: sides that are no multiples of the factor, fewer frames than a code has, or pieces of a clip
                 that does not divide into them.
         """
-        with _evaluating(self):
+        with evaluation_mode(self):  # batch norm must not mix the pictures of a batch
             still, steps = pixels.ndim == 4, self.temporal_factor
             if in_pieces and not still:
                 self._check_whole(pixels)
@@ -126,7 +125,7 @@ class Emu3VisionTokenizer(nn.Module):
         """
         if codes.ndim not in (3, 4):
             raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (batch, h, w) or (batch, time, h, w)")
-        with _evaluating(self):
+        with evaluation_mode(self):
             still = codes.ndim == 3
             vectors = self.quantizer.look_up(codes[:, None] if still else codes).movedim(-1, 1)
             return self.pixels(vectors, still)
@@ -212,16 +211,3 @@ def _draw(part: nn.Module) -> None:
     """Kaiming's rule for convolutions and the attention's layers; biases keep torch's."""
     if isinstance(part, (nn.Conv2d, nn.Conv3d, nn.Linear)):
         nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: batch norm must not mix the pictures of a batch when codes are made."""
-    modes = [(part, part.training) for part in module.modules() if part.training]
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

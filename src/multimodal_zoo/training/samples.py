@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from multimodal_zoo.nn.modes import evaluation_mode
 from multimodal_zoo.training.sheets import Sheet
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,6 @@ def similarities(
 ) -> Tensor:
     """How well the distinct captions fit a sheet's pictures, as the model compares them: (pictures, captions)."""
     from multimodal_zoo.encoders.matching import matching_of
-    from multimodal_zoo.evaluation.features import evaluation_mode
 
     with evaluation_mode(model):
         images = processor.images([image for image, _ in spread(pairs, pictures)]).to(device)

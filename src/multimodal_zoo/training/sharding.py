@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from multimodal_zoo.nn.repeated import blocks_of
 
 #: Methods beside `forward` through which an evaluation enters a dual encoder.
 ENTRANCES = ("encode_image", "encode_text", "encode_image_tokens", "encode_text_tokens")
@@ -50,15 +52,6 @@ class FullySharded(ModelParallelStrategy):
         return get_optimizer_state_dict(self.model, inner, options=options)
 
 
-def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The repeated blocks of a model: every member of an outermost `nn.ModuleList`."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield from blocks(child)
-
-
 def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> None:
     """Shard a model in place: each block is gathered when it runs and freed after it.
 
@@ -75,7 +68,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "32-true") -> Non
     policy = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for block in blocks(model):
+    for _, block in blocks_of(model):
         fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=whole)
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
     setattr(model, RUN, lambda function, *arguments: function(*arguments))

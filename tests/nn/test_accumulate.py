@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from multimodal_zoo.nn import accumulate
 from multimodal_zoo.nn.accumulate import TokenEmbedding
-from multimodal_zoo.objectives.token_losses import token_losses
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
 
 IDS = torch.tensor([[3, 1, 1, 0], [2, 3, 3, 5]])
 
@@ -40,15 +40,15 @@ def test_what_adds_makes_no_whole_gradient(monkeypatch: pytest.MonkeyPatch) -> N
     weight = torch.randn(9, 4, requires_grad=True)
     target = torch.tensor([1, 8, 3])
     hidden = torch.randn(3, 4)
-    token_losses(hidden, weight, None, target, 6).losses.sum().backward()
+    linear_cross_entropy(hidden, weight, None, target, 6).losses.sum().backward()
     once = weight.grad.clone()
     monkeypatch.setattr(torch, "empty_like", None)  # what would make one
-    token_losses(hidden, weight, None, target, 6).losses.sum().backward()
+    linear_cross_entropy(hidden, weight, None, target, 6).losses.sum().backward()
     assert_close(weight.grad, 2 * once)
 
 
 def gradients_asked_for(weight: Tensor) -> Tensor:
-    losses = token_losses(torch.ones(3, 4), weight, None, torch.tensor([1, 8, 3])).losses
+    losses = linear_cross_entropy(torch.ones(3, 4), weight, None, torch.tensor([1, 8, 3])).losses
     return torch.autograd.grad(losses.sum(), weight)[0]
 
 
@@ -80,9 +80,9 @@ def test_a_table_that_is_no_leaf_or_frozen() -> None:
     assert not table(IDS).requires_grad
     weight = torch.randn(9, 4, requires_grad=True)
     weight.grad = torch.zeros_like(weight)
-    token_losses(torch.ones(3, 4), 2 * weight, None, torch.tensor([1, 8, 3])).losses.sum().backward()
+    linear_cross_entropy(torch.ones(3, 4), 2 * weight, None, torch.tensor([1, 8, 3])).losses.sum().backward()
     doubled = torch.autograd.grad(
-        token_losses(torch.ones(3, 4), 2 * weight, None, torch.tensor([1, 8, 3])).losses.sum(), weight
+        linear_cross_entropy(torch.ones(3, 4), 2 * weight, None, torch.tensor([1, 8, 3])).losses.sum(), weight
     )[0]
     assert_close(weight.grad, doubled)
 

@@ -1,8 +1,10 @@
-"""Token-wise loss and NT-Xent on three gloo processes against one."""
+"""Losses that look at all processes' samples, on three gloo processes against one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch.testing import assert_close
 from forked import forked
 from multimodal_zoo.nn.processes import rank, swap_blocks, world_size
 from multimodal_zoo.objectives.nt_xent import nt_xent
+from multimodal_zoo.objectives.self_supervision import MaskedWords
 from multimodal_zoo.objectives.token_matching import token_similarity, token_wise_loss
 
 WORLD, LOCAL, IMAGE, TEXT, WIDTH = 3, 4, 5, 8, 6
@@ -53,6 +56,20 @@ def two_views(known: bool) -> Job:
     return lambda part: nt_xent(part["first"], part["second"], 0.3, part["concepts"] if known else None, 3)
 
 
+def masked_words(part: dict[str, Tensor]) -> Tensor:
+    """Words at the places of the mask, more of them on each process than on the one before."""
+    generator = torch.Generator().manual_seed(1)
+    weight, bias = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((7, WIDTH), (7,)))
+    head = SimpleNamespace(weight=weight, bias=bias, vocab_size=7)
+    words, labels = part["text"][part["mask"]], (torch.arange(TEXT) % 7).expand_as(part["mask"])[part["mask"]]
+    views: Any = SimpleNamespace(
+        model=SimpleNamespace(heads={"masked_words": head}),
+        text=lambda name: SimpleNamespace(words=words),
+        labels=lambda name: labels,
+    )
+    return MaskedWords()(views)["loss"]
+
+
 JOBS: dict[str, Job] = {
     "all tokens": token_wise(None, masked=False, known=False),
     "all tokens, concepts": token_wise(None, masked=False, known=True),
@@ -63,6 +80,7 @@ JOBS: dict[str, Job] = {
     "top 4, mask, trimmed": token_wise(4, masked=True, known=False, trimmed=True),
     "views": two_views(known=False),
     "views, concepts": two_views(known=True),
+    "masked words": masked_words,
 }
 
 

@@ -60,9 +60,9 @@ def test_padded_and_packed_rows_equal_documents_one_by_one(normalise: str, held_
 
 def test_only_what_counts_reaches_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = next_token.token_losses
+    real = next_token.linear_cross_entropy
     monkeypatch.setattr(
-        next_token, "token_losses", lambda hidden, *rest: seen.append(len(hidden)) or real(hidden, *rest)
+        next_token, "linear_cross_entropy", lambda hidden, *rest: seen.append(len(hidden)) or real(hidden, *rest)
     )
     batch = rows([documents([9, 6])])
     NextToken()(tiny(), batch)

@@ -18,9 +18,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 from multimodal_zoo.nn.processes import gather, rank, summed, world_size
-
-#: Logit of a pair that is no negative. Finite, so that a block that holds nothing else gives zeros and not nan.
-MASKED = -1e30
+from multimodal_zoo.objectives.pairs import MASKED, Concepts, everyones_concepts, own_columns
 
 
 class InfoNCE(NamedTuple):
@@ -47,31 +45,16 @@ def info_nce(image: Tensor, texts: Tensor, scale: Tensor, concepts: Tensor | Non
         concepts: (batch,) ids of what the pairs show, or None.
         block_size: rows of the similarity matrix held at a time.
     """
-    concepts, everyones = everyones_concepts(concepts, len(image), image.device)
-    return InfoNCE(*_InfoNCE.apply(image, texts, scale, concepts, everyones, block_size))
-
-
-def everyones_concepts(concepts: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """This process's concepts and everyone's, None where nobody knows any.
-
-    With several processes all of them gather, whatever they hold: one that knows no concept of its batch would
-    otherwise leave out a collective that the others wait in.
-    """
-    if world_size() == 1:
-        return concepts, concepts
-    own = torch.full((rows,), -1, device=device) if concepts is None else concepts.long()
-    everyones = gather(own)
-    return (None, None) if bool((everyones < 0).all()) else (own, everyones)
+    known = everyones_concepts(concepts, len(image), image.device)
+    return InfoNCE(*_InfoNCE.apply(image, texts, scale, known, block_size))
 
 
 class _Slab:
     """The rows of the similarity matrix that belong to this process, a block at a time."""
 
-    def __init__(
-        self, image: Tensor, texts: Tensor, concepts: Tensor | None, everyones: Tensor | None, block_size: int
-    ) -> None:
-        self.image, self.texts = image, texts
-        self.concepts, self.everyones = concepts, everyones
+    def __init__(self, image: Tensor, texts: Tensor, concepts: Concepts | None, block_size: int) -> None:
+        self.image, self.texts, self.concepts = image, texts, concepts
+        self.own_column = own_columns(len(image), image.device)
         self.first = rank() * len(image)  # column of the first row's own text
         self.own = slice(self.first, self.first + len(image))
         rows = min(block_size, len(image))
@@ -84,20 +67,13 @@ class _Slab:
             block = slice(start, min(start + rows, len(self.image)))
             logits, scratch = (buffer[: block.stop - start] for buffer in self.buffers)
             torch.mm(self.image[block] * scale, self.texts.T, out=logits)
-            self._mask(block, logits)
+            if self.concepts is not None:
+                logits.masked_fill_(self.concepts.same(block, slice(None), self.own_column), MASKED)
             yield block, logits, scratch
 
     def own_pairs(self, block: slice, values: Tensor) -> Tensor:
         """A view of the entries that belong to the pairs themselves."""
         return values[:, self.first + block.start :].diagonal()
-
-    def _mask(self, block: slice, logits: Tensor) -> None:
-        if self.concepts is None or self.everyones is None:
-            return
-        concepts = self.concepts[block, None]
-        same = (concepts == self.everyones) & (concepts >= 0)
-        self.own_pairs(block, same).fill_(False)
-        logits.masked_fill_(same, MASKED)
 
 
 class _InfoNCE(torch.autograd.Function):
@@ -105,19 +81,13 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        image: Tensor,
-        texts: Tensor,
-        scale: Tensor,
-        concepts: Tensor | None,
-        everyones: Tensor | None,
-        block_size: int,
+        ctx: Any, image: Tensor, texts: Tensor, scale: Tensor, concepts: Concepts | None, block_size: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(image.device.type, enabled=False):
-            slab = _Slab(image, texts, concepts, everyones, block_size)
+            slab = _Slab(image, texts, concepts, block_size)
             own, row_lse, row_rival, column_lse, column_rival = _statistics(slab, scale)
-        ctx.save_for_backward(image, texts, scale, concepts, everyones, row_lse, column_lse)
-        ctx.block_size = block_size
+        ctx.save_for_backward(image, texts, scale, row_lse, column_lse)
+        ctx.concepts, ctx.block_size = concepts, block_size
         image_to_text, text_to_image = own > row_rival, own > column_rival[slab.own]
         ctx.mark_non_differentiable(image_to_text, text_to_image)
         return (row_lse + column_lse[slab.own] - 2 * own).mean() / 2, image_to_text, text_to_image
@@ -126,11 +96,11 @@ class _InfoNCE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of images, texts and scale, from the kept log-sum-exps alone."""
-        image, texts, scale, concepts, everyones, row_lse, column_lse = ctx.saved_tensors
+        image, texts, scale, row_lse, column_lse = ctx.saved_tensors
         with torch.autocast(image.device.type, enabled=False):
-            slab = _Slab(image, texts, concepts, everyones, ctx.block_size)
+            slab = _Slab(image, texts, ctx.concepts, ctx.block_size)
             gradients = _gradients(slab, scale, row_lse, column_lse, upstream)
-        return *gradients, None, None, None
+        return *gradients, None, None
 
 
 def _statistics(slab: _Slab, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from multimodal_zoo.nn.processes import gather_with_gradient
 from multimodal_zoo.objectives.batch import ImageTextBatch
 from multimodal_zoo.objectives.blockwise import info_nce
 from multimodal_zoo.objectives.chunks import encode_in_chunks, row_mixing_layer
+from multimodal_zoo.objectives.pairs import check_features, check_scale
 from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -50,25 +51,14 @@ def contrastive_loss(
     Raises:
         ValueError: shapes that do not fit, an empty batch, a `block_size` below one.
     """
-    _check(image, text, scale, concepts, block_size)
+    check_features({"image": image, "text": text}, concepts)
+    check_scale(scale)
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}; it must be at least 1 (configuration key: objective.block_size)")
     dtype = torch.promote_types(image.dtype, torch.float32)
     texts = gather_with_gradient(text)  # before the cast: half precision travels as it is
     loss, image_hits, text_hits = info_nce(image.to(dtype), texts.to(dtype), scale.to(dtype), concepts, block_size)
     return ContrastiveLoss(loss, image_hits.to(dtype).mean(), text_hits.to(dtype).mean())
-
-
-def _check(image: Tensor, text: Tensor, scale: Tensor, concepts: Tensor | None, block_size: int) -> None:
-    if image.ndim != 2 or image.shape != text.shape or not len(image):
-        shapes = f"image {tuple(image.shape)}, text {tuple(text.shape)}"
-        raise ValueError(f"image and text features must both be (batch, width) with batch > 0, not {shapes}")
-    if not (image.is_floating_point() and text.is_floating_point()):
-        raise ValueError(f"features must be floating-point, not {image.dtype} and {text.dtype}")
-    if scale.numel() != 1:
-        raise ValueError(f"scale must be one number, not a tensor of shape {tuple(scale.shape)}")
-    if concepts is not None and concepts.shape != image.shape[:1]:
-        raise ValueError(f"concepts must be ({len(image)},), one id for each pair, not {tuple(concepts.shape)}")
-    if block_size < 1:
-        raise ValueError(f"block_size is {block_size}; it must be at least 1 (configuration key: objective.block_size)")
 
 
 @OBJECTIVES.register_module(name="contrastive")

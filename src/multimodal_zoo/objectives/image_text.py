@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.nn.processes import gather, rank
-from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
-from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
+from multimodal_zoo.nn.processes import gather
 from multimodal_zoo.objectives.contrastive import contrastive_loss
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
+from multimodal_zoo.objectives.pairs import MASKED, everyones_concepts, held_logits, own_columns
 from multimodal_zoo.objectives.queue import NeighbourQueue
 from multimodal_zoo.objectives.views import Needs, Views
 from multimodal_zoo.registry import OBJECTIVES
@@ -108,19 +108,19 @@ def one_sided_loss(
         concepts: (batch,) long; pairs of one concept are no negatives of each other. Negative ids: no concept.
         block_size: rows whose logits are held at a time; changes memory and speed, not the result.
     """
-    target = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
-    own, everyones = everyones_concepts(concepts, len(rows), rows.device)
+    target = own_columns(len(rows), rows.device)
+    known = everyones_concepts(concepts, len(rows), rows.device)
 
-    def mask(block: slice, logits: Tensor) -> None:
+    def mask(some: slice, candidates: slice, logits: Tensor) -> None:
         """Overwrite pairs of one concept, but for each row's own."""
-        if own is not None and everyones is not None:
-            same = (own[block, None] == everyones) & (own[block, None] >= 0)
-            logits.masked_fill_(same.scatter(1, target[block, None], False), MASKED)
+        if known is not None:
+            logits.masked_fill_(known.same(some, candidates, target), MASKED)
 
     dtype = torch.promote_types(rows.dtype, torch.float32)
     with torch.autocast(rows.device.type, enabled=False):  # similarities decide by small differences
-        asking = scale.to(dtype) * rows.to(dtype)
-        return linear_cross_entropy(asking, gather(columns).to(dtype), None, target, block_size, mask)
+        asking, everyones = scale.to(dtype) * rows.to(dtype), gather(columns).to(dtype)
+        held = held_logits(block_size, len(everyones))
+        return linear_cross_entropy(asking, everyones, None, target, held, mask=mask).losses.mean()
 
 
 @OBJECTIVES.register_module(name="nearest_neighbour")

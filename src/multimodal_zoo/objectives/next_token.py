@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.batch import TokenBatch
-from multimodal_zoo.objectives.token_losses import TokenLosses, token_losses
+from multimodal_zoo.objectives.linear_cross_entropy import RowLosses, linear_cross_entropy
 from multimodal_zoo.registry import OBJECTIVES
 
 #: What the weighted sum is divided by: the sum of the weights, or the number of tokens that count.
@@ -44,24 +44,24 @@ def supervised(hidden: Tensor, ids: Tensor, weights: Tensor) -> Supervised:
     return Supervised(hidden[rows, places], ids[rows, places + 1], weights[rows, places + 1].float(), rows)
 
 
-def predicted(model: nn.Module, batch: TokenBatch, held: int, kept: int = 0) -> tuple[Supervised, TokenLosses]:
+def predicted(model: nn.Module, batch: TokenBatch, held: int, kept: int = 0) -> tuple[Supervised, RowLosses]:
     """What a causal model predicts of a batch: the tokens that count, and the cross-entropy of each.
 
     Args:
         model: called with `batch.inputs()`; its `decoder` has a `head_weight`.
         batch: the sequences.
         held: logits that are held at a time.
-        kept: logits that wait for the backward pass, see `token_losses`.
+        kept: logits that wait for the backward pass, see `linear_cross_entropy`.
     """
     return predicted_from(model, model(**batch.inputs()), batch, held, kept)
 
 
 def predicted_from(
     model: nn.Module, hidden: Tensor, batch: TokenBatch, held: int, kept: int = 0
-) -> tuple[Supervised, TokenLosses]:
+) -> tuple[Supervised, RowLosses]:
     """The same, of hidden states (batch, tokens, width) that are there already."""
     found = supervised(hidden, batch.ids, batch.weights)
-    return found, token_losses(found.hidden, model.decoder.head_weight, None, found.targets, held, kept)
+    return found, linear_cross_entropy(found.hidden, model.decoder.head_weight, None, found.targets, held, kept)
 
 
 @OBJECTIVES.register_module(name="next_token")

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_zoo.nn.processes import gather_with_gradient, rank
-from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
-from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
+from multimodal_zoo.nn.processes import gather_with_gradient
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
+from multimodal_zoo.objectives.pairs import (
+    MASKED,
+    Concepts,
+    check_features,
+    everyones_concepts,
+    held_logits,
+    own_columns,
+)
 
 
 def nt_xent(
@@ -38,7 +45,9 @@ def nt_xent(
         ValueError: shapes that do not fit, an empty batch, a temperature that is not positive, a `block_size` below
             one.
     """
-    _check(first, second, temperature, concepts)
+    check_features({"first": first, "second": second}, concepts)
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be above 0 (configuration key: temperature)")
     dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
     known = everyones_concepts(concepts, len(first), first.device)
     with torch.autocast(first.device.type, enabled=False):
@@ -46,35 +55,20 @@ def nt_xent(
         everyones = gather_with_gradient(views)
         rows = F.normalize(views.to(dtype), dim=-1).flatten(0, 1)
         columns = rows if everyones is views else F.normalize(everyones.to(dtype), dim=-1).flatten(0, 1)
-        number = len(rows) * rank() + torch.arange(len(rows), device=rows.device)  # each row's own column
-        hide = _Hide(number, *known)
-        return linear_cross_entropy(rows / temperature, columns, None, number ^ 1, block_size, hide)
+        number = own_columns(len(rows), rows.device)  # each row's own column; its neighbour is the other view
+        hide = _Hide(number, len(columns), None if known is None else known.repeated(2))
+        held = held_logits(block_size, len(columns))
+        return linear_cross_entropy(rows / temperature, columns, None, number ^ 1, held, mask=hide).losses.mean()
 
 
 class _Hide:
     """Masks what is no negative of a view: itself, and views of other images of its concept."""
 
-    def __init__(self, number: Tensor, own: Tensor | None, everyones: Tensor | None) -> None:
-        self.number = number
-        self.own = None if own is None else own.repeat_interleave(2)
-        self.everyones = None if everyones is None else everyones.repeat_interleave(2)
+    def __init__(self, number: Tensor, columns: int, concepts: Concepts | None) -> None:
+        self.number, self.concepts = number, concepts
+        self.columns = torch.arange(columns, device=number.device)
 
-    def __call__(self, block: slice, logits: Tensor) -> None:
-        number = self.number[block, None]
-        if self.own is not None:
-            own = self.own[block, None]
-            same = (own == self.everyones) & (own >= 0)
-            logits.masked_fill_(same.scatter_(1, number ^ 1, False), MASKED)
-        logits.scatter_(1, number, MASKED)
-
-
-def _check(first: Tensor, second: Tensor, temperature: float, concepts: Tensor | None) -> None:
-    if first.ndim != 2 or first.shape != second.shape or not len(first):
-        shapes = f"first {tuple(first.shape)}, second {tuple(second.shape)}"
-        raise ValueError(f"features of both views must be (batch, width) with batch > 0, not {shapes}")
-    if not (first.is_floating_point() and second.is_floating_point()):
-        raise ValueError(f"features must be floating-point, not {first.dtype} and {second.dtype}")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0 (configuration key: temperature)")
-    if concepts is not None and concepts.shape != first.shape[:1]:
-        raise ValueError(f"concepts must be ({len(first)},), one id for each image, not {tuple(concepts.shape)}")
+    def __call__(self, rows: slice, columns: slice, logits: Tensor) -> None:
+        logits.masked_fill_(self.columns[columns] == self.number[rows, None], MASKED)
+        if self.concepts is not None:
+            logits.masked_fill_(self.concepts.same(rows, columns, self.number ^ 1), MASKED)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
+from multimodal_zoo.nn.processes import summed, world_size
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.nt_xent import nt_xent
+from multimodal_zoo.objectives.pairs import held_logits
 from multimodal_zoo.objectives.views import Needs, Views
 from multimodal_zoo.registry import OBJECTIVES
 
@@ -143,7 +146,9 @@ class MaskedWords(nn.Module):
             )
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Mean cross-entropy over the masked places of this process."""
+        """Cross-entropy of this process's masked places: the mean over processes is the mean over all places."""
         head, words = head_of(views.model, self.head), views.text(self.text).words
-        labels = views.labels(self.text)
-        return {"loss": linear_cross_entropy(words, head.weight, head.bias, labels, self.block_size)}
+        labels, held = views.labels(self.text), held_logits(self.block_size, head.vocab_size)
+        losses = linear_cross_entropy(words, head.weight, head.bias, labels, held).losses
+        masked = summed(torch.tensor(len(labels), device=labels.device)).clamp_min(1)
+        return {"loss": losses.sum() * world_size() / masked}

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
-from multimodal_zoo.nn.processes import gather, gather_with_gradient, rank, swap_blocks, world_size
-from multimodal_zoo.objectives.blockwise import MASKED, everyones_concepts
+from multimodal_zoo.nn.processes import gather, gather_with_gradient, swap_blocks, world_size
 from multimodal_zoo.objectives.contrastive import ContrastiveLoss
+from multimodal_zoo.objectives.pairs import MASKED, check_concepts, check_scale, everyones_concepts, own_columns
 
 
 class TokenSimilarity(NamedTuple):
@@ -70,19 +70,16 @@ def token_wise_loss(
     Raises:
         ValueError: shapes that do not fit, an empty batch, a text without any real word, sizes below one.
     """
-    if scale.numel() != 1:
-        raise ValueError(f"scale must be one number, not a tensor of shape {tuple(scale.shape)}")
-    if concepts is not None and concepts.shape != image_tokens.shape[:1]:
-        raise ValueError(f"concepts must be ({len(image_tokens)},), one id a pair, not {tuple(concepts.shape)}")
-    own, everyones = everyones_concepts(concepts, len(image_tokens), image_tokens.device)
+    check_scale(scale)
+    check_concepts(concepts, len(image_tokens))
+    known = everyones_concepts(concepts, len(image_tokens), image_tokens.device)
     similarity = token_similarity(image_tokens, text_tokens, text_mask, top_k, block_size)
-    target = rank() * len(image_tokens) + torch.arange(len(image_tokens), device=image_tokens.device)
+    target = own_columns(len(image_tokens), image_tokens.device)
     losses, accuracies = [], []
     for side in similarity:
         logits = side * scale.to(side.dtype)
-        if own is not None and everyones is not None:
-            same = (own[:, None] == everyones) & (own[:, None] >= 0)
-            logits = logits.masked_fill(same.scatter(1, target[:, None], False), MASKED)
+        if known is not None:
+            logits = logits.masked_fill(known.same(slice(None), slice(None), target), MASKED)
         losses.append(F.cross_entropy(logits, target))
         accuracies.append(_accuracy(logits.detach(), target))
     return ContrastiveLoss((losses[0] + losses[1]) / 2, *accuracies)

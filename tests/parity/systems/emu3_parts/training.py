@@ -17,8 +17,8 @@ from multimodal_zoo.checkpoints.tables.causal_decoder import LLAMA
 from multimodal_zoo.decoders.emu3 import Emu3
 from multimodal_zoo.nn.masks import Padding
 from multimodal_zoo.objectives.batch import TokenBatch
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.next_token import NextToken, supervised
-from multimodal_zoo.objectives.token_losses import token_losses
 from multimodal_zoo.tokenizers.emu3_ids import numbered_ids
 
 #: Further fields of these cases, with a check of what they say, or None for mere inputs.
@@ -102,7 +102,9 @@ def everything_learnt(request: Request) -> Outcome:
     model = _model(request.case)
     hidden = model.decoder(ids, mask=Padding(mask.bool()))
     found = supervised(hidden, ids, torch.ones_like(ids, dtype=torch.float32))
-    return _outcome(request, [token_losses(found.hidden, model.decoder.head_weight, None, found.targets).losses.mean()])
+    return _outcome(
+        request, [linear_cross_entropy(found.hidden, model.decoder.head_weight, None, found.targets).losses.mean()]
+    )
 
 
 @torch.no_grad()
@@ -116,7 +118,7 @@ def weighted(request: Request) -> Outcome:
     whole = F.cross_entropy(model.decoder.head(hidden)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
     found = supervised(hidden, ids, batch.weights)
     losses = torch.zeros_like(whole)
-    losses[batch.weights[:, 1:] != 0] = token_losses(
+    losses[batch.weights[:, 1:] != 0] = linear_cross_entropy(
         found.hidden, model.decoder.head_weight, None, found.targets
     ).losses
     readings = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from multimodal_zoo.objectives import token_losses as module
-from multimodal_zoo.objectives.chunked_cross_entropy import linear_cross_entropy
-from multimodal_zoo.objectives.token_losses import token_losses
+from multimodal_zoo.objectives import linear_cross_entropy as module
+from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
 
 CLASSES, WIDTH = 13, 5
 
@@ -29,7 +30,7 @@ def test_equals_torch(monkeypatch, rows: int, held: int, with_bias: bool, tile_r
     monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
     hidden, weight, bias, target = head(rows)
     leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
-    ours = token_losses(hidden, weight, bias if with_bias else None, target, held, kept)
+    ours = linear_cross_entropy(hidden, weight, bias if with_bias else None, target, held, kept)
     logits = F.linear(*leaves)
     theirs = F.cross_entropy(logits, target, reduction="none")
     assert_close(ours.losses, theirs)
@@ -43,13 +44,13 @@ def test_equals_torch(monkeypatch, rows: int, held: int, with_bias: bool, tile_r
 
 def test_gradcheck() -> None:
     *leaves, target = head(5)
-    assert torch.autograd.gradcheck(lambda *x: token_losses(*x, target, held=12).losses, leaves)
+    assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy(*x, target, held=12).losses, leaves)
 
 
 def test_large_logits_stay_finite() -> None:
     hidden, weight, _, target = head(4, torch.float32)
     hidden = (hidden.detach() * 1e4).requires_grad_()
-    ours = token_losses(hidden, weight, None, target, 12).losses
+    ours = linear_cross_entropy(hidden, weight, None, target, 12).losses
     assert_close(ours, F.cross_entropy(hidden @ weight.T, target, reduction="none"))
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(ours.sum(), (hidden, weight)))
 
@@ -62,15 +63,64 @@ def test_what_is_kept_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> 
     for kept, standing in ((0, False), (2 * 12, False), (10**6, False), (10**6, True)):
         weight.grad = torch.zeros_like(weight) if standing else None
         products.clear()
-        token_losses(hidden, weight, None, target, 12, kept).losses.sum().backward()
+        linear_cross_entropy(hidden, weight, None, target, 12, kept).losses.sum().backward()
         counts.append(len(products))
     tiles = -(-CLASSES // 3)
     assert counts == [2 * tiles, 2 * tiles - 2, tiles, 2 * tiles]
 
 
+@pytest.mark.parametrize("held", [1, 20, 35, 1000])
+@pytest.mark.parametrize("tile_rows", [2, 8192])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_masked_logits_do_not_count(monkeypatch: pytest.MonkeyPatch, held: int, tile_rows: int, frozen: bool) -> None:
+    monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
+    hidden, weight, bias, target = head(6)
+    leaves = (hidden, weight.detach(), bias.detach()) if frozen else (hidden, weight, bias)
+    barred = (torch.rand(6, CLASSES) < 0.5).scatter(1, target[:, None], False)
+
+    def mask(rows: slice, classes: slice, logits: Tensor) -> None:
+        logits.masked_fill_(barred[rows, classes], -1e30)
+
+    ours = linear_cross_entropy(*leaves, target, held, mask=mask)
+    logits = F.linear(*leaves).masked_fill(barred, -math.inf)
+    theirs = F.cross_entropy(logits, target, reduction="none")
+    assert_close(ours.losses, theirs)
+    assert torch.equal(ours.hits, logits.argmax(1) == target)
+    learnt = leaves[:1] if frozen else leaves
+    gradients = (torch.autograd.grad(losses.sum(), learnt) for losses in (ours.losses, theirs))
+    for mine, expected in zip(*gradients, strict=True):
+        assert_close(mine, expected)
+
+
+def test_no_more_logits_than_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    product = torch.mm
+
+    def watched(*args: Tensor, out: Tensor) -> Tensor:
+        sizes.append(out.numel())
+        return product(*args, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    linear_cross_entropy(*head(64), held=8 * CLASSES).losses.sum().backward()
+    assert max(sizes) <= 8 * CLASSES
+    assert sum(sizes) == 2 * 64 * CLASSES
+
+
+def test_nan_is_not_hidden() -> None:
+    hidden, weight, bias, target = head(4)
+    assert linear_cross_entropy(hidden * math.nan, weight, bias, target).losses.isnan().all()
+
+
+@pytest.mark.parametrize("target", [[0, CLASSES], [-100, 1]])
+def test_a_class_that_does_not_exist_is_refused(target: list[int]) -> None:
+    hidden, weight, bias, _ = head(2)
+    with pytest.raises(ValueError, match=rf"targets run from {min(target)} to {max(target)}; the head has 13 classes"):
+        linear_cross_entropy(hidden, weight, bias, torch.tensor(target))
+
+
 def test_no_rows() -> None:
     *leaves, target = head(0, torch.float32)
-    found = token_losses(*leaves, target)
+    found = linear_cross_entropy(*leaves, target)
     assert found.losses.shape == found.hits.shape == (0,)
     for gradient, leaf in zip(torch.autograd.grad(found.losses.sum(), leaves), leaves, strict=True):
         assert_close(gradient, torch.zeros_like(leaf))
@@ -81,7 +131,7 @@ def test_frozen_parts_get_no_gradient(wanted: int) -> None:
     *leaves, target = head(6)
     expected = torch.autograd.grad(F.cross_entropy(F.linear(*leaves), target, reduction="sum"), leaves[wanted])
     frozen = [leaf if number == wanted else leaf.detach() for number, leaf in enumerate(leaves)]
-    assert_close(torch.autograd.grad(token_losses(*frozen, target, 24).losses.sum(), leaves[wanted]), expected)
+    assert_close(torch.autograd.grad(linear_cross_entropy(*frozen, target, 24).losses.sum(), leaves[wanted]), expected)
 
 
 @pytest.mark.parametrize("held", [1, 20, 35, 1000])
@@ -97,28 +147,28 @@ def test_a_frozen_matrix_leaves_nothing_to_the_backward_pass(
     (expected,) = torch.autograd.grad(
         (factors * F.cross_entropy(F.linear(hidden, *frozen), target, reduction="none")).sum(), hidden
     )
-    losses = token_losses(hidden, *frozen, target, held, kept=10**6).losses
+    losses = linear_cross_entropy(hidden, *frozen, target, held, kept=10**6).losses
     products, real = [], module.add_product
     monkeypatch.setattr(module, "add_product", lambda *given, **named: products.append(1) or real(*given, **named))
     for _ in range(2):  # a graph that is kept gives the same again
         assert_close(torch.autograd.grad((factors * losses).sum(), hidden, retain_graph=True)[0], expected)
     assert not products
     with torch.no_grad():
-        assert_close(token_losses(hidden, *frozen, target, held).losses, losses)
+        assert_close(linear_cross_entropy(hidden, *frozen, target, held).losses, losses)
     assert not products
 
 
 def test_gradcheck_of_a_frozen_matrix() -> None:
     hidden, weight, bias, target = head(5)
     frozen = (weight.detach(), bias.detach())
-    assert torch.autograd.gradcheck(lambda x: token_losses(x, *frozen, target, held=12).losses, hidden)
+    assert torch.autograd.gradcheck(lambda x: linear_cross_entropy(x, *frozen, target, held=12).losses, hidden)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_products_are_summed_in_float32(dtype: torch.dtype) -> None:
     *leaves, target = head(6, torch.float32)
     halves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
-    ours = token_losses(*halves, target, 24).losses
+    ours = linear_cross_entropy(*halves, target, 24).losses
     expected = plain_losses(halves, target)
     assert ours.dtype == torch.float32
     assert_close(ours, expected, atol=0.02, rtol=0.02)
@@ -126,7 +176,7 @@ def test_half_precision_products_are_summed_in_float32(dtype: torch.dtype) -> No
     for mine, theirs in zip(*found, strict=True):
         assert mine.dtype == dtype
         assert_close(mine, theirs, atol=0.1, rtol=0.05)
-    alone = token_losses(halves[0], *(half.detach() for half in halves[1:]), target, 24).losses
+    alone = linear_cross_entropy(halves[0], *(half.detach() for half in halves[1:]), target, 24).losses
     (mine,), (theirs,) = (
         torch.autograd.grad(losses.sum(), halves[:1]) for losses in (alone, plain_losses(halves, target))
     )
@@ -141,7 +191,7 @@ def plain_losses(halves: list[Tensor], target: Tensor) -> Tensor:
 def test_autocast_multiplies_in_its_own_type() -> None:
     *leaves, target = head(6, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = token_losses(*leaves, target, 24).losses
+        ours = linear_cross_entropy(*leaves, target, 24).losses
         expected = F.cross_entropy(F.linear(*leaves).float(), target, reduction="none")
     assert ours.dtype == torch.float32
     assert_close(ours, expected, atol=0.02, rtol=0.02)
@@ -163,22 +213,4 @@ def test_autocast_multiplies_in_its_own_type() -> None:
 def test_shapes_that_do_not_fit(change: dict, message: str) -> None:
     hidden, weight, bias, target = head(6, torch.float32)
     with pytest.raises(ValueError, match=message):
-        token_losses(**{"hidden": hidden, "weight": weight, "bias": bias, "target": target, **change})
-
-
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_weighted_rows_of_the_mean_function(with_bias: bool) -> None:
-    hidden, weight, bias, target = head(7)
-    leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
-    weights = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 0.5, 0.0], dtype=torch.float64)
-    target[0] = -100  # does not count, so it may be anything
-    ours = linear_cross_entropy(hidden, weight, bias if with_bias else None, target, 2, row_weights=weights)
-    theirs = (weights * F.cross_entropy(F.linear(*leaves), target.clamp_min(0), reduction="none")).sum()
-    assert_close(ours, theirs)
-    gradients = (torch.autograd.grad(loss, leaves) for loss in (ours, theirs))
-    for mine, expected in zip(*gradients, strict=True):
-        assert_close(mine, expected)
-    with pytest.raises(ValueError, match="a mask or row_weights"):
-        linear_cross_entropy(hidden, weight, None, target, 2, lambda rows, logits: None, weights)
-    with pytest.raises(ValueError, match=r"row_weights must be \(7,\)"):
-        linear_cross_entropy(hidden, weight, None, target, 2, row_weights=weights[:3])
+        linear_cross_entropy(**{"hidden": hidden, "weight": weight, "bias": bias, "target": target, **change})

@@ -1,4 +1,4 @@
-"""Cross-entropy of each row of a linear head over a large vocabulary, in tiles of rows and classes.
+"""Cross-entropy of each row of a linear head over many classes, in tiles of rows and classes.
 
 Forward passes over the classes tile by tile and keeps a running log-sum-exp of each row. Backward computes each tile of
 logits again and turns it into its gradient in place. A tile spans many rows and few classes, so that both passes read
@@ -8,7 +8,7 @@ forward gathers that of the rows on its way and backward computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from multimodal_zoo.nn.accumulate import standing_gradient
+from multimodal_zoo.nn.checks import outside
 
 #: Most rows of a tile; more are worked off in turns.
 TILE_ROWS = 8192
+#: Overwrites those logits of a tile that do not count: `mask(rows, classes, logits)`.
+Mask = Callable[[slice, slice, Tensor], None]
 
 
-class TokenLosses(NamedTuple):
+class RowLosses(NamedTuple):
     """What a head says about the right classes.
 
     Attributes:
@@ -33,9 +36,15 @@ class TokenLosses(NamedTuple):
     hits: Tensor
 
 
-def token_losses(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, held: int = 2**23, kept: int = 0
-) -> TokenLosses:
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    held: int = 2**23,
+    kept: int = 0,
+    mask: Mask | None = None,
+) -> RowLosses:
     """Cross-entropy of every row of `hidden @ weight.T + bias`.
 
     Under autocast the products run in its precision, as those of a linear layer would; sums and exponentials run in
@@ -49,9 +58,12 @@ def token_losses(
         held: how many logits exist at a time; changes memory and speed, not the result.
         kept: how many more wait for the backward pass, which need not compute them again. Only where the matrix has
             no gradient yet: where it has one, of earlier batches, its room is taken.
+        mask: overwrites in place the logits of a tile that do not count, with a large negative number; it must do the
+            same in backward, and leave the targets.
 
     Raises:
-        ValueError: shapes that do not fit, a target that is no long tensor, a `held` below one, a negative `kept`.
+        ValueError: shapes that do not fit, a target that is no long tensor, classes that there are not (looked at on a
+            CPU only; elsewhere their losses are nan), a `held` below one, a negative `kept`.
     """
     check_head(hidden, weight, bias, target)
     if held < 1:
@@ -62,16 +74,16 @@ def token_losses(
     room = kept if torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and weight.grad is None else 0
     frozen = not any(part is not None and part.requires_grad for part in (weight, bias))
     early = frozen and torch.is_grad_enabled() and hidden.requires_grad
-    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight), room, early)
+    tiles = _Tiles(len(hidden), len(weight), held, product_dtype(hidden, weight), room, early, mask)
     with torch.autocast(device, enabled=False):
-        return TokenLosses(*_TokenLosses.apply(hidden, weight, bias, target, tiles))
+        return RowLosses(*_LinearCrossEntropy.apply(hidden, weight, bias, target, tiles))
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> None:
     """Refuse a head whose parts do not fit.
 
     Raises:
-        ValueError: with the shapes.
+        ValueError: with the shapes, or the targets.
     """
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         shapes = f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
@@ -81,6 +93,8 @@ def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
     if target.shape != hidden.shape[:1] or target.dtype != torch.long:
         found = f"{tuple(target.shape)} of {target.dtype}"
         raise ValueError(f"target must be ({len(hidden)},) of torch.int64, one class for each row, not {found}")
+    if (run := outside(target, len(weight))) is not None:
+        raise ValueError(f"targets run from {run[0]} to {run[1]}; the head has {len(weight)} classes")
 
 
 def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
@@ -95,8 +109,11 @@ def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 class _Tiles:
     """The logits of some rows over some classes at a time; `early`: whether forward makes the rows' gradient."""
 
-    def __init__(self, rows: int, classes: int, held: int, dtype: torch.dtype, room: int, early: bool) -> None:
+    def __init__(
+        self, rows: int, classes: int, held: int, dtype: torch.dtype, room: int, early: bool, mask: Mask | None
+    ) -> None:
         self.rows, self.classes, self.dtype, self.room, self.early = rows, classes, dtype, room, early
+        self.mask = mask
         self.high = max(1, min(rows, TILE_ROWS, held))
         self.wide = max(1, min(classes, held // self.high))
         self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -112,14 +129,16 @@ class _Tiles:
         for start in range(0, self.classes, self.wide):
             yield slice(start, min(start + self.wide, self.classes))
 
-    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def logits(
+        self, rows: slice, states: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Class range, lines of the matrix, logits of `states`; the next tile overwrites them, unless they are kept."""
         buffer: Tensor | None = None
         for classes in self.class_ranges():
             if buffer is None or self.taken:
                 buffer, self.taken = states.new_empty(len(states) * self.wide), False
             lines = weight[classes].to(self.dtype)
-            yield classes, lines, self._product(states, lines, bias, classes, buffer)
+            yield classes, lines, self._product(rows, classes, states, lines, bias, buffer)
 
     def keep(self, rows: slice, classes: slice, powers: Tensor, highest: Tensor) -> None:
         """Keep `exp(logits - highest)` of a tile if there is room."""
@@ -138,18 +157,23 @@ class _Tiles:
                 yield classes, lines, known[0].mul_((known[1] - sums).exp_()[:, None])
                 continue
             buffer = states.new_empty(len(states) * self.wide) if buffer is None else buffer
-            yield classes, lines, self._product(states, lines, bias, classes, buffer).sub_(sums[:, None]).exp_()
+            logits = self._product(rows, classes, states, lines, bias, buffer)
+            yield classes, lines, logits.sub_(sums[:, None]).exp_()
 
-    def _product(self, states: Tensor, lines: Tensor, bias: Tensor | None, classes: slice, buffer: Tensor) -> Tensor:
+    def _product(
+        self, rows: slice, classes: slice, states: Tensor, lines: Tensor, bias: Tensor | None, buffer: Tensor
+    ) -> Tensor:
         out = buffer[: len(states) * len(lines)].view(len(states), len(lines))
         found = torch.mm(states, lines.T, out=out)
         found = found.to(torch.promote_types(found.dtype, torch.float32))
         if bias is not None:
             found += bias[classes]
+        if self.mask is not None:
+            self.mask(rows, classes, found)
         return found
 
 
-class _TokenLosses(torch.autograd.Function):
+class _LinearCrossEntropy(torch.autograd.Function):
     """Losses in forward; backward recomputes the tiles that were not kept."""
 
     @staticmethod
@@ -157,14 +181,14 @@ class _TokenLosses(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, tiles: _Tiles
     ) -> tuple[Tensor, Tensor]:
         precise = torch.promote_types(tiles.dtype, torch.float32)
-        sums, own = (hidden.new_empty(len(hidden), dtype=precise) for _ in range(2))
+        sums, own = (hidden.new_full((len(hidden),), float("nan"), dtype=precise) for _ in range(2))
         hits = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
         pulls = torch.zeros_like(hidden, dtype=precise) if tiles.early else None
         for rows in tiles.row_ranges():
             wanted = target[rows]
             highest = torch.full_like(sums[rows], float("-inf"))
             total = torch.zeros_like(highest)
-            for classes, lines, logits in tiles.logits(hidden[rows].to(tiles.dtype), weight, bias):
+            for classes, lines, logits in tiles.logits(rows, hidden[rows].to(tiles.dtype), weight, bias):
                 inside, place = _inside(wanted, classes)
                 here = logits.gather(1, place[:, None]).squeeze(1)
                 own[rows] = torch.where(inside, here, own[rows])

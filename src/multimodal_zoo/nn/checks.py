@@ -1,0 +1,30 @@
+"""Looking at the values of tensors, to refuse those that cannot be meant."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether there are values that a check may look at.
+
+    On an accelerator every step would have to wait for them, and a compiler has none.
+    """
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def outside(numbers: Tensor, count: int) -> tuple[int, int] | None:
+    """The lowest and the highest of some integers, where not all of them are 0 to `count - 1`.
+
+    Args:
+        numbers: integers of any shape.
+        count: how many there are to choose from.
+
+    Returns:
+        None where all are inside, and where nobody may look.
+    """
+    if not may_look(numbers):
+        return None
+    low, high = (int(value) for value in numbers.aminmax())
+    return (low, high) if low < 0 or high >= count else None

@@ -22,6 +22,7 @@ from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.inference.live import Typing
 from multimodal_zoo.inference.painter import Sketches
 from multimodal_zoo.inference.text_to_image import draw
+from multimodal_zoo.inference.visual_drawing import Denoised
 
 SMALL = ["model.decoder.blocks.depth=1"]
 TINY = ["emu3_tiny", "allow_random=true", *SMALL]
@@ -220,13 +221,22 @@ def test_words_are_said_once_their_bytes_are_there() -> None:
 
 
 def test_plain_lines_count_the_tokens_of_all_batches(capsys) -> None:
-    with DrawingBar(3, None, None, line_seconds=0.0) as bar:
+    with DrawingBar(3, None, line_seconds=0.0) as bar:
         for grids, steps in (([(1, 2), (2, 2)], 9), ([(2, 2)], 9)):
             for step in range(1, steps + 1):
-                bar(Sketches(step, steps, torch.zeros(len(grids), step, dtype=torch.long), grids, slice(5, 9)))
+                bar(Sketches(None, torch.zeros(len(grids), step, dtype=torch.long), steps, grids))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 18
     assert lines[0].startswith("2 of 22 tokens")  # 6 and 9, and a third of about their mean
     assert lines[8].startswith("15 of 22 tokens")
     assert lines[-1].startswith("24 of 24 tokens")
-    assert bar.tokens == 24
+    assert bar.done == 24
+
+
+def test_plain_lines_count_the_steps_of_all_batches(capsys) -> None:
+    with DrawingBar(3, None, line_seconds=0.0) as bar:
+        for pictures in (2, 1):
+            for step in (1, 2):
+                bar(Denoised(None, torch.zeros(pictures, 3, 2, 2), step, 2))
+    lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["1 of 3 steps", "2 of 3 steps", "3 of 4 steps", "4 of 4 steps"]

@@ -20,12 +20,23 @@ from multimodal_zoo.gallery.shelf import Shelf
 from multimodal_zoo.gallery.showroom import Showroom
 
 ONE_BLOCK = ["model.decoder.blocks.depth=1"]
+UNET = "model.visual_decoder.unet.config"
 #: Name of a folder -> variant and overrides.
 MODELS = {
     "pairs": ("clip_tiny", ["model.text.blocks.depth=1"]),
     "tokens": ("emu3_tiny", ONE_BLOCK),
     "talker": ("eve_tiny", ONE_BLOCK),
     "student": ("capsfus_llama_tiny", ONE_BLOCK),
+    "painter": (
+        "emu_tiny",
+        [
+            *(*ONE_BLOCK, "visual_decoder@model.visual_decoder=tiny", "model.visual_decoder.steps=3"),
+            f"{UNET}.block_out_channels=[8,8]",
+            *(f"{UNET}.norm_num_groups=4", f"{UNET}.attention_head_dim=2"),
+            f"{UNET}.down_block_types=[DownBlock2D,CrossAttnDownBlock2D]",
+            f"{UNET}.up_block_types=[CrossAttnUpBlock2D,UpBlock2D]",
+        ],
+    ),
     "boxes": (
         "fast_bev_tiny",
         [

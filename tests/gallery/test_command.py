@@ -30,6 +30,8 @@ def test_words_are_folders_and_options() -> None:
         (["prot=1"], "no option 'prot'"),
         (["port=many"], "port=many: expected a whole number"),
         (["open=yes"], "open=yes: expected true or false"),
+        (["port=70000"], "port=70000: expected 0 to 65535"),
+        (["jobs=0"], "jobs=0: expected at least 1"),
     ],
 )
 def test_words_that_do_not_fit(words, said, capsys, tmp_path, monkeypatch) -> None:
@@ -48,8 +50,16 @@ def test_limits_reach_the_room(runs, tmp_path) -> None:
     room = showroom([runs / "photos"], Options(megabytes=3, megapixels=5, seconds=7, jobs=2, waiting=1), tmp_path)
     assert (room.limits.bytes, room.limits.pixels, room.limits.seconds) == (3 * 2**20, 5 * 10**6, 7)
     assert "photos" in room.albums.albums
-    with pytest.raises(ValueError, match="jobs=0: expected at least 1"):
-        showroom([], Options(jobs=0), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("device=cuda:77", "device=cuda:77: "), ("device=gpu", "device=gpu: "), ("threads=0", "threads=0: expected 1 or")],
+)
+def test_what_the_machine_has_not_is_said_before_models_are_looked_for(word, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "gradio", sys)
+    assert main(["app", str(tmp_path), word]) == 1
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,16 +17,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from multimodal_zoo.gallery import chat, generate
 from multimodal_zoo.gallery.albums import Albums
 from multimodal_zoo.gallery.limits import Limits
 from multimodal_zoo.gallery.server import serving
 from multimodal_zoo.gallery.shelf import Shelf
 from multimodal_zoo.gallery.showroom import Showroom
+from multimodal_zoo.gallery.uploads import read_picture
+from multimodal_zoo.inference.chat import answer
+from multimodal_zoo.inference.text_to_image import draw
 
 gradio = pytest.importorskip("gradio", reason="needs the extra app: pip install 'multimodal_zoo[app]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: Milliseconds that an answer may take; a machine that does other things besides is slow.
 PATIENCE = 120_000
+#: Seconds that a step takes of work that is to be stopped: a tiny model would be through before the server hears of it.
+PAUSE = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +103,19 @@ def test_uploads_are_bounded_and_kept_in_the_folder(served) -> None:
     assert fetched(f"{url}/", host="evil.example")[0] == 403
 
 
+def test_no_work_is_done_on_files_of_other_folders(served, tmp_path) -> None:
+    room, url = served
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "secret.png")
+    config = json.loads(fetched(f"{url}/config")[1])
+    work = next(one for one in config["dependencies"] if one["targets"] and len(one["inputs"]) == 4)  # zero-shot's
+    picture = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": ["runs/pairs", picture, "a\nb", ""], "fn_index": work["id"], "session_hash": "mine"}
+    said = fetched(f"{url}/gradio_api/queue/join", json.dumps(body).encode(), content_type="application/json")
+    assert said == (403, b"files are uploaded; none is read from elsewhere")
+    with pytest.raises(ValueError, match="is no uploaded file"):  # nor would the tab read it
+        read_picture(room, tmp_path / "secret.png")
+
+
 def test_other_programs_find_no_api(served) -> None:
     _, url = served
     config = json.loads(fetched(f"{url}/config")[1])
@@ -131,6 +152,10 @@ class Visitor:
         """Click."""
         self.page.locator(button).click()
 
+    def stopping(self) -> Any:
+        """A block that ends when the server says that what was stopped has ended: Gradio ignores clicks before."""
+        return self.page.expect_response(lambda answer: answer.url.endswith("/cancel"), timeout=PATIENCE)
+
     def reads(self, field: str, text: str | re.Pattern[str]) -> str:
         """The text of a field, once it is of some kind."""
         found = self.page.locator(field).filter(has_text=text)
@@ -138,24 +163,30 @@ class Visitor:
         return str(found.inner_text())
 
 
-@pytest.fixture
-def visitor(served) -> Iterator[Visitor]:
-    """A visitor in a real browser, who sees the page; whatever the browser asked of other machines is an error."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser."""
     if find_spec("playwright") is None or CHROMIUM is None:
         pytest.skip("needs the package playwright and a chromium in PATH")
     from playwright.sync_api import sync_playwright
 
-    _, url = served
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url, timeout=PATIENCE)
-        page.get_by_role("tab", name="Retrieve", exact=True).wait_for(timeout=PATIENCE)
-        yield Visitor(page)
-        browser.close()
-        assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visitor(served, browser) -> Iterator[Visitor]:
+    """A visitor who sees the page; whatever the browser asked of other machines is an error."""
+    _, url = served
+    page, asked = browser.new_page(viewport={"width": 1200, "height": 900}), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url, timeout=PATIENCE)
+    page.get_by_role("tab", name="Retrieve", exact=True).wait_for(timeout=PATIENCE)
+    yield Visitor(page)
+    page.close()
+    assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
 
 
 def scene(sent: Path) -> list[str]:
@@ -195,6 +226,7 @@ def test_every_tab_in_a_browser(visitor, sent: Path, tmp_path) -> None:
     assert "is no picture that is read here" in visitor.reads(".toast-body", "no.png").replace("\n", " ")
 
     visitor.tab("Generate")
+    visitor.choose("#generate-model", "runs/tokens")
     page.locator("#generate-text textarea").fill("a dog")
     visitor.click("#generate-go")
     page.locator("#generate-sketch img").wait_for(timeout=PATIENCE)  # rows appear
@@ -213,3 +245,92 @@ def test_every_tab_in_a_browser(visitor, sent: Path, tmp_path) -> None:
     visitor.page.wait_for_function(
         "document.querySelector('#fuse-fused textarea').value.startsWith('A yellow tram on a narrow street: Lisbon')"
     )
+
+
+class Slow:
+    """A model's own way of drawing, whose first picture waits at its third token until it is let on."""
+
+    def __init__(self) -> None:
+        self.begun, self.let_on, self.ended = threading.Event(), threading.Event(), threading.Event()
+
+    def __call__(self, model: Any, prompt: str, **options: Any) -> Any:
+        """Draw."""
+        if self.begun.is_set():
+            return draw(model, prompt, **options)
+        tell, steps = options["on_step"], []
+
+        def slowly(batch: Any) -> None:
+            """Wait once."""
+            steps.append(batch.step)
+            if len(steps) == 3:
+                self.begun.set()
+                self.let_on.wait(PATIENCE / 1000)
+            time.sleep(PAUSE)
+            tell(batch)
+
+        try:
+            return draw(model, prompt, **{**options, "on_step": slowly})
+        finally:
+            self.steps = len(steps)
+            self.ended.set()
+
+
+@pytest.mark.slow
+def test_a_drawing_is_stopped_in_a_browser_and_another_one_drawn(visitor, served, monkeypatch) -> None:
+    (_, url), page, slow = served, visitor.page, Slow()
+    monkeypatch.setattr(generate, "draw", slow)
+    visitor.tab("Generate")
+    visitor.choose("#generate-model", "runs/tokens")
+    page.locator("#generate-text textarea").fill("a dog")
+    visitor.click("#generate-go")
+    assert slow.begun.wait(PATIENCE / 1000)
+    with visitor.stopping():
+        visitor.click("#generate-stop")
+        assert fetched(url)[0] == 200  # the others are answered while the last token is computed
+        slow.let_on.set()
+    assert slow.ended.wait(PATIENCE / 1000)
+    assert slow.steps < 40  # of 80
+    page.locator("#generate-text textarea").fill("a cat")
+    visitor.click("#generate-go")
+    assert "“a cat”" in visitor.reads("#generate-said", "seed 0")  # and not the dog
+
+    visitor.choose("#generate-model", "runs/painter")
+    visitor.click("#generate-go")
+    visitor.reads("#generate-said", re.compile("46 x 46|32 x 32|pixels"))
+    page.locator("#generate-sketch img").wait_for(timeout=PATIENCE)
+
+
+@pytest.mark.slow
+def test_an_answer_is_stopped_in_a_browser_and_the_talk_goes_on(visitor, monkeypatch) -> None:
+    page, begun, let_on = visitor.page, threading.Event(), threading.Event()
+    counts: list[int] = []
+
+    def slowly(model: Any, document: Any, **options: Any) -> Any:
+        """Answer, but wait at the second token of the first question."""
+        tell = options["on_token"]
+        counts.append(0)
+
+        def telling(progress: Any) -> None:
+            """Wait once."""
+            counts[-1] += 1
+            if counts == [2]:
+                begun.set()
+                let_on.wait(PATIENCE / 1000)
+            time.sleep(PAUSE if len(counts) == 1 else 0)
+            tell(progress)
+
+        return answer(model, document, **{**options, "on_token": telling})
+
+    monkeypatch.setattr(chat, "answer", slowly)
+    visitor.tab("Chat")
+    page.locator("#chat-question textarea").fill("First?")
+    visitor.click("#chat-go")
+    assert begun.wait(PATIENCE / 1000)
+    with visitor.stopping():
+        visitor.click("#chat-stop")
+        let_on.set()
+    page.locator("#chat-question textarea").fill("Second?")
+    visitor.click("#chat-go")
+    visitor.reads("#chat-said", "Second?")
+    assert "First?" in visitor.reads("#chat-said", "First?")
+    assert counts[0] < 32  # of 64

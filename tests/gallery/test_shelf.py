@@ -14,8 +14,8 @@ def test_what_each_model_is_good_for(shelf) -> None:
     assert found == {
         "retrieve": ["runs/pairs"],
         "zero_shot": ["runs/pairs"],
-        "chat": ["runs/talker", "runs/tokens"],
-        "generate": ["runs/tokens"],
+        "chat": ["runs/painter", "runs/talker", "runs/tokens"],
+        "generate": ["runs/painter", "runs/tokens"],
         "detect": ["runs/boxes"],
         "fuse": ["runs/student"],
     }
@@ -47,19 +47,22 @@ def test_broken_models_and_links_that_lead_out_are_left_out(runs, tmp_path, capl
 
 def test_the_model_used_longest_ago_goes(runs) -> None:
     small = Shelf([runs], keep=1)
-    first = small.load("runs/pairs", "retrieve")
-    assert small.load("runs/pairs", "zero_shot") is first
-    assert not first.training
-    small.load("runs/student", "fuse")
-    assert small.load("runs/pairs", "retrieve") is not first
+    with small.lent("runs/pairs", "retrieve") as first:
+        assert not first.training
+    with small.lent("runs/pairs", "zero_shot") as again:
+        assert again is first
+    with small.lent("runs/student", "fuse"):
+        pass
+    with small.lent("runs/pairs", "retrieve") as anew:
+        assert anew is not first
 
 
 @pytest.mark.parametrize(
     ("name", "said"), [(None, "choose a model"), ("runs/boxes", "can zero-shot"), ("../x", "no model")]
 )
 def test_models_that_are_not_there(shelf, name, said) -> None:
-    with pytest.raises(LookupError, match=said):
-        shelf.load(name, "zero_shot")
+    with pytest.raises(LookupError, match=said), shelf.lent(name, "zero_shot"):
+        pass
 
 
 def test_a_folder_that_is_not_there(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +12,16 @@ import pytest
 from PIL import Image
 
 from multimodal_zoo.gallery.limits import Limits
+from multimodal_zoo.gallery.showroom import Showroom
 from multimodal_zoo.gallery.uploads import read_picture
 
 LIMITS = Limits(megabytes=1, megapixels=1)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Showroom:
+    """What uploads are looked at by."""
+    return Showroom(None, None, LIMITS, tmp_path.resolve())  # type: ignore[arg-type]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -28,20 +36,20 @@ def huge(path: Path, side: int) -> Path:
     return path
 
 
-def test_pictures_come_upright_and_in_rgb(tmp_path) -> None:
+def test_pictures_come_upright_and_in_rgb(room, tmp_path) -> None:
     image = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.png", exif=exif)
-    found = read_picture(tmp_path / "a.png", LIMITS)
+    found = read_picture(room, tmp_path / "a.png")
     assert (found.mode, found.size) == ("RGB", (2, 4))
     assert np.asarray(found).min() == 255  # what is transparent is white
 
 
 @pytest.mark.parametrize("side", [1001, 12_000, 30_000])
-def test_too_many_pixels_are_refused_by_the_header(tmp_path, side) -> None:
+def test_too_many_pixels_are_refused_by_the_header(room, tmp_path, side) -> None:
     with pytest.raises(ValueError, match=r"has (30000 x|12000 x|1001 x|far more)"):
-        read_picture(huge(tmp_path / "a.png", side), LIMITS)
+        read_picture(room, huge(tmp_path / "a.png", side))
 
 
 @pytest.mark.parametrize(
@@ -55,24 +63,33 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, side) -> None:
         ("a.gif", b"GIF89a", "is no picture|is a broken picture"),
     ],
 )
-def test_files_that_are_no_pictures(tmp_path, name, content, said) -> None:
+def test_files_that_are_no_pictures(room, tmp_path, name, content, said) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=said):
-        read_picture(tmp_path / name, LIMITS)
+        read_picture(room, tmp_path / name)
 
 
-def test_a_cut_picture_is_broken(tmp_path) -> None:
+def test_a_cut_picture_is_broken(room, tmp_path) -> None:
     Image.effect_noise((60, 60), 80).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
     with pytest.raises(Exception, match=r"broken image: a\.png"):
-        read_picture(tmp_path / "a.png", LIMITS)
+        read_picture(room, tmp_path / "a.png")
 
 
-def test_links_are_not_followed(tmp_path) -> None:
+def test_links_are_not_followed(room, tmp_path) -> None:
     Image.new("RGB", (4, 2)).save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
     with pytest.raises(ValueError, match="is no uploaded file"):
-        read_picture(tmp_path / "b.png", LIMITS)
+        read_picture(room, tmp_path / "b.png")
+
+
+def test_files_of_other_folders_are_no_uploads(room, tmp_path) -> None:
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.png")
+    inner = dataclasses.replace(room, scratch=tmp_path / "own")
+    for path in (tmp_path / "a.png", tmp_path / "own" / ".." / "a.png"):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=r"a\.png is no uploaded file"):
+            read_picture(inner, path)
 
 
 def test_limits_are_positive_and_texts_are_bounded() -> None:

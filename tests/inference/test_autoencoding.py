@@ -55,7 +55,7 @@ def test_clips_come_back_with_all_their_frames(model) -> None:
 def test_clips_are_drawn_in_the_layout_of_univla(model) -> None:
     told = []
     one, other = draw_video(
-        model, ["a dog runs", "the sun"], frames=4, ratio=["1:1", "1:2"], seed=2, on_token=told.append
+        model, ["a dog runs", "the sun"], frames=4, ratio=["1:1", "1:2"], seed=2, on_step=told.append
     )
     assert one.codes.shape == (2, *model.processor.grid("1:1"))
     assert len(one.frames) == len(other.frames) == 4

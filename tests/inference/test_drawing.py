@@ -10,7 +10,7 @@ from torch import Tensor
 import multimodal_zoo as zoo
 from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.generation.sampling import Sampling
-from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Sketches, preview, tokens_of
+from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Sketches, tokens_of
 from multimodal_zoo.inference.text_to_image import draw
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import declaration
@@ -120,18 +120,19 @@ def test_strings_of_special_tokens_can_be_escaped(model) -> None:
 
 def test_sketches_show_the_rows_so_far(model) -> None:
     told: list[Sketches] = []
-    one, other = draw(model, ["a", "b"], ratio=["1:1", "1:2"], on_token=told.append)
+    one, other = draw(model, ["a", "b"], ratio=["1:1", "1:2"], on_step=told.append)
     grids = [tuple(one.codes.shape), tuple(other.codes.shape)]
     assert [sketch.step for sketch in told] == list(range(1, max(map(tokens_of, grids)) + 1))
-    assert told[-1].tokens == sum(map(tokens_of, grids))
+    assert told[-1].done == told[-1].whole == sum(map(tokens_of, grids))
     assert all(torch.equal(a, b.codes) for a, b in zip(told[-1].codes(), (one, other), strict=True))
     early = told[grids[0][1]]  # the first row and its line end
     assert len(early.codes()[0]) == 1
     assert torch.equal(early.codes()[0], one.codes[:1])
-    shown = preview(model, early)
+    assert early.parts == 2  # one row of each
+    shown = early.pictures()
     assert [picture.size for picture in shown] == [one.image.size, other.image.size]
     assert shown[0].getpixel((0, one.image.height - 1)) == (128, 128, 128)
-    assert near(preview(model, told[-1])[1], other.image)
+    assert near(told[-1].pictures()[1], other.image)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from multimodal_zoo.data.documents import Document, Image, Text
 from multimodal_zoo.data.grounding import Entity, grounded_prompt
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.text_to_image import draw
-from multimodal_zoo.inference.visual_drawing import VisualPainter, draw_visual, is_lone_picture, size_of
+from multimodal_zoo.inference.visual_drawing import Denoised, VisualPainter, draw_visual, is_lone_picture, size_of
 from multimodal_zoo.inference.visual_memory import memory_of
 from multimodal_zoo.nn.counted_images import CountedImages
 
@@ -33,7 +33,7 @@ def model() -> Any:
 
 
 def near(one: Any, other: Any) -> bool:
-    levels = [np.asarray(picture.image, dtype=int) for picture in (one, other)]
+    levels = [np.asarray(getattr(picture, "image", picture), dtype=int) for picture in (one, other)]
     return levels[0].shape == levels[1].shape and abs(levels[0] - levels[1]).max() <= 1
 
 
@@ -56,6 +56,28 @@ def test_a_drawing_is_decoded_from_what_the_model_imagines(model: Any) -> None:
     model.train()
     draw(model, "a", seed=0)
     assert model.training  # as it was before
+
+
+def test_pictures_are_seen_as_they_form(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Denoised] = []
+    found = draw(model, ["a", "b"], ratio=["1:1", "2:1"], on_step=told.append)
+    assert [(one.step, one.limit, one.count, one.parts) for one in told] == [(1, 2, 1, 1), (2, 2, 1, 2)] * 2
+    assert near(told[1].pictures()[0], found[0].image)
+    assert told[2].pictures()[0].size == found[1].image.size
+    assert not near(told[2].pictures()[0], found[1].image)  # half of the noise is left
+
+    class Black(torch.nn.Module):
+        def seen(self, pixels: Any) -> Any:
+            return pixels
+
+        def forward(self, seen: Any) -> Any:
+            return torch.ones(len(seen), dtype=torch.bool)
+
+        def blackened(self, pixels: Any, flags: Any) -> Any:
+            return torch.where(flags[:, None, None, None], 0.0, pixels)
+
+    monkeypatch.setattr(model.visual_decoder, "safety_checker", Black())
+    assert not np.asarray(told[0].pictures()[0]).any()  # not shown half-way either
 
 
 def test_pictures_do_not_depend_on_each_other(model: Any) -> None:

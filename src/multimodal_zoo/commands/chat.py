@@ -27,10 +27,9 @@ def run(config: DictConfig) -> float | None:
         FileNotFoundError: no such picture.
         TypeError: a model that does not write.
     """
-    import torch
-
     from multimodal_zoo.commands.generate import load_speaker, paths_of, sampling_of
     from multimodal_zoo.commands.live import say
+    from multimodal_zoo.commands.machine import use_threads
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
     from multimodal_zoo.generation.remembering import Remembering
@@ -41,8 +40,7 @@ def run(config: DictConfig) -> float | None:
 
     pictures = paths_of(config.image, "image")
     sampling, beams = sampling_of(config), beams_of(config)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     model = load_speaker(config, "chat")
     writer = writer_of(model, "chat")
     with evaluating(model) as device:  # once for all questions

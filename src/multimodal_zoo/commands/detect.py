@@ -27,9 +27,8 @@ def run(config: DictConfig) -> float | None:
         ValueError: random weights that were not asked for, or a calibration that cannot be right.
         TypeError: a model that detects nothing.
     """
-    import torch
-
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.commands.machine import device_of, use_threads
     from multimodal_zoo.data.camera_rig import read_rig
     from multimodal_zoo.evaluation.environment import record_run
     from multimodal_zoo.inference.box_pictures import legend
@@ -40,9 +39,9 @@ def run(config: DictConfig) -> float | None:
     if not root.is_dir():
         raise FileNotFoundError(f"images={root}: no such folder")
     info = read_rig(path, root)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    model = load_model(config, "detect").to(config.device)
+    use_threads(config.threads)
+    device = device_of(config.device)
+    model = load_model(config, "detect").to(device)
     seen = detect(model, info, root, mirrored=config.mirrored)
     folder = Path(config.run.dir).resolve()
     record_run(folder, model)

@@ -26,9 +26,8 @@ def run(config: DictConfig) -> float | None:
         ValueError: nothing to embed, random weights, an unknown format, or a folder that holds the embeddings of
             another model, data or configuration.
     """
-    import torch
-
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.commands.machine import device_of, use_threads
     from multimodal_zoo.data.places import in_order
     from multimodal_zoo.evaluation.embedding import Settings, embed, settle
     from multimodal_zoo.evaluation.environment import fingerprint, require_vectors
@@ -37,9 +36,8 @@ def run(config: DictConfig) -> float | None:
     folder = open_folder(config)
     settings = Settings(**{key: config[key] for key in Settings.__dataclass_fields__})
     described = reader_config(config.get("data"))
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = torch.device(config.device)
+    use_threads(config.threads)
+    device = device_of(config.device)
     order = in_order(build(described, path="data"), folder.rank, folder.ranks)
     model = load_model(config, "embed").to(device)
     if hasattr(model, "regression_head"):

@@ -46,17 +46,15 @@ def run(config: DictConfig) -> float | None:
         ValueError: no model, random weights that were not asked for, nothing to evaluate.
         UnfinishedError: evaluations that failed; the report and the tables of the others come first.
     """
-    import torch
-
+    from multimodal_zoo.commands.machine import device_of, use_threads
     from multimodal_zoo.evaluation.environment import record_run
     from multimodal_zoo.evaluation.report import print_overview, write_report
     from multimodal_zoo.evaluation.suite import run_suite
 
     if not config.get("benchmark"):
         raise ValueError(f"benchmark: nothing to evaluate; choose one of {', '.join(list_group('benchmark'))}")
-    device = torch.device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    device = device_of(config.device)
+    use_threads(config.threads)
     model = load_model(config, "eval").to(device)
     folder = Path(config.run.dir) / slug(config)
     record_run(folder, model, choices=chosen_groups())

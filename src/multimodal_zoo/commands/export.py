@@ -25,18 +25,16 @@ def run(config: DictConfig) -> float | None:
         ValueError: random weights, an unknown format or tower, a size that does not fit, or a folder in use.
         ModuleNotFoundError: a library of the format is missing.
     """
-    import torch
-
     from multimodal_zoo.bev.fast_bev import FastBEV
     from multimodal_zoo.commands.eval import load_model
     from multimodal_zoo.commands.export_detector import run_detector
+    from multimodal_zoo.commands.machine import use_threads
     from multimodal_zoo.evaluation.environment import require_vectors
     from multimodal_zoo.export.folder import export, require_format
 
     require_format(config.format)
     size = sides(config.image_size)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     model = load_model(config, "export").float()
     if isinstance(model, FastBEV):
         run_detector(config, model)

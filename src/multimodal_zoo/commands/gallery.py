@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_zoo.commands.options import separate
+from multimodal_zoo.gallery.limits import Limits
 
 if TYPE_CHECKING:
     from multimodal_zoo.gallery.showroom import Showroom
@@ -18,22 +19,19 @@ RUNS = "runs"
 
 
 @dataclass(frozen=True)
-class Options:
-    """What may stand behind the folders, `key=value`.
+class Options(Limits):
+    """What may stand behind the folders, `key=value`: `Limits`, and how the page is served.
 
     Attributes:
-        port: of the page.
+        port: of the page; 0 takes any free one.
         host: the address that is listened on; others than this machine's own open the page to the network.
         open: whether a browser is opened.
         device: where models run.
         threads: CPU threads of torch; None leaves torch's own choice.
         allow_random: whether models whose weights were never trained are shown.
-        megabytes: of an uploaded file.
-        megapixels: of an uploaded picture.
-        seconds: that one answer or drawing may take.
-        jobs: requests worked on at once.
-        waiting: requests that may wait.
-        models: that stay in memory.
+
+    Raises:
+        ValueError: a limit below 1, or a port that there is not.
     """
 
     port: int = 7860
@@ -42,12 +40,11 @@ class Options:
     device: str = "cpu"
     threads: int | None = None
     allow_random: bool = False
-    megabytes: int = 20
-    megapixels: int = 40
-    seconds: int = 300
-    jobs: int = 1
-    waiting: int = 16
-    models: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port < 2**16:
+            raise ValueError(f"port={self.port}: expected 0 to {2**16 - 1}; 0 takes any free one")
 
 
 def main(arguments: list[str]) -> int:
@@ -64,14 +61,14 @@ def main(arguments: list[str]) -> int:
 
     import tempfile
 
-    from multimodal_zoo.gallery.page import gradio
+    from multimodal_zoo.commands.machine import device_of, use_threads
+    from multimodal_zoo.gallery.page import GRADIO
     from multimodal_zoo.gallery.server import is_loopback, serving
+    from multimodal_zoo.packages import needed
 
-    gradio()  # before models are looked for, which takes longer
-    if options.threads is not None:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    needed(*GRADIO)  # before models are looked for, which takes longer
+    device_of(options.device)
+    use_threads(options.threads)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder goes then too
     try:
         with tempfile.TemporaryDirectory(prefix="mmzoo-app-") as scratch:
@@ -112,11 +109,8 @@ def showroom(folders: list[Path], options: Options, scratch: Path) -> Showroom:
         scratch: a folder of its own.
     """
     from multimodal_zoo.gallery.albums import Albums
-    from multimodal_zoo.gallery.limits import Limits
     from multimodal_zoo.gallery.shelf import Shelf
     from multimodal_zoo.gallery.showroom import Showroom
 
-    names = ("megabytes", "megapixels", "seconds", "jobs", "waiting", "models")
-    limits = Limits(**{name: getattr(options, name) for name in names})
-    shelf = Shelf(folders, limits.models, options.device, options.allow_random)
-    return Showroom(shelf, Albums(folders, limits.album), limits, scratch.resolve())
+    shelf = Shelf(folders, options.models, options.device, options.allow_random)
+    return Showroom(shelf, Albums(folders, options.album), options, scratch.resolve())

@@ -34,17 +34,15 @@ def run(config: DictConfig) -> float | None:
         FileNotFoundError: no such file of prompts, or picture.
         TypeError: a model that does not draw.
     """
-    import torch
-
     from multimodal_zoo.commands.live import DrawingBar
+    from multimodal_zoo.commands.machine import use_threads
     from multimodal_zoo.commands.pages import run_pages
     from multimodal_zoo.evaluation.environment import record_run
 
     prompts = read_prompts(config)
     pictures = paths_of(config.image, "image")
     sampling = sampling_of(config)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     model = load_speaker(config, "generate")
     folder = Path(config.run.dir).resolve()
     if config.pages is not None:
@@ -52,7 +50,7 @@ def run(config: DictConfig) -> float | None:
         return None
     done: list[dict[str, Any]] = []
     start = time.perf_counter()
-    with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None, model) as bar:
+    with DrawingBar(len(prompts) * config.images, folder / "preview.png" if config.preview else None) as bar:
         for part in _batches(len(prompts), config):
             common = _settings(config, part, len(prompts))
             drawn = _drawn(model, prompts[part], pictures, config, common, sampling, bar)
@@ -61,8 +59,8 @@ def run(config: DictConfig) -> float | None:
             for number, one in enumerate(drawn, start=len(done)):
                 _save(folder, f"{number:04d}", one, config)
                 done.append({**one["facts"], "file": f"{number:04d}{'.webp' if config.frames else '.png'}"})
-            _describe(folder, config, done, bar.unit, bar.tokens / (time.perf_counter() - start))
-    print(f"{len(done)} drawn, {bar.tokens / (time.perf_counter() - start):,.1f} {bar.unit}/s: {folder}")
+            _describe(folder, config, done, bar.unit, bar.done / (time.perf_counter() - start))
+    print(f"{len(done)} drawn, {bar.done / (time.perf_counter() - start):,.1f} {bar.unit}/s: {folder}")
     return None
 
 
@@ -70,12 +68,14 @@ def load_speaker(config: DictConfig, command: str) -> Any:
     """The model on its device, in `dtype`: an Emu whole, of others the decoder, as published."""
     from multimodal_zoo.checkpoints.store import find_dtype
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.commands.machine import device_of
     from multimodal_zoo.decoders.emu import Emu
 
+    device = device_of(config.device)
     model = load_model(config, command)
     if config.dtype is not None and hasattr(model, "decoder"):
         (model if isinstance(model, Emu) else model.decoder).to(find_dtype(config.dtype))
-    return model.to(config.device)
+    return model.to(device)
 
 
 def sampling_of(config: DictConfig) -> Sampling:
@@ -159,29 +159,21 @@ def _drawn(
     bar: DrawingBar,
 ) -> list[dict[str, Any]]:
     """Pictures or clips of some prompts, each with its frames, its codes and what is known of it."""
-    from multimodal_zoo.decoders.emu import Emu
     from multimodal_zoo.inference.painter import SAMPLING
     from multimodal_zoo.inference.text_to_image import draw
-    from multimodal_zoo.inference.visual_drawing import draw_visual
 
-    tokens: dict[str, Any] = {"sampling": sampling, "on_token": bar}
+    how: dict[str, Any] = {**common, "sampling": None if sampling == SAMPLING else sampling, "on_step": bar}
     if config.frames is not None:
-        return _clips(model, prompts, pictures, config, {**common, **tokens})
-    documents = documents_of(prompts, pictures)
-    options: dict[str, Any] = {
-        **common,
-        "per_prompt": config.images,
-        "suffix": config.suffix,
-        "batch_size": config.batch_size,
-    }
-    if isinstance(model, Emu):
-        if sampling != SAMPLING:
-            raise TypeError("sampling is for models that draw token by token; an Emu draws by diffusion: leave it out")
-        drawn = draw_visual(model, documents, **options, steps=config.steps, on_step=bar.denoised)
-    else:
-        if config.steps is not None:
-            raise TypeError(f"steps={config.steps} is for models that draw by diffusion (Emu): leave it out")
-        drawn = draw(model, documents, **options, **tokens)
+        return _clips(model, prompts, pictures, config, how)
+    drawn = draw(
+        model,
+        documents_of(prompts, pictures),
+        **how,
+        steps=config.steps,
+        per_prompt=config.images,
+        suffix=config.suffix,
+        batch_size=config.batch_size,
+    )
     return [
         {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}} for one in drawn
     ]

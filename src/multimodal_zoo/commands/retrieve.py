@@ -62,8 +62,7 @@ def main(arguments: list[str]) -> int:
     words, options = parse(arguments)
     if not words or (len(words) == 1 and options.queries is None):
         raise ValueError('mmzoo retrieve needs a folder of embeddings and a query: mmzoo retrieve FOLDER "a red car"')
-    import torch
-
+    from multimodal_zoo.commands.machine import device_of, use_threads
     from multimodal_zoo.evaluation.embedding_folder import EmbeddingFolder
     from multimodal_zoo.evaluation.nearest import search_shards
     from multimodal_zoo.evaluation.searching import embed_queries
@@ -73,11 +72,11 @@ def main(arguments: list[str]) -> int:
     if not manifest.get(against):
         raise ValueError(f"against={against}: {words[0]} was made without {against}")
     queries = read_queries(words[1:], options.queries)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    device = device_of(options.device)
+    use_threads(options.threads)
     model = load(manifest, options)
     start = time.perf_counter()
-    vectors = embed_queries(model, queries, torch.device(options.device))
+    vectors = embed_queries(model, queries, device)
     embedded = time.perf_counter()
     found = search_shards(vectors, folder.shards(), COLUMNS[against], options.k, options.search)
     seconds = {"queries": round(embedded - start, 3), "search": round(time.perf_counter() - embedded, 3)}

@@ -20,10 +20,9 @@ def run(config: DictConfig) -> float | None:
         ValueError: nothing to encode, random weights, a model without a visual tokenizer, or a folder that holds the
             codes of another model, data or configuration.
     """
-    import torch
-
     from multimodal_zoo.commands.embed import reader_config
     from multimodal_zoo.commands.eval import load_model
+    from multimodal_zoo.commands.machine import device_of, use_threads
     from multimodal_zoo.data.code_folder import CodeFolder
     from multimodal_zoo.data.places import in_order
     from multimodal_zoo.data.skips import Skips
@@ -33,9 +32,8 @@ def run(config: DictConfig) -> float | None:
 
     folder = CodeFolder(Path(config.out).resolve(), str(config.format), int(config.rank), int(config.ranks))
     described = reader_config(config.get("data"))
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = torch.device(config.device)
+    use_threads(config.threads)
+    device = device_of(config.device)
     order = in_order(build(described, path="data"), folder.rank, folder.ranks)
     model = load_model(config, "tokenize").to(device)
     encoder = require_tokenizer(model)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -24,7 +22,9 @@ from multimodal_zoo.evaluation.embedding_folder import MANIFEST, EmbeddingFolder
 from multimodal_zoo.evaluation.environment import fingerprint
 from multimodal_zoo.evaluation.features import embed_images
 from multimodal_zoo.evaluation.nearest import nearest, search_shards
-from multimodal_zoo.evaluation.searching import BATCH, find_pictures
+from multimodal_zoo.evaluation.searching import BATCH
+from multimodal_zoo.gallery.indexed import tiles_of, within
+from multimodal_zoo.gallery.kept import Kept
 
 #: The part of the emoji that no recipe here trains on, in the style that most recipes use.
 STYLE, SPLIT, SIDE = "twemoji", "test", 64
@@ -82,13 +82,12 @@ class Albums:
 
     def __init__(self, folders: Sequence[Path], most: int, keep: int = 4) -> None:
         self.folders = [folder.resolve() for folder in folders]
-        self.most, self.keep = most, keep
+        self.most = most
         found = [Album("emoji", None)] if find_spec(STYLES[STYLE].module) is not None else []
         for root in self.folders:
             found += [Album(place.relative_to(root.parent).as_posix(), place) for place in _places(root)]
         self.albums = {album.name: album for album in found}
-        self._known: OrderedDict[tuple[str, str], tuple[np.ndarray, list[_Item]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[tuple[np.ndarray, list[_Item]]] = Kept(keep)
 
     def find(self, name: str | None) -> Album:
         """One of `albums`.
@@ -115,24 +114,17 @@ class Albums:
         """
         if album.embedded:
             return self._search_folder(model, album, query, count)
-        with self._lock:
-            vectors, items = self._embedded(model, model_name, album)
-        scores, numbers = nearest(query, [vectors], count, "torch")
+        with self._kept.lent((model_name, album.name), lambda: self._embedded(model, album)) as (vectors, items):
+            scores, numbers = nearest(query, [vectors], count, "torch")
         best = [(items[number], float(score)) for number, score in zip(numbers[0], scores[0], strict=True)]
         return [Match(_shown(item), item.caption, score) for item, score in best]
 
-    def _embedded(self, model: Any, model_name: str, album: Album) -> tuple[np.ndarray, list[_Item]]:
-        key = (model_name, album.name)
-        if key not in self._known:
-            items: list[_Item] = []
-            device = next(model.parameters()).device
-            pictures = self._pictures(album, items)
-            rows = embed_images(model, pictures, model.processor.images, batch_size=BATCH, device=device)
-            while len(self._known) >= self.keep:
-                self._known.popitem(last=False)
-            self._known[key] = (rows.numpy(), items)
-        self._known.move_to_end(key)
-        return self._known[key]
+    def _embedded(self, model: Any, album: Album) -> tuple[np.ndarray, list[_Item]]:
+        items: list[_Item] = []
+        device = next(model.parameters()).device
+        pictures = self._pictures(album, items)
+        rows = embed_images(model, pictures, model.processor.images, batch_size=BATCH, device=device)
+        return rows.numpy(), items
 
     def _pictures(self, album: Album, items: list[_Item]) -> Iterator[Image.Image]:
         """The pictures of an album that can be read; what they come from is noted in passing."""
@@ -150,11 +142,8 @@ class Albums:
             return
         for path in FolderPictures(str(album.path), need_caption=False).paths:
             place = album.path / path
-            beside = place.with_suffix(".txt")
-            if _within(place, [album.path]):
-                known = beside.is_file() and _within(beside, [album.path])
-                text = beside.read_text(encoding="utf-8", errors="replace").strip() if known else ""
-                yield _Item(place, text[:CAPTION] or path)
+            if within(place, [album.path]):
+                yield _Item(place, _caption(place.with_suffix(".txt"), album.path) or path)
 
     def _search_folder(self, model: Any, album: Album, query: np.ndarray, count: int) -> list[Match]:
         assert album.path is not None
@@ -167,11 +156,8 @@ class Albums:
                 "choose that one"
             )
         (hits,) = search_shards(query, folder.shards(), "image_embedding", count, "torch")
-        if not _harmless(manifest["data"], self.folders):  # its pictures lie where this page reads nothing
-            return [Match(None, hit.text or hit.key, hit.score) for hit in hits]
-        safe = [hit for hit in hits if ".." not in Path(hit.key).parts and not Path(hit.key).is_absolute()]
-        (tiles,) = find_pictures(manifest, [safe])
-        return [Match(tile.picture, tile.caption, hit.score) for tile, hit in zip(tiles, safe, strict=True)]
+        tiles = tiles_of(manifest, hits, self.folders)
+        return [Match(tile.picture, tile.caption, hit.score) for tile, hit in zip(tiles, hits, strict=True)]
 
 
 def _shown(item: _Item) -> Image.Image:
@@ -188,26 +174,9 @@ def _places(root: Path) -> Iterator[Path]:
             yield place
 
 
-def _within(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a path, links followed, lies in one of some folders."""
-    return any(path.resolve().is_relative_to(folder) for folder in folders)
-
-
-def _harmless(value: Any, folders: Sequence[Path]) -> bool:
-    """Whether no text in a configuration is the path of something outside of some folders."""
-    if isinstance(value, Mapping):
-        return all(_harmless(one, folders) for one in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(_harmless(one, folders) for one in value)
-    if not isinstance(value, str):
-        return True
-    paths = Path(value).expanduser()
-    return "://" not in value and (_within(paths, folders) or not _could_be(paths))
-
-
-def _could_be(path: Path) -> bool:
-    """Whether a text is meant as a path, or happens to be one."""
-    try:
-        return path.is_absolute() or len(path.parts) > 1 or path.exists()
-    except OSError:
-        return True
+def _caption(beside: Path, folder: Path) -> str:
+    """The beginning of the text file beside a picture; empty where there is none, or a link that leads out."""
+    if not (beside.is_file() and within(beside, [folder])):
+        return ""
+    with beside.open(encoding="utf-8", errors="replace") as file:
+        return file.read(CAPTION).strip()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image as Pil
 
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
 from multimodal_zoo.gallery.showroom import Showroom
 from multimodal_zoo.gallery.streaming import streamed
-from multimodal_zoo.gallery.uploads import maybe_picture
+from multimodal_zoo.gallery.uploads import asked
 from multimodal_zoo.generation.loop import Progress
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.chat import answer
@@ -53,31 +54,35 @@ def ask(
     Raises:
         LookupError, ValueError: nothing is asked, or what is asked cannot be.
     """
-    words = room.limits.text(question, "question")
-    seen = maybe_picture(picture, room.limits)
-    if seen is None and not words:
-        raise ValueError("type a question, or upload a picture for a caption")
-    speaker = room.shelf.load(model, "chat")
-    writer = writer_of(speaker, "chat")
-    turns = before if writer.turns else []
-    document = _document(seen, turns, words)
+    words, seen = asked(room, question, "question", picture, "type a question, or upload a picture for a caption")
+    room.shelf.entry(model, "chat")
     sampling = Sampling(greedy=True) if temperature <= 0 else Sampling(temperature=float(temperature))
+    most = max(1, min(MOST, int(tokens)))
 
     def work(say: Callable[[str], None]) -> None:
         """Write the answer, saying all of it that is there."""
-        said: list[str] = []
-        typing = Typing(writer.decode, said.append)
+        with room.shelf.lent(model, "chat") as speaker:
+            say("")  # the model is there, and reads
+            writer = writer_of(speaker, "chat")
+            document = _document(seen, before if writer.turns else [], words)
+            said: list[str] = []
+            typing = Typing(writer.decode, said.append)
 
-        def tell(progress: Progress) -> None:
-            """Say what is there."""
-            typing(progress)
-            say("".join(said))
+            def tell(progress: Progress) -> None:
+                """Say what is there."""
+                typing(progress)
+                say("".join(said))
 
-        most = max(1, min(MOST, int(tokens)))
-        (text,) = answer(
-            speaker, document, sampling=sampling, max_new_tokens=most, special=False, seed=len(before), on_token=tell
-        )
-        say(text)
+            (text,) = answer(
+                speaker,
+                document,
+                sampling=sampling,
+                max_new_tokens=most,
+                special=False,
+                seed=len(before),
+                on_token=tell,
+            )
+            say(text)
 
     for text in streamed(work, room.limits.seconds):
         yield [*before, Turn(words, text.strip())]
@@ -86,9 +91,9 @@ def ask(
 def _document(seen: Pil.Image | None, turns: list[Turn], words: str) -> Document:
     segments: list[Segment] = [] if seen is None else [Image(seen)]
     for turn in turns:
-        if turn.question:
-            segments.append(Text(turn.question, role="user"))
-        segments.append(Text(turn.answer, role="assistant"))
+        if turn.answer:  # none where it was stopped, or failed
+            segments += [Text(turn.question, role="user")] if turn.question else []
+            segments.append(Text(turn.answer, role="assistant"))
     return Document([*segments, *([Text(words, role="user")] if words else [])])
 
 
@@ -97,7 +102,7 @@ def messages(turns: list[Turn]) -> list[dict[str, str]]:
     found = []
     for turn in turns:
         found.append({"role": "user", "content": html.escape(turn.question or "(a caption)", quote=False)})
-        found.append({"role": "assistant", "content": html.escape(turn.answer or "(nothing)", quote=False)})
+        found.append({"role": "assistant", "content": html.escape(turn.answer or "\u2026", quote=False)})
     return found
 
 
@@ -123,19 +128,12 @@ def tab(room: Showroom) -> None:
             )
             with gr.Row():
                 button = gr.Button("Ask", variant="primary", elem_id="chat-go")
-                stop = gr.Button("Stop")
+                stop = gr.Button("Stop", elem_id="chat-stop")
                 clear = gr.Button("Begin anew")
 
-    def go(
-        model: str | None,
-        picture: str | None,
-        question: str | None,
-        before: list[Turn],
-        tokens: float,
-        temperature: float,
-    ) -> Iterator[tuple[list[Turn], list[dict[str, str]]]]:
+    def go(*fields: Any) -> Iterator[tuple[list[Turn], list[dict[str, str]]]]:
         """Ask."""
-        for found in ask(room, model, picture, question, before, tokens, temperature):
+        for found in ask(room, *fields):
             yield found, messages(found)
 
     inputs = [model, picture, question, turns, tokens, heat]

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def uploaded_scene(room: Showroom, paths: Sequence[str] | None) -> KeyFrame:
         ValueError: none or too many files, no calibration or several, one that names other files, broken pictures.
         FileNotFoundError: a camera without its picture.
     """
-    files = [check_file(path, room.limits) for path in paths or ()]
+    files = [check_file(room, path) for path in paths or ()]
     named = {path.name: path for path in files}
     calibrations = [path for path in files if path.suffix.lower() == SUFFIX]
     if len(files) > room.limits.files or len(named) < len(files):
@@ -85,7 +86,7 @@ def uploaded_scene(room: Showroom, paths: Sequence[str] | None) -> KeyFrame:
     folder = room.scratch / "scenes" / secrets.token_hex(8)
     folder.mkdir(parents=True)
     for name, path in pictures.items():
-        read_picture(path, room.limits)
+        read_picture(room, path)
         shutil.copyfile(path, folder / name)
     shutil.copyfile(calibrations[0], folder / calibrations[0].name)
     return KeyFrame(read_rig(folder / calibrations[0].name), folder)
@@ -123,7 +124,7 @@ def _files(given: Any) -> list[str]:
     return [str(name) for name in found if name is not None]
 
 
-def find(room: Showroom, model: str | None, files: Sequence[str] | None, seed: float, score: float) -> Seen:
+def find(room: Showroom, model: str | None, files: Sequence[str] | None, seed: float | None, score: float) -> Seen:
     """What a detector finds in uploaded pictures, or without any in a drawn scene; see `look`.
 
     Args:
@@ -134,7 +135,7 @@ def find(room: Showroom, model: str | None, files: Sequence[str] | None, seed: f
         score: least score of a box that is shown.
     """
     if not files:
-        return look(room, model, drawn_scene(room, seed), score)
+        return look(room, model, drawn_scene(room, seed or 0), score)
     frame = uploaded_scene(room, files)
     try:
         return look(room, model, frame, score)
@@ -154,8 +155,8 @@ def look(room: Showroom, model: str | None, frame: KeyFrame, score: float) -> Se
     Raises:
         LookupError, ValueError: no such model, or a scene that it cannot read.
     """
-    detector = room.shelf.load(model, "detect")
-    seen = detect(detector, frame.info, frame.root)
+    with room.shelf.lent(model, "detect") as detector:
+        seen = detect(detector, frame.info, frame.root)
     truth = _truth(frame.info)
     kept = seen.found.scores >= score
     said = f"{int(kept.sum())} boxes of score {score:g} or more: {legend(seen.found.labels[kept])}."
@@ -203,8 +204,4 @@ def tab(room: Showroom) -> None:
             above = picture_shown("From above, forward is up", 420, "detect-above")
     table = gr.Dataframe(headers=list(COLUMNS), label="Boxes", interactive=False, elem_id="detect-table")
 
-    def go(model: str | None, files: list[str] | None, seed: float, score: float) -> Seen:
-        """Detect."""
-        return find(room, model, files, seed or 0, score)
-
-    connect(room, [button.click], go, [model, files, seed, score], [cameras, above, table, said])
+    connect(room, [button.click], partial(find, room), [model, files, seed, score], [cameras, above, table, said])

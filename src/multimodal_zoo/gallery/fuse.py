@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
@@ -16,10 +16,9 @@ from multimodal_zoo.captions.engine import Answer, Engine
 from multimodal_zoo.captions.prompts import FusionPrompt
 from multimodal_zoo.captions.rows import FUSED, CaptionRow, FusedRow
 from multimodal_zoo.config import compose
-from multimodal_zoo.data.documents import Document, Image
+from multimodal_zoo.gallery import chat
+from multimodal_zoo.gallery.kept import Kept
 from multimodal_zoo.gallery.showroom import Showroom
-from multimodal_zoo.gallery.uploads import read_picture
-from multimodal_zoo.inference.chat import answer
 from multimodal_zoo.registry import build
 
 #: What fuses without a model, and wordings of the prompt (`conf/fusion_prompt`).
@@ -63,7 +62,7 @@ def asked_with(prompt: str) -> tuple[FusionPrompt, Checks]:
 
 
 class Engines:
-    """Engines by model; the one used last stays in memory.
+    """Engines by model; the rules and the model used last stay in memory.
 
     Args:
         room: whose models answer.
@@ -71,42 +70,33 @@ class Engines:
 
     def __init__(self, room: Showroom) -> None:
         self.room = room
-        self._name, self._engine = RULES, self._made(RULES)
-        self._lock = threading.Lock()
+        self._kept: Kept[Engine] = Kept(2)
 
     def names(self) -> list[str]:
         """What can be chosen."""
         return [RULES, *self.room.shelf.names("fuse")]
 
-    def engine(self, name: str) -> Engine:
-        """One of `names`.
+    @contextmanager
+    def lent(self, name: str) -> Iterator[Engine]:
+        """One of `names`, for one block alone.
 
         Raises:
             LookupError: another one.
         """
-        with self._lock:
-            if name != self._name:
-                made = self._made(name)
-                self._engine.close()
-                self._name, self._engine = name, made
-            return self._engine
-
-    def _made(self, name: str) -> Engine:
         node: dict[str, Any] = {"type": "template_engine"}
         if name != RULES:
             path, shelf = str(self.room.shelf.entry(name, "fuse").path), self.room.shelf
             node = {"type": "zoo_engine", "model": path, "stop": ["\n"], "device": shelf.device}
             node["timeout"] = float(self.room.limits.seconds)
-        engine: Engine = build(node, path="fusion_engine")
-        return engine
+        with self._kept.lent(name, lambda: build(node, path="fusion_engine")) as engine:
+            yield engine
 
 
-def fuse(room: Showroom, engines: Engines, name: str, prompt: str, raw: str | None, synthetic: str | None) -> Fused:
+def fuse(engines: Engines, name: str, prompt: str, raw: str | None, synthetic: str | None) -> Fused:
     """One caption of two.
 
     Args:
-        room: whose limits hold.
-        engines: what answers.
+        engines: what answers; the limits of its room hold.
         name: which of them.
         prompt: one of `PROMPTS`.
         raw: the caption from the web.
@@ -115,25 +105,26 @@ def fuse(room: Showroom, engines: Engines, name: str, prompt: str, raw: str | No
     Raises:
         LookupError, ValueError: no caption at all, or no such engine or prompt.
     """
-    row = CaptionRow("app", room.limits.text(raw, "web caption"), _one(room.limits.text(synthetic, "model caption")))
+    limits = engines.room.limits
+    row = CaptionRow("app", limits.text(raw, "web caption"), _one(limits.text(synthetic, "model caption")))
     if not row.raw and not row.synthetic:
         raise ValueError("type a caption from the web, one of a model, or both")
     wording, checks = asked_with(prompt)
-    (found,) = ask(engines.engine(name), wording, [row], checks, retries=1)
+    with engines.lent(name) as engine:
+        (found,) = ask(engine, wording, [row], checks, retries=1)
     return Fused(found.fused, _words(found, checks), wording.fill(row.raw, row.synthetic))
 
 
-def describe(room: Showroom, model: str | None, picture: str | None, tokens: int = 48) -> str:
-    """The caption that a model writes of an uploaded picture.
+def describe(room: Showroom, model: str | None, picture: str | None, tokens: int = 48) -> Iterator[str]:
+    """The caption that a model writes of an uploaded picture, as it grows.
 
     Raises:
         LookupError, ValueError: no picture or model.
     """
     if picture is None:
         raise ValueError("upload a picture first")
-    seen = read_picture(picture, room.limits)
-    (text,) = answer(room.shelf.load(model, "chat"), Document([Image(seen)]), max_new_tokens=tokens, special=False)
-    return text.strip()
+    for (turn,) in chat.ask(room, model, picture, None, [], tokens, temperature=0):
+        yield turn.answer
 
 
 def _one(text: str) -> tuple[str, ...]:
@@ -177,13 +168,5 @@ def tab(room: Showroom) -> None:
             said = gr.Textbox(label="Filters", interactive=False, elem_id="fuse-said")
             filled = gr.Textbox(label="Prompt as it is asked", lines=8, interactive=False)
 
-    def go(name: str, prompt: str, raw: str | None, synthetic: str | None) -> Fused:
-        """Fuse."""
-        return fuse(room, engines, name, prompt, raw, synthetic)
-
-    def caption(model: str | None, picture: str | None) -> str:
-        """Write the model caption."""
-        return describe(room, model, picture)
-
-    connect(room, [button.click], go, [name, prompt, raw, synthetic], [fused, said, filled])
-    connect(room, [write.click], caption, [captioner, picture], [synthetic])
+    connect(room, [button.click], partial(fuse, engines), [name, prompt, raw, synthetic], [fused, said, filled])
+    connect(room, [write.click], partial(describe, room), [captioner, picture], [synthetic])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.gallery.showroom import Showroom
 from multimodal_zoo.gallery.streaming import streamed
-from multimodal_zoo.inference.live import Sketching, beside
-from multimodal_zoo.inference.painter import Sketches, tokens_of
+from multimodal_zoo.inference.live import Sketching, Unfinished, beside
 from multimodal_zoo.inference.text_to_image import draw
-from multimodal_zoo.inference.visual_drawing import draw_visual
 
 #: Pictures at once, and ratios of width to height that can be chosen.
 MOST = 8
@@ -28,7 +26,7 @@ class Stand:
 
     Attributes:
         said: in words.
-        sketch: the rows so far of all pictures as one, the same object while there are no new ones; None before that.
+        sketch: all pictures as far as they are, as one; the same object while there is nothing new, None before that.
         pictures: when all is done.
     """
 
@@ -43,10 +41,10 @@ def paint(
     prompt: str | None,
     ratio: str,
     count: float,
-    seed: float,
+    seed: float | None,
     guidance: float | None,
 ) -> Iterator[Stand]:
-    """Pictures of a text, and their rows while they are drawn.
+    """Pictures of a text, and what there is of them while they are drawn: rows, or pictures behind less and less noise.
 
     Args:
         room: what is shown.
@@ -54,7 +52,7 @@ def paint(
         prompt: what to draw.
         ratio: width to height.
         count: pictures.
-        seed: of the first one.
+        seed: of the first one; None for 0.
         guidance: scale of classifier-free guidance; None or 0 takes the model's own.
 
     Raises:
@@ -63,31 +61,29 @@ def paint(
     words = room.limits.text(prompt, "text")
     if not words:
         raise ValueError("type what is to be drawn")
-    painter = room.shelf.load(model, "generate")
-    many = max(1, min(MOST, int(count)))
-    sketching, sheets = Sketching(painter), list[Image.Image | None]([None])
-
-    def on_token(sketches: Sketches, say: Callable[[Stand], None]) -> None:
-        """Say how many tokens there are, with a picture of them."""
-        whole, sheet = sum(tokens_of(grid) for grid in sketches.grids), sketching(sketches)
-        sheets[:] = sheets if sheet is None else [larger(sheet)]
-        say(Stand(f"{sketches.tokens:,} of {whole:,} tokens", sheets[0]))
+    room.shelf.entry(model, "generate")
+    many, first = max(1, min(MOST, int(count))), int(seed or 0)
 
     def work(say: Callable[[Stand], None]) -> None:
         """Draw, saying how far it is."""
-        if isinstance(painter, Emu):
-            drawn = draw_visual(
-                painter, words, ratio=ratio, per_prompt=many, seed=int(seed), guidance=guidance or None,
-                special=False, on_step=lambda done, most: say(Stand(f"{done:,} of {most:,} steps")),
-            )  # fmt: skip
-        else:
+        sketching, sketch = Sketching(), None
+
+        def tell(batch: Unfinished) -> None:
+            """Say how much there is, with a picture of it."""
+            nonlocal sketch
+            sheet = sketching(batch)
+            sketch = sketch if sheet is None else larger(sheet)
+            say(Stand(f"{batch.done:,} of {batch.whole:,} {batch.unit}", sketch))
+
+        with room.shelf.lent(model, "generate") as painter:
+            say(Stand("reading the text"))
             drawn = draw(
-                painter, words, ratio=ratio, per_prompt=many, seed=int(seed), guidance=guidance or None,
-                special=False, on_token=lambda sketches: on_token(sketches, say),
+                painter, words, ratio=ratio, per_prompt=many, seed=first, guidance=guidance or None,
+                special=False, on_step=tell,
             )  # fmt: skip
         pictures = tuple(one.image for one in drawn)
         sizes = " and ".join(sorted({f"{one.image.width} x {one.image.height}" for one in drawn}))
-        say(Stand(f"“{words}”, {sizes} pixels, seed {int(seed)}", larger(beside(pictures)), pictures))
+        say(Stand(f"“{words}”, {sizes} pixels, seed {first}", larger(beside(pictures)), pictures))
 
     yield from streamed(work, room.limits.seconds)
 
@@ -114,26 +110,18 @@ def tab(room: Showroom) -> None:
             guidance = gr.Number(0, minimum=0, label="Guidance; 0 is the model's own")
             with gr.Row():
                 button = gr.Button("Draw", variant="primary", elem_id="generate-go")
-                stop = gr.Button("Stop")
+                stop = gr.Button("Stop", elem_id="generate-stop")
         with gr.Column(scale=2):
             sketch = picture_shown("While it is drawn", 260, "generate-sketch")
             gallery = pictures_shown("Pictures", 4, 320, "generate-drawn")
             said = gr.Markdown(elem_id="generate-said")
 
-    def go(
-        model: str | None, prompt: str | None, ratio: str, count: float, seed: float, guidance: float | None
-    ) -> Iterator[tuple[object, list[Image.Image], str]]:
+    def go(*fields: Any) -> Iterator[tuple[object, list[Image.Image], str]]:
         """Draw."""
         before = None
-        for stand in paint(room, model, prompt, ratio, count, seed or 0, guidance):
+        for stand in paint(room, *fields):
             yield (gr.skip() if stand.sketch is before else stand.sketch), list(stand.pictures), stand.said
             before = stand.sketch
 
-    connect(
-        room,
-        [button.click, prompt.submit],
-        go,
-        [model, prompt, ratio, count, seed, guidance],
-        [sketch, gallery, said],
-        stop,
-    )
+    inputs = [model, prompt, ratio, count, seed, guidance]
+    connect(room, [button.click, prompt.submit], go, inputs, [sketch, gallery, said], stop)

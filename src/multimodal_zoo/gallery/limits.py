@@ -11,6 +11,7 @@ class Limits:
 
     Attributes:
         megabytes: of one file that is uploaded.
+        upload: megabytes of all files that are uploaded together.
         megapixels: of one picture that is uploaded, told by its header before anything is decoded.
         files: uploaded for one scene.
         characters: of a text that is typed.
@@ -25,6 +26,7 @@ class Limits:
     """
 
     megabytes: int = 20
+    upload: int = 128
     megapixels: int = 40
     files: int = 64
     characters: int = 4000
@@ -35,7 +37,7 @@ class Limits:
     album: int = 4096
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in fields(Limits):  # what inherits them may have other fields
             if getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)}: expected at least 1")
 
@@ -43,6 +45,11 @@ class Limits:
     def bytes(self) -> int:
         """Of one uploaded file."""
         return self.megabytes * 2**20
+
+    @property
+    def upload_bytes(self) -> int:
+        """Of all files that are uploaded together."""
+        return self.upload * 2**20
 
     @property
     def pixels(self) -> int:

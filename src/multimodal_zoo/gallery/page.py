@@ -7,7 +7,10 @@ from typing import Any
 
 from multimodal_zoo.gallery import chat, detect, fuse, generate, retrieve, zero_shot
 from multimodal_zoo.gallery.showroom import Showroom
+from multimodal_zoo.packages import needed
 
+#: The package, what needs it, and what it is installed with.
+GRADIO = ("gradio", "mmzoo app", "app")
 #: Seconds between two looks for old files, and after which a file is one.
 CLEANING = (600, 3600)
 #: Title, ability, what makes its components, and how one gets a model for it.
@@ -30,7 +33,7 @@ def page(room: Showroom) -> Any:
     Raises:
         ModuleNotFoundError: Gradio is not installed.
     """
-    gr = gradio()
+    gr = needed(*GRADIO)
     with gr.Blocks(title="multimodal_zoo", analytics_enabled=False, delete_cache=CLEANING) as found:
         gr.Markdown("# multimodal_zoo")
         for title, ability, tab, command in TABS:
@@ -43,18 +46,3 @@ def page(room: Showroom) -> Any:
                         "start `mmzoo app` again then."
                     )
     return found
-
-
-def gradio() -> Any:
-    """The module.
-
-    Raises:
-        ModuleNotFoundError: it is not installed; the message says how to install it.
-    """
-    try:
-        import gradio as gr
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"mmzoo app needs the package {error.name}: pip install 'multimodal_zoo[app]'", name=error.name
-        ) from None
-    return gr

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from PIL import Image, ImageDraw
 
 from multimodal_zoo.evaluation.pictures import wrap
 from multimodal_zoo.evaluation.searching import embed_queries
 from multimodal_zoo.gallery.showroom import Showroom
-from multimodal_zoo.gallery.uploads import maybe_picture
+from multimodal_zoo.gallery.uploads import asked
 
+#: Most pictures that can be asked for.
+MOST = 48
 #: Pixels of a side of what is shown for a match without a picture.
 CARD = 240
 
@@ -32,15 +36,11 @@ def search(
     Raises:
         LookupError, ValueError: nothing is asked, or what is asked cannot be.
     """
-    words = room.limits.text(text, "text")
-    seen = maybe_picture(picture, room.limits)
-    if seen is None and not words:
-        raise ValueError("type a text, or upload a picture")
+    words, seen = asked(room, text, "text", picture, "type a text, or upload a picture")
     found = room.albums.find(album)
-    encoder = room.shelf.load(model, "retrieve")
-    device = next(encoder.parameters()).device
-    query = embed_queries(encoder, [words if seen is None else seen], device)
-    matches = room.albums.search(encoder, str(model), found, query, max(1, int(count)))
+    with room.shelf.lent(model, "retrieve") as encoder:
+        query = embed_queries(encoder, [words if seen is None else seen], next(encoder.parameters()).device)
+        matches = room.albums.search(encoder, str(model), found, query, max(1, min(MOST, int(count))))
     shown = [(one.picture or _card(one.caption), f"{one.score:.3f}  {one.caption}") for one in matches]
     what = "your picture" if seen is not None else f"“{words}”"
     return shown, f"{len(shown)} pictures of {found.name}, nearest to {what} first; the number is the cosine."
@@ -65,16 +65,11 @@ def tab(room: Showroom) -> None:
             album = gr.Dropdown(names, value=names[0] if names else None, label="Pictures", elem_id="retrieve-album")
             text = gr.Textbox(label="Text", placeholder="a red heart", elem_id="retrieve-text")
             picture = picture_field("or a picture", "retrieve-picture")
-            count = gr.Slider(1, 48, 12, step=1, label="How many")
+            count = gr.Slider(1, MOST, 12, step=1, label="How many")
             button = gr.Button("Search", variant="primary", elem_id="retrieve-go")
         with gr.Column(scale=2):
             gallery = pictures_shown("Found", 4, 520, "retrieve-found")
             said = gr.Markdown(elem_id="retrieve-said")
 
-    def go(
-        model: str | None, album: str | None, text: str | None, picture: str | None, count: float
-    ) -> tuple[list[tuple[Image.Image, str]], str]:
-        """Search."""
-        return search(room, model, album, text, picture, count)
-
-    connect(room, [button.click, text.submit], go, [model, album, text, picture, count], [gallery, said])
+    inputs = [model, album, text, picture, count]
+    connect(room, [button.click, text.submit], partial(search, room), inputs, [gallery, said])

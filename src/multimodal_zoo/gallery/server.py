@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from multimodal_zoo.gallery.guard import Guard
-from multimodal_zoo.gallery.page import gradio, page
+from multimodal_zoo.gallery.page import GRADIO, page
 from multimodal_zoo.gallery.showroom import Showroom
+from multimodal_zoo.packages import needed
 
 #: Names of this machine, for itself.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -46,7 +47,7 @@ def serving(room: Showroom, host: str = "127.0.0.1", port: int = 7860, show: boo
         ModuleNotFoundError: Gradio is not installed.
         OSError: the port is taken.
     """
-    gr = gradio()
+    gr = needed(*GRADIO)
     with _own_folder(room):
         blocks = page(room)
         limits = room.limits
@@ -82,9 +83,9 @@ def serving(room: Showroom, host: str = "127.0.0.1", port: int = 7860, show: boo
 def _guard(room: Showroom, host: str) -> Any:
     from starlette.middleware import Middleware
 
-    hosts = LOOPBACK if is_loopback(host) else None
-    most = room.limits.bytes * room.limits.files
-    return Middleware(Guard, scratch=room.scratch, most=most, hosts=hosts)  # type: ignore[arg-type]
+    hosts = (*LOOPBACK, host) if is_loopback(host) else None
+    upload = room.limits.upload_bytes
+    return Middleware(Guard, scratch=room.scratch, upload=upload, hosts=hosts)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.store import recognise
+from multimodal_zoo.gallery.kept import Kept
 from multimodal_zoo.zoo import from_pretrained
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Shelf:
 
     def __init__(self, folders: Sequence[Path], keep: int = 2, device: str = "cpu", allow_random: bool = False) -> None:
         self.folders = [folder.resolve(strict=True) for folder in folders]
-        self.keep, self.device, self.allow_random = keep, device, allow_random
+        self.device = device
         found: dict[str, Entry] = {}
         for folder in self.folders:
             for entry in _entries(folder):
@@ -77,8 +77,7 @@ class Shelf:
                 if allow_random or not entry.random:
                     found[name] = Entry(name, entry.path, entry.abilities, entry.random)
         self.entries = found
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[Any] = Kept(keep)
 
     def names(self, ability: str) -> list[str]:
         """The models that have an ability, one of `ABILITIES`."""
@@ -96,21 +95,17 @@ class Shelf:
             raise LookupError(f"there is no model {name} that can {ability.replace('_', '-')} here")
         return self.entries[name]
 
-    def load(self, name: str | None, ability: str) -> Any:
-        """A model in evaluation mode; read at first use.
+    @contextmanager
+    def lent(self, name: str | None, ability: str) -> Iterator[Any]:
+        """A model in evaluation mode, for one block alone; read at first use.
 
         Raises:
             LookupError: see `entry`.
             CheckpointError: its files are broken.
         """
         entry = self.entry(name, ability)
-        with self._lock:
-            if entry.name not in self._loaded:
-                while len(self._loaded) >= self.keep:
-                    self._loaded.popitem(last=False)
-                self._loaded[entry.name] = from_pretrained(entry.path, device=self.device)
-            self._loaded.move_to_end(entry.name)
-            return self._loaded[entry.name]
+        with self._kept.lent(entry.name, lambda: from_pretrained(entry.path, device=self.device)) as model:
+            yield model
 
 
 def _entries(root: Path) -> Iterator[Entry]:

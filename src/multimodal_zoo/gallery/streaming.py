@@ -17,7 +17,9 @@ class StoppedError(Exception):
 def streamed(work: Callable[[Callable[[T], None]], None], seconds: float) -> Iterator[T]:
     """What a function says while it works in a thread of its own; what comes too fast is left out, the last never.
 
-    Closing the generator stops the work where it speaks next, and waits for that.
+    Closing the generator ends the work where it speaks next. Nobody waits for that: a server closes generators in the
+    loop that answers all visitors, and the next word may be long in coming. Work that needs something alone waits for
+    it in its own thread (`kept`).
 
     Args:
         work: gets what it speaks with.
@@ -28,13 +30,11 @@ def streamed(work: Callable[[Callable[[T], None]], None], seconds: float) -> Ite
         Exception: what the work raised.
     """
     stage: _Stage[T] = _Stage(seconds)
-    thread = threading.Thread(target=stage.run, args=(work,), daemon=True)
-    thread.start()
+    threading.Thread(target=stage.run, args=(work,), daemon=True).start()
     try:
         yield from stage.said()
     finally:
         stage.stop()
-        thread.join()
 
 
 class _Stage(Generic[T]):

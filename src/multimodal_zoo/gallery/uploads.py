@@ -8,24 +8,24 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from multimodal_zoo.data.pictures import BROKEN, load, open_picture, to_rgb
-from multimodal_zoo.gallery.limits import Limits
+from multimodal_zoo.gallery.showroom import Showroom
 
 #: Kinds of pictures that are decoded; others run programs (EPS), or are rarely met and seldom tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def check_file(path: str | Path, limits: Limits) -> Path:
+def check_file(room: Showroom, path: str | Path) -> Path:
     """The path of an uploaded file.
 
     Args:
+        room: in whose folder it lies, and whose limits hold.
         path: where the server put it.
-        limits: of its bytes.
 
     Raises:
-        ValueError: a link, no file, an empty or a too large one.
+        ValueError: a file elsewhere, a link, no file, an empty or a too large one.
     """
-    place = Path(path)
-    if place.is_symlink() or not place.is_file():
+    place, limits = Path(path), room.limits
+    if place.is_symlink() or not place.is_file() or not place.resolve().is_relative_to(room.scratch):
         raise ValueError(f"{place.name} is no uploaded file")
     size = place.stat().st_size
     if not size:
@@ -35,17 +35,19 @@ def check_file(path: str | Path, limits: Limits) -> Path:
     return place
 
 
-def read_picture(path: str | Path, limits: Limits) -> Image.Image:
+def read_picture(room: Showroom, path: str | Path | None) -> Image.Image:
     """An uploaded picture, upright, in 8-bit RGB.
 
     Args:
-        path: where the server put it.
-        limits: of its bytes and pixels; the pixels are told by the header, before any is decoded.
+        room: in whose folder it lies, and whose limits hold; pixels are told by the header, before any is decoded.
+        path: where the server put it; None if there is none.
 
     Raises:
         ValueError: no picture of a kind in `FORMATS`, a broken one, or too many bytes or pixels.
     """
-    place = check_file(path, limits)
+    if path is None:
+        raise ValueError("upload a picture first")
+    place, limits = check_file(room, path), room.limits
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter, or wanted
@@ -64,6 +66,23 @@ def read_picture(path: str | Path, limits: Limits) -> Image.Image:
         return to_rgb(load(open_picture(image, place.name), place.name))
 
 
-def maybe_picture(path: str | Path | None, limits: Limits) -> Image.Image | None:
-    """An uploaded picture, if there is one; see `read_picture`."""
-    return None if path is None else read_picture(path, limits)
+def asked(
+    room: Showroom, text: str | None, what: str, picture: str | None, otherwise: str
+) -> tuple[str, Image.Image | None]:
+    """What a visitor typed, and the picture beside it; one of them at least.
+
+    Args:
+        room: whose limits hold.
+        text: as typed.
+        what: the field's name, for errors.
+        picture: path of an uploaded one, or None.
+        otherwise: what to do where both are missing, for the error.
+
+    Raises:
+        ValueError: both are missing, or one does not fit.
+    """
+    words = room.limits.text(text, what)
+    seen = None if picture is None else read_picture(room, picture)
+    if seen is None and not words:
+        raise ValueError(otherwise)
+    return words, seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import torch
 from torch.nn.functional import normalize
@@ -33,27 +34,24 @@ def classify(
     Raises:
         LookupError, ValueError: no picture, no names or too many, or a template without a place for them.
     """
-    if picture is None:
-        raise ValueError("upload a picture first")
     listed = [one.strip() for one in re.split(r"[\n,]", room.limits.text(names, "names"))]
     classes = list(dict.fromkeys(filter(None, listed)))
     if not 2 <= len(classes) <= MOST:
         raise ValueError(f"{len(classes)} names; give 2 to {MOST:,}, one a line or with commas between")
     sentences = [one.strip() for one in room.limits.text(template, "template").splitlines() if one.strip()] or ["{c}"]
-    seen = read_picture(picture, room.limits)
-    encoder = room.shelf.load(model, "zero_shot")
-    device, matching = next(encoder.parameters()).device, matching_of(encoder)
-    vectors = build_classifier(encoder, encoder.processor, classes, sentences, BATCH, device=device)
-    features = embed_images(
-        encoder,
-        [seen],
-        encoder.processor.images,
-        batch_size=1,
-        device=device,
-        encode=lambda pixels: matching.encode_image(encoder, pixels),
-        workers=0,
-    )
-    with torch.no_grad():
+    seen = read_picture(room, picture)
+    with room.shelf.lent(model, "zero_shot") as encoder, torch.no_grad():
+        device, matching = next(encoder.parameters()).device, matching_of(encoder)
+        vectors = build_classifier(encoder, encoder.processor, classes, sentences, BATCH, device=device)
+        features = embed_images(
+            encoder,
+            [seen],
+            encoder.processor.images,
+            batch_size=1,
+            device=device,
+            encode=lambda pixels: matching.encode_image(encoder, pixels),
+            workers=0,
+        )
         scores = matching.image_scores(normalize(features, dim=-1), vectors) * float(encoder.logit_scale())
     return dict(zip(classes, scores[0].softmax(dim=-1).tolist(), strict=True))
 
@@ -73,8 +71,4 @@ def tab(room: Showroom) -> None:
             button = gr.Button("Classify", variant="primary", elem_id="zero-shot-go")
         label = gr.Label(label="Which fits", num_top_classes=10, elem_id="zero-shot-label")
 
-    def go(model: str | None, picture: str | None, names: str | None, template: str | None) -> dict[str, float]:
-        """Classify."""
-        return classify(room, model, picture, names, template)
-
-    connect(room, [button.click], go, [model, picture, names, template], [label])
+    connect(room, [button.click], partial(classify, room), [model, picture, names, template], [label])

@@ -1,46 +1,84 @@
-"""What can be shown while a model draws or writes: a picture of the rows so far, the words so far."""
+"""What can be shown while a model draws or writes: a picture of what there is so far, the words so far."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from PIL import Image
-
-from multimodal_zoo.inference.painter import Sketches, preview
 
 if TYPE_CHECKING:
     from multimodal_zoo.generation.loop import Progress
 
-#: The pictures of the rows so far may cost so much of the time.
+#: The pictures of what there is so far may cost so much of the time.
 SHARE = 0.1
 
 
+class Unfinished(Protocol):
+    """A batch of pictures while it is drawn, token by token (`painter.Sketches`) or by diffusion (`Denoised`)."""
+
+    #: What is counted: tokens, or steps.
+    unit: ClassVar[str]
+
+    @property
+    def step(self) -> int:
+        """Calls of the network so far; 1 where a batch begins."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """All of them."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Pictures of the batch."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Units so far."""
+        ...
+
+    @property
+    def whole(self) -> int:
+        """All of them."""
+        ...
+
+    @property
+    def parts(self) -> int:
+        """What can be seen so far: another number, another picture; 0 for nothing."""
+        ...
+
+    def pictures(self) -> list[Image.Image]:
+        """The pictures as far as they are."""
+        ...
+
+
 class Sketching:
-    """The rows so far of a batch as one picture, seldom enough that little time goes into it.
+    """What there is so far of a batch as one picture, seldom enough that little time goes into it.
 
     Args:
-        model: decodes the rows.
         share: of the time that may go into pictures.
     """
 
-    def __init__(self, model: Any, share: float = SHARE) -> None:
-        self.model, self.share = model, share
-        self._rows, self._next = -1, 0.0
+    def __init__(self, share: float = SHARE) -> None:
+        self.share = share
+        self._parts, self._next = 0, 0.0
 
-    def __call__(self, sketches: Sketches) -> Image.Image | None:
-        """A picture with rows that were not there yet; None where there are none, or it is too early for another."""
-        if sketches.step == 1:  # a new batch
-            self._rows = -1
+    def __call__(self, batch: Unfinished) -> Image.Image | None:
+        """A picture of what was not there yet; None where nothing is new, or it is too early for another."""
+        if batch.step == 1:  # a new one
+            self._parts = 0
         if time.perf_counter() < self._next:
             return None
-        rows = sum(len(codes) for codes in sketches.codes())
-        if not rows or rows == self._rows:
+        parts = batch.parts
+        if not parts or parts == self._parts:
             return None
         start = time.perf_counter()
-        sheet = beside(preview(self.model, sketches))
-        self._rows, taken = rows, time.perf_counter() - start
+        sheet = beside(batch.pictures())
+        self._parts, taken = parts, time.perf_counter() - start
         self._next = time.perf_counter() + taken / self.share
         return sheet
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -52,34 +53,67 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Sketches:
-    """A batch of pictures while it is drawn.
+    """A batch of pictures while it is drawn token by token; see `live.Unfinished`.
+
+        draw(model, "a red apple", on_step=lambda sketches: display(*sketches.pictures()))
 
     Attributes:
-        step: tokens of each picture so far.
+        painter: what draws.
+        ids: long (pictures, tokens of each so far).
         limit: tokens of the longest.
-        ids: long (pictures, step).
         grids: (rows, columns) of each picture, or (steps, rows, columns) of each clip.
-        visual: where the visual tokens begin and end in the vocabulary.
+        unit: what is counted.
     """
 
-    step: int
-    limit: int
+    painter: Painter = field(repr=False)
     ids: Tensor
+    limit: int
     grids: list[tuple[int, ...]]
-    visual: slice
+    unit: ClassVar[str] = "tokens"
 
     @property
-    def tokens(self) -> int:
+    def step(self) -> int:
+        """Tokens of each picture so far."""
+        return self.ids.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Pictures of the batch."""
+        return len(self.grids)
+
+    @property
+    def done(self) -> int:
         """Tokens of all pictures so far, padding of those that are finished left out."""
         return sum(min(self.step, tokens_of(grid)) for grid in self.grids)
 
+    @property
+    def whole(self) -> int:
+        """Tokens of all pictures in the end."""
+        return sum(map(tokens_of, self.grids))
+
+    @property
+    def parts(self) -> int:
+        """Finished rows of all pictures, or steps of all clips."""
+        return sum(map(len, self.codes()))
+
     def codes(self) -> list[Tensor]:
         """Each picture's finished rows, long (rows so far, columns), on the CPU; a clip's finished steps."""
-        found = []
+        found, known = [], self.painter.processor.ids
         for row, grid in zip(self.ids.cpu(), self.grids, strict=True):
-            codes = row[(row >= self.visual.start) & (row < self.visual.stop)] - self.visual.start
+            codes = row[known.is_visual(row)] - known.visual_first
             part = math.prod(grid[1:])
             found.append(codes[: len(codes) // part * part].view(-1, *grid[1:]))
+        return found
+
+    def pictures(self) -> list[PilImage]:
+        """The rows so far above a grey ground; of a clip the last frame."""
+        factor, found = self.painter.processor.transform.rule.factor, []
+        for codes, grid in zip(self.codes(), self.grids, strict=True):
+            canvas = Image.new("RGB", (grid[-1] * factor, grid[-2] * factor), GROUND)
+            if len(codes):
+                painter = self.painter
+                canvas.paste(painter.pictures([codes])[0] if len(grid) == 2 else painter.clip(codes)[-1], (0, 0))
+            found.append(canvas)
         return found
 
 
@@ -114,7 +148,7 @@ class Painter:
         seeds: Sequence[int],
         *,
         given: Sequence[Tensor | None] | None = None,
-        on_token: Callable[[Sketches], None] | None = None,
+        on_step: Callable[[Sketches], None] | None = None,
     ) -> Generated:
         """Ids behind prompts that end in an image token.
 
@@ -124,15 +158,15 @@ class Painter:
             grids: (rows, columns) of each picture, or (steps, rows, columns) of each clip.
             seeds: one for each.
             given: codes that are not drawn; see `generation.policies.picture_layout`.
-            on_token: called after every token.
+            on_step: called after every token.
         """
         pad, device = self.processor.ids.pad, self.model.decoder.token_embedding.weight.device
-        rows, visual = left_padded(prompts, pad), self.processor.ids.visual
+        rows = left_padded(prompts, pad)
 
         def tell(progress: Progress) -> None:
             """Say how far it is."""
-            assert on_token is not None
-            on_token(Sketches(progress.ids.shape[1], progress.limit, progress.ids, list(grids), visual))
+            assert on_step is not None
+            on_step(Sketches(self, progress.ids, progress.limit, list(grids)))
 
         return self.model.generate(
             rows.to(device),
@@ -141,7 +175,7 @@ class Painter:
             sampling=self.sampling,
             scoring=Scoring(self.guidance),
             seeds=seeds,
-            on_token=None if on_token is None else tell,
+            on_token=None if on_step is None else tell,
         )
 
     def codes(
@@ -173,22 +207,3 @@ class Painter:
         """The frames of codes (steps, rows, columns)."""
         device = next(self.model.tokenizer().parameters()).device
         return self.processor.pictures(self.model.decode(codes[None].to(device))[0].cpu())
-
-
-def preview(model: Emu3, sketches: Sketches) -> list[PilImage]:
-    """Pictures while they are drawn: the rows so far above a grey ground; of a clip the last frame.
-
-        draw(model, "a red apple", on_token=lambda sketches: display(*preview(model, sketches)))
-
-    Args:
-        model: that draws.
-        sketches: what `on_token` gets.
-    """
-    painter = Painter(model, model.processor)  # type: ignore[arg-type]
-    factor, found = painter.processor.transform.rule.factor, []
-    for codes, grid in zip(sketches.codes(), sketches.grids, strict=True):
-        canvas = Image.new("RGB", (grid[-1] * factor, grid[-2] * factor), GROUND)
-        if len(codes):
-            canvas.paste(painter.pictures([codes])[0] if len(grid) == 2 else painter.clip(codes)[-1], (0, 0))
-        found.append(canvas)
-    return found

@@ -12,6 +12,7 @@ from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.generation.sampling import Sampling, Schedule
+from multimodal_zoo.inference.live import Unfinished
 from multimodal_zoo.inference.painter import GUIDANCE, SAMPLING, Drawing, Painter, Sketches
 from multimodal_zoo.inference.speaking import (
     document_of,
@@ -38,13 +39,14 @@ def draw(
     area: int | None = None,
     guidance: Schedule | None = None,
     sampling: Sampling | None = None,
+    steps: int | None = None,
     seed: int | Sequence[int] = 0,
     per_prompt: int = 1,
     batch_size: int | None = None,
     suffix: str | None = None,
     special: bool = True,
     given: Sequence[Tensor | None] | None = None,
-    on_token: Callable[[Sketches], None] | None = None,
+    on_step: Callable[[Unfinished], None] | None = None,
 ) -> list[Drawing]:
     """Draw pictures: `draw(zoo.create("emu3_tiny"), "a red apple", seed=1)[0].image.save("apple.png")`.
 
@@ -58,13 +60,14 @@ def draw(
         area: pixels of a picture, within the bounds of `processor.images.rule`; None takes the processor's.
         guidance: scale of classifier-free guidance, or one for each token; 1 for none; None for the published one.
         sampling: how tokens are chosen; None for the published top-k of 2,048; Emu3 only.
+        steps: of denoising; None takes the visual decoder's; Emu only.
         seed: of the first picture, the others have those behind it; or one for each picture.
         per_prompt: pictures of each prompt, which is read once for all.
         batch_size: pictures drawn at a time; None for all at once.
         suffix: put behind each prompt; None takes the processor's.
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
         given: codes that are not drawn: a picture's first rows, or all with -1 where one is to be drawn; Emu3 only.
-        on_token: called after every token; Emu3 only.
+        on_step: called after every token with `Sketches`; after every step of an Emu's visual decoder with `Denoised`.
 
     Returns:
         the pictures, those of one prompt behind each other.
@@ -74,10 +77,13 @@ def draw(
         ValueError: no visual tokenizer, an area or ratio out of bounds, too many tokens.
     """
     if isinstance(model, Emu):
-        _no_tokens(sampling=sampling, given=given, on_token=on_token)
-        more = {"ratio": ratio, "area": area, "negative": negative, "guidance": _one_number(guidance), "seed": seed}
-        more |= {"per_prompt": per_prompt, "batch_size": batch_size, "suffix": suffix, "special": special}
-        return draw_visual(model, prompts, **more)  # type: ignore[arg-type]
+        _no_tokens(sampling=sampling, given=given)
+        return draw_visual(
+            model, prompts, negative=negative, ratio=ratio, area=area, guidance=_one_number(guidance), steps=steps,
+            seed=seed, per_prompt=per_prompt, batch_size=batch_size, suffix=suffix, special=special, on_step=on_step,
+        )  # fmt: skip
+    if steps is not None:
+        raise TypeError(f"steps={steps} is for models that draw by diffusion (Emu): leave it out")
     emu3, processor = require_speaker(model, "draw", pixels=True)
     asked = listed(prompts, per_prompt)
     grids = [grid_of(processor, one, area) for one in for_each(ratio, len(asked), "ratio")]
@@ -88,7 +94,7 @@ def draw(
         documents = encoded(emu3, processor, [document_of(one) for one in asked], device)
         each = zip(documents, against, grids, strict=True)
         wanted = [_wanted(processor, *one, behind, special) for one in each for _ in range(per_prompt)]
-        return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_token)
+        return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_step)
 
 
 def _no_tokens(**options: object) -> None:
@@ -130,14 +136,14 @@ def _in_batches(
     seeds: Sequence[int],
     given: Sequence[Tensor | None] | None,
     batch_size: int | None,
-    on_token: Callable[[Sketches], None] | None,
+    on_step: Callable[[Sketches], None] | None,
 ) -> list[Drawing]:
     known = [None] * len(wanted) if given is None else for_each(list(given), len(wanted), "given")
     drawings: list[Drawing] = []
     for part in parts_of(len(wanted), batch_size):
         now, dice = wanted[part], seeds[part]
         prompts, grids = [one.prompt for one in now], [one.grid for one in now]
-        drawn = painter.paint(prompts, [one.negative for one in now], grids, dice, given=known[part], on_token=on_token)
+        drawn = painter.paint(prompts, [one.negative for one in now], grids, dice, given=known[part], on_step=on_step)
         codes = painter.codes(drawn, grids, prompts)
         images = painter.pictures(codes)
         for number, one in enumerate(now):

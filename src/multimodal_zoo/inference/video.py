@@ -55,7 +55,7 @@ def draw_video(
     seed: int | Sequence[int] = 0,
     special: bool = True,
     given: Sequence[Tensor | None] | None = None,
-    on_token: Callable[[Sketches], None] | None = None,
+    on_step: Callable[[Sketches], None] | None = None,
 ) -> list[Clip]:
     """Draw clips; all but the following as in `draw`.
 
@@ -71,7 +71,7 @@ def draw_video(
         seed: of the first clip, or one for each.
         special: whether strings of special tokens in texts become these.
         given: first steps of each clip, long (steps, rows, columns), to go on from.
-        on_token: called after every token.
+        on_step: called after every token.
 
     Raises:
         TypeError: a model that does not draw.
@@ -98,7 +98,7 @@ def draw_video(
     )
     painter = Painter(emu3, processor, GUIDANCE if guidance is None else guidance, sampling or SAMPLING)
     with evaluating(emu3):
-        drawn = painter.paint(rows, others, grids, seeds_of(seed, len(asked)), given=given, on_token=on_token)
+        drawn = painter.paint(rows, others, grids, seeds_of(seed, len(asked)), given=given, on_step=on_step)
         return [Clip(painter.clip(codes), codes) for codes in painter.codes(drawn, grids, rows)]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,12 +20,64 @@ from multimodal_zoo.data.emu_processor import EmuProcessor
 from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.decoders.visual_decoder import LatentDiffusion
 from multimodal_zoo.inference.painter import Drawing
-from multimodal_zoo.inference.speaking import document_of, evaluating, for_each, listed, parts_of, seeds_of, text_of
+from multimodal_zoo.inference.speaking import (
+    document_of,
+    evaluating,
+    for_each,
+    listed,
+    parts_of,
+    ready_processor,
+    seeds_of,
+    text_of,
+)
 from multimodal_zoo.inference.visual_memory import changes_of, memory_of
 from multimodal_zoo.nn.counted_images import CountedImages
 
 #: Model -> what it makes of nothing: (name, places) -> the state of its weights, and the embeddings.
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, int], tuple[int, Tensor]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """A batch of pictures while it is drawn by diffusion; see `live.Unfinished`.
+
+    Attributes:
+        decoder: what draws.
+        latents: of the pictures, with the noise that is left.
+        step: calls of the network so far.
+        limit: all of them.
+        unit: what is counted.
+    """
+
+    decoder: LatentDiffusion = field(repr=False)
+    latents: Tensor
+    step: int
+    limit: int
+    unit: ClassVar[str] = "steps"
+
+    @property
+    def count(self) -> int:
+        """Pictures of the batch."""
+        return len(self.latents)
+
+    @property
+    def done(self) -> int:
+        """The steps so far: each is one of the network over the whole batch."""
+        return self.step
+
+    @property
+    def whole(self) -> int:
+        """All steps."""
+        return self.limit
+
+    @property
+    def parts(self) -> int:
+        """The steps so far: less noise each time."""
+        return self.step
+
+    def pictures(self) -> list[PilImage]:
+        """The pictures with the noise that is left; the safety checker looks at these too."""
+        return [image for image, _ in checked(self.decoder, self.decoder.pixels(self.latents))]
 
 
 @dataclass(frozen=True)
@@ -118,7 +170,7 @@ class VisualPainter:
         against: Tensor | None,
         sizes: Sequence[tuple[int, int]],
         seeds: Sequence[int],
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: Callable[[Denoised], None] | None = None,
     ) -> list[tuple[PilImage, bool]]:
         """Pictures of visual embeddings, and whether the safety checker made them black; those of one size together.
 
@@ -127,8 +179,14 @@ class VisualPainter:
             against: from `against`.
             sizes: height and width of each, in pixels.
             seeds: one for each.
-            on_step: called with the network calls of a batch so far and all of them.
+            on_step: called after every call of the network.
         """
+
+        def tell(step: int, limit: int, latents: Tensor) -> None:
+            """Say how far it is."""
+            assert on_step is not None
+            on_step(Denoised(self.decoder, latents, step, limit))
+
         found: dict[int, tuple[PilImage, bool]] = {}
         for size in dict.fromkeys(sizes):
             places = [place for place, one in enumerate(sizes) if one == size]
@@ -139,15 +197,9 @@ class VisualPainter:
                 steps=self.steps,
                 guidance=self.guidance,
                 seeds=[seeds[place] for place in places],
-                on_step=None if on_step is None else lambda done, most, _: on_step(done, most),
+                on_step=None if on_step is None else tell,
             )
-            checker: Any = self.decoder.safety_checker
-            flags = torch.zeros(len(pixels), dtype=torch.bool)
-            if checker is not None:
-                flags = checker(checker.seen(pixels))
-                pixels = checker.blackened(pixels, flags)
-            levels = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            found.update(zip(places, zip(map(_picture, levels), flags.tolist(), strict=True), strict=True))
+            found.update(zip(places, checked(self.decoder, pixels), strict=True))
         return [found[place] for place in range(len(sizes))]
 
     def drawings(
@@ -189,7 +241,7 @@ def draw_visual(
     batch_size: int | None = None,
     suffix: str | None = None,
     special: bool = True,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[Denoised], None] | None = None,
 ) -> list[Drawing]:
     """Draw pictures with an Emu; a picture does not depend on what is drawn beside it.
 
@@ -209,7 +261,7 @@ def draw_visual(
         batch_size: pictures drawn at a time; None for all at once.
         suffix: put behind each prompt's last text.
         special: whether strings of special tokens in texts become these, as published; if not, they stay text.
-        on_step: called with the network calls of a batch so far and all of them.
+        on_step: called after every call of the network.
 
     Returns:
         the pictures, those of one prompt behind each other.
@@ -249,12 +301,7 @@ def require_painter(model: nn.Module) -> tuple[Emu, EmuProcessor]:
             "drawing with visual embeddings needs an Emu with a visual decoder "
             f"(visual_decoder@model.visual_decoder=emu, emu2 or tiny), got {type(model).__name__}"
         )
-    processor: Any = getattr(model, "processor", None)
-    if not hasattr(processor, "drawing_prompt"):
-        raise TypeError(f"draw needs model.processor with a tokenizer (emu_processor), got {processor!r}")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("draw needs weights, and the model was made on the meta device: load some into it")
-    return model, processor
+    return model, ready_processor(model, "drawing_prompt", "draw")
 
 
 def size_of(decoder: LatentDiffusion, ratio: str, area: int | None) -> tuple[int, int]:
@@ -277,6 +324,17 @@ def size_of(decoder: LatentDiffusion, ratio: str, area: int | None) -> tuple[int
     if not rows or not columns:
         raise ValueError(f"area is {area}; too few pixels for tiles of {tile} x {tile} at {ratio}")
     return rows * tile, columns * tile
+
+
+def checked(decoder: LatentDiffusion, pixels: Tensor) -> list[tuple[PilImage, bool]]:
+    """Pictures of pixels `(rows, 3, height, width)` between 0 and 1, and whether the safety checker made them black."""
+    checker: Any = decoder.safety_checker
+    flags = torch.zeros(len(pixels), dtype=torch.bool)
+    if checker is not None:
+        flags = checker(checker.seen(pixels))
+        pixels = checker.blackened(pixels, flags)
+    levels = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return list(zip(map(_picture, levels), flags.tolist(), strict=True))
 
 
 def is_lone_picture(document: Document) -> bool:

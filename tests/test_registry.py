@@ -6,11 +6,12 @@ import pytest
 from mmengine.registry import Registry
 from omegaconf import OmegaConf
 
-from multimodal_zoo.registry import ENCODERS, KINDS, OBJECTIVES, build, find
+from multimodal_zoo.registry import ENCODERS, KINDS, OBJECTIVES, build, find, require_fit, require_part
 
 
 class Leaf:
     def __init__(self, width: int, depth: int = 1) -> None:
+        assert depth > 0, f"depth {depth}"
         self.width, self.depth = width, depth
 
 
@@ -61,8 +62,26 @@ def test_a_missing_argument_gives_the_path() -> None:
 
 def test_an_error_raised_by_a_part_says_where_it_was_built() -> None:
     with pytest.raises(AssertionError) as caught:
-        build({"type": "test_pair", "left": 3}, path="model.image")
-    assert "while building model.image (test_pair)" in caught.value.__notes__
+        build({"type": "test_pair", "left": {"type": "test_leaf", "width": 1, "depth": 0}}, path="model.image")
+    assert "while building model.image.left (test_leaf)" in caught.value.__notes__
+
+
+def test_a_value_of_another_kind_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^model\.left\.width is 'wide'; expected a whole number$"):
+        build({"type": "test_pair", "left": {"type": "test_leaf", "width": "wide"}}, path="model")
+    with pytest.raises(TypeError, match=r"^model\.left is 3; expected Leaf$"):
+        build({"type": "test_pair", "left": 3}, path="model")
+
+
+def test_nothing_is_built_while_values_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leaf, "__init__", lambda self, width, depth=1: pytest.fail("built"))
+    monkeypatch.setattr(Leaf.__init__, "__annotations__", {"width": int})
+    require_fit({"type": "test_pair", "left": {"type": "test_leaf", "width": 1}}, path="model")
+    with pytest.raises(TypeError, match=r"model\.left: 'test_leaf': missing a required argument: 'width'"):
+        require_fit({"type": "test_pair", "left": {"type": "test_leaf"}}, path="model")
+    require_fit({"type": "test_leaf"}, later=("width",))
+    with pytest.raises(ValueError, match=r"callbacks.mine: width alone name no part"):
+        require_part({"width": 3}, path="callbacks.mine")
 
 
 def test_names_are_snake_case_and_unique_over_all_kinds() -> None:

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -19,6 +19,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
+from multimodal_zoo.kinds import fitted_arguments
 from multimodal_zoo.messages import is_ours
 
 #: Packages whose classes `_target_:` may name; parts of this library go by `type:` instead.
@@ -127,21 +128,52 @@ def build(config: Any, *, path: str = "", **runtime: Any) -> Any:
         KeyError: an unknown name, with the nearest valid ones.
         TypeError: a missing or unexpected argument, with the path and the accepted arguments.
     """
+    return _walk(config, path, runtime, _call)
+
+
+def require_fit(config: Any, *, path: str = "", later: Iterable[str] = ()) -> None:
+    """Refuse what `build` would refuse for its names or for the kinds of its values; nothing is built.
+
+    Args:
+        config: what will be built.
+        path: as for `build`.
+        later: names of the arguments that only the caller will know.
+
+    Raises:
+        KeyError, TypeError: see `build`.
+    """
+    _walk(config, path, dict.fromkeys(later), _checked)
+
+
+def require_part(config: Mapping[str, Any] | None, *, path: str) -> None:
+    """`require_fit` of what must name a part, or be null.
+
+    Raises:
+        ValueError: it names none.
+        KeyError, TypeError: see `build`.
+    """
+    if config and not {"type", "_target_"} & set(config):
+        raise ValueError(f"{path}: {', '.join(map(str, config))} alone name no part; give its type (or _target_)")
+    require_fit(config, path=path)
+
+
+def _walk(config: Any, path: str, runtime: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """A configuration in which `make` has taken the place of every part, children first."""
     config = _plain(config)
     if isinstance(config, list):
-        return [build(child, path=f"{path}[{i}]") for i, child in enumerate(config)]
+        return [_walk(child, f"{path}[{i}]", {}, make) for i, child in enumerate(config)]
     if not isinstance(config, dict):
         return config
     is_part = "type" in config or "_target_" in config
     given = {
-        key: build(child, path=f"{path}.{key}".lstrip("."))
+        key: _walk(child, f"{path}.{key}".lstrip("."), {}, make)
         for key, child in config.items()
         if not (is_part and key in NOT_ARGUMENTS)
     }
     if "_target_" in config:
-        return _call(_external(config["_target_"], path), config["_target_"], path, given, runtime)
+        return make(_external(config["_target_"], path), config["_target_"], path, given, runtime)
     if "type" in config:
-        return _call(find(config["type"], path), config["type"], path, given, runtime)
+        return make(find(config["type"], path), config["type"], path, given, runtime)
     return given
 
 
@@ -209,7 +241,14 @@ def _external(target: str, path: str) -> Callable[..., Any]:
     return found
 
 
-def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]) -> Any:
+class _Checked(dict[str, Any]):
+    """Arguments that fit a part, in the place of the part itself."""
+
+
+def _checked(
+    part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]
+) -> _Checked:
+    """The arguments of a configuration as the part takes them: their names are its own, their values of its kinds."""
     signature = inspect.signature(part)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     unknown = [key for key in given if key not in signature.parameters and not open_ended]
@@ -225,11 +264,18 @@ def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any],
     except TypeError as error:
         takes = ", ".join(signature.parameters)
         raise TypeError(f"{path or 'config'}: {name!r}: {error}; it takes {takes}") from None
+    return _Checked(fitted_arguments(part, given, path))
+
+
+def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any], runtime: dict[str, Any]) -> Any:
+    arguments = _checked(part, name, path, given, runtime)
     try:
-        return part(**given, **runtime)
+        return part(**arguments, **runtime)
     except (ValueError, AssertionError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if is_ours(error) or type(error) not in UNFIT:
             error.add_note(f"while building {path or 'config'} ({name})") if hasattr(error, "add_note") else None
             raise
+        meant = [f"{path}.{key}={given[key]!r}".lstrip(".") for key in given if re.search(rf"\b{key}\b", str(error))]
         what = f"{path or 'config'}: {name!r} cannot be built of these values ({type(error).__name__}: {error})"
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(what) from error
+        said = "; ".join([what, *meant])
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from error

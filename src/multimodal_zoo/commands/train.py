@@ -67,6 +67,7 @@ def train_recipe(config: DictConfig) -> float | None:
     from multimodal_zoo.training.initial import initial_model
     from multimodal_zoo.training.logs import quieten
     from multimodal_zoo.training.preemption import exit_status
+    from multimodal_zoo.training.values import check_values
 
     quieten()
     place = settle_run_folder(config)
@@ -75,6 +76,8 @@ def train_recipe(config: DictConfig) -> float | None:
         folder.check_run_folder(place, needed=0)
         keep_log(place)
     checkpoint = folder.find_checkpoint(config.resume, place)
+    check_values(recipe)
+    checkpoint = folder.find_checkpoint(recipe["resume"], place)
     recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     set_threads(recipe["threads"])
     if recipe["keep_memory"] and recipe["trainer"].get("accelerator") == "cpu":
@@ -94,7 +97,7 @@ def train_recipe(config: DictConfig) -> float | None:
             write_text(place / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe)))
         announce(module, place, checkpoint)
     began = time.monotonic()
-    with exit_status(primary):
+    with exit_status(primary), assemble.fitting("trainer"):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return finish(recipe, module, trainer, place, time.monotonic() - began)
 

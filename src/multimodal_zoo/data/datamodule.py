@@ -31,6 +31,9 @@ class ImageTextData(LightningDataModule):
         seed: of order, captions, crops and augmentation.
     """
 
+    Raises:
+        ValueError: a batch size below 1, or fewer than no workers.
+
     def __init__(
         self,
         train: Any,
@@ -46,6 +49,8 @@ class ImageTextData(LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
         self.train = train
+        if workers < 0:
+            raise ValueError(f"data.workers is {workers}; it must be at least 0, which reads in this process")
         self.validation = validation
         self.collate = collate
         self.plain = plain

@@ -21,7 +21,7 @@ from multimodal_zoo.evaluation.environment import config_hash, fingerprint, ways
 from multimodal_zoo.evaluation.outcome import Outcome
 from multimodal_zoo.evaluation.result import Result
 from multimodal_zoo.evaluation.workspace import Workspace, share
-from multimodal_zoo.registry import build, find
+from multimodal_zoo.registry import build, find, require_part
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _summaries(
 ) -> dict[str, Result]:
     results = {}
     for name, part in parts.items():
-        built = build(part, path=f"evaluation.{name}") if isinstance(part, Mapping) else part
+        built = _built(name, part)
         results[name] = replace(built.summarise(known, missing, setting.model), name=name)
         results[name].save(setting.folder / "evaluation")
     return results
@@ -161,7 +161,7 @@ class _Setting:
         """Run one evaluation and save its result; an error notes which one it was."""
         start = time.perf_counter()
         try:
-            part = build(evaluator, path=f"evaluation.{name}") if isinstance(evaluator, Mapping) else evaluator
+            part = _built(name, evaluator)
             logger.info("%s (%s)", name, place)
             share(part, self.workspace)
             result: Result = part(self.model, self.processor, self.device)
@@ -189,6 +189,14 @@ def _plain(evaluators: Mapping[str, Any]) -> dict[str, Any]:
     if unfit:
         raise ValueError(f"evaluation: {unfit[0]!r} names files, so it may hold letters, digits and _ . + - only")
     return evaluators
+
+
+def _built(name: str, part: Any) -> Any:
+    """A part of a configuration, or one that is built already as it is."""
+    if not isinstance(part, Mapping):
+        return part
+    require_part(part, path=f"evaluation.{name}")
+    return build(part, path=f"evaluation.{name}")
 
 
 def _summarises(name: str, part: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from multimodal_zoo.kinds import fitted
+from multimodal_zoo.messages import raised_in
 from multimodal_zoo.registry import build, self_contained
 from multimodal_zoo.training.adversarial_module import AdversarialModule
 from multimodal_zoo.training.clamp import Clamp
@@ -54,8 +57,8 @@ def objective_module(
         "objective": build(config["objective"], path="objective", **learnt_from(config)),
         "rules": read_rules(config["optim"].get("groups")),
         "optimizer": lambda groups: build(optim, path="optim", params=groups),
-        "lr": float(optim["lr"]),
-        "weight_decay": float(optim.get("weight_decay", 0.0)),
+        "lr": float(fitted(optim["lr"], float, "optim.lr")),
+        "weight_decay": float(fitted(optim.get("weight_decay", 0.0), float, "optim.weight_decay")),
         "schedule": build(config["schedule"], path="schedule"),
         "config": {**config, "model": self_contained(config.get("model"))},  # a checkpoint holds all weights
     }
@@ -119,7 +122,8 @@ def trainer(
         node = _taking_turns(node)
     require_optional(node.get("strategy"))
     checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    try:
+    chosen = ", ".join(f"{key}={node.get(key)}" for key in ("accelerator", "devices", "strategy", "precision"))
+    with fitting(f"trainer ({chosen})", "; trainer=cpu runs everywhere"):
         return build(
             {"_target_": "lightning.Trainer", **node},
             path="trainer",
@@ -129,9 +133,25 @@ def trainer(
             enable_progress_bar=False,
             enable_checkpointing=checkpoints,
         )
-    except MisconfigurationException as error:  # an accelerator that is not there, say
-        chosen = ", ".join(f"{key}={node.get(key)}" for key in ("accelerator", "devices", "strategy", "precision"))
-        raise ValueError(f"trainer ({chosen}): {error}; trainer=cpu runs everywhere") from None
+
+
+@contextmanager
+def fitting(what: str, way_out: str = "") -> Iterator[None]:
+    """What Lightning refuses, an accelerator that is not there or too long an interval, becomes an error of ours.
+
+    Args:
+        what: was configured.
+        way_out: stands behind Lightning's words.
+
+    Raises:
+        ValueError: instead of Lightning's own.
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        if not raised_in(error).startswith("lightning."):
+            raise
+        raise ValueError(f"{what}: {str(error).strip()}{way_out}") from error
 
 
 def _taking_turns(node: Mapping[str, Any]) -> dict[str, Any]:

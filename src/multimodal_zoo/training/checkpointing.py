@@ -92,7 +92,8 @@ class Checkpoints(Checkpoint):
             _remove(final)
             os.replace(partial, final)
             point(folder / LAST, final.name)
-            kept = sorted(folder.glob("step_*.ckpt"))
+            # later ones are of a run that was taken up again before them: they stay until it comes by
+            kept = sorted(path for path in folder.glob("step_*.ckpt") if path.name <= final.name)
             for old in kept[: -self.keep]:
                 _remove(old)
 
@@ -112,6 +113,7 @@ def point(link: Path, target: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        trainer.strategy.barrier("Checkpoints.save")  # no process goes on, or looks for the file, before it is there
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -75,10 +75,9 @@ def train_recipe(config: DictConfig) -> float | None:
     if primary:
         folder.check_run_folder(place, needed=0)
         keep_log(place)
-    checkpoint = folder.find_checkpoint(config.resume, place)
+    recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     check_values(recipe)
     checkpoint = folder.find_checkpoint(recipe["resume"], place)
-    recipe: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     set_threads(recipe["threads"])
     if recipe["keep_memory"] and recipe["trainer"].get("accelerator") == "cpu":
         keep_freed_memory()

@@ -96,6 +96,7 @@ class Checkpoints(Checkpoint):
             kept = sorted(path for path in folder.glob("step_*.ckpt") if path.name <= final.name)
             for old in kept[: -self.keep]:
                 _remove(old)
+        trainer.strategy.barrier("Checkpoints.save")  # no process goes on, or looks for the file, before it is there
 
 
 def point(link: Path, target: str) -> None:
@@ -113,7 +114,6 @@ def point(link: Path, target: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        trainer.strategy.barrier("Checkpoints.save")  # no process goes on, or looks for the file, before it is there
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -29,10 +29,10 @@ class ImageTextData(LightningDataModule):
         batch_size: pairs in a batch, for each rank.
         workers: processes that read; 0 reads in this one.
         seed: of order, captions, crops and augmentation.
-    """
 
     Raises:
         ValueError: a batch size below 1, or fewer than no workers.
+    """
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class ImageTextData(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}; it must be at least 1")
-        self.train = train
         if workers < 0:
             raise ValueError(f"data.workers is {workers}; it must be at least 0, which reads in this process")
+        self.train = train
         self.validation = validation
         self.collate = collate
         self.plain = plain

@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from multimodal_zoo.data.emu3_processor import Emu3Processor
 
 
+def ready_processor(model: nn.Module, method: str, purpose: str) -> Any:
+    """The processor of a model that has weights.
+
+    Args:
+        model: any.
+        method: what the processor must have.
+        purpose: what it is needed for, for the error.
+
+    Raises:
+        TypeError: no processor, or one without the method.
+        ValueError: a model without weights.
+    """
+    processor = getattr(model, "processor", None)
+    if not hasattr(processor, method):
+        raise TypeError(f"{purpose} needs model.processor with a tokenizer ({method}), got {processor!r}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{purpose} needs weights, and the model was made on the meta device: load some into it")
+    return processor
+
+
 def require_speaker(model: nn.Module, purpose: str, pixels: bool = False) -> tuple[Emu3, Emu3Processor]:
     """The model and its processor.
 
@@ -32,11 +52,7 @@ def require_speaker(model: nn.Module, purpose: str, pixels: bool = False) -> tup
     """
     if not isinstance(model, Emu3):
         raise TypeError(f"{purpose} needs an Emu3 (emu3_gen, emu3_chat, emu3_tiny, ...), got {type(model).__name__}")
-    processor: Any = getattr(model, "processor", None)
-    if processor is None or not hasattr(processor, "generation_prompt"):
-        raise TypeError(f"{purpose} needs model.processor with a tokenizer (emu3_processor), got {processor!r}")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError(f"{purpose} needs weights, and the model was made on the meta device: load some into it")
+    processor = ready_processor(model, "generation_prompt", purpose)
     if pixels:
         model.tokenizer()
     return model, processor

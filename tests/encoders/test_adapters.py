@@ -63,6 +63,21 @@ def test_timm_tokens_are_timms() -> None:
     assert network(large).grid == (2, 3)
 
 
+@pytest.mark.parametrize(("size", "grid"), [((16, 16), (2, 2)), ((16, 40), (2, 5)), ((24, 24), (3, 3))])
+def test_registers_are_no_patches(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    """A class token, four registers and 2 x 2 patches are nine tokens, which are no grid of 3 x 3."""
+    options = {"patch_size": 8, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = TransformersVision(
+        "dinov2_with_registers", width=32, image_size=16, options=options | {"num_register_tokens": 4}
+    ).eval()
+    images = torch.randn(2, 3, *size)
+    found = encoder(images)
+    assert found.grid == grid
+    whole = encoder.model(pixel_values=images, interpolate_pos_encoding=True) if size != (16, 16) else None
+    expected = (encoder.model(pixel_values=images) if whole is None else whole).last_hidden_state[:, 5:]
+    assert_close(found.tokens, expected)
+
+
 def test_timm_weights_from_a_local_file(tmp_path: Path) -> None:
     source = TimmBackbone("vit_tiny_patch16_224", width=192, image_size=32).eval()
     torch.save(source.model.state_dict(), tmp_path / "weights.pth")

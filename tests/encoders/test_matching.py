@@ -98,6 +98,12 @@ def test_a_batch_of_one_and_trimmed_ids_change_nothing(filip):
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_texts_longer_than_the_context_are_refused(filip):
+    ids = torch.ones(1, filip.text.context_length + 1, dtype=torch.long)
+    with pytest.raises(ValueError, match=rf"at most {filip.text.context_length} tokens"):
+        filip.encode_text_tokens(ids)
+
+
 def test_a_model_without_the_head_is_refused():
     model = create("clip_tiny")
     with pytest.raises(ValueError, match=r"no head 'token_wise', but none at all.*head@model.heads.token_wise"):

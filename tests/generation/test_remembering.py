@@ -96,6 +96,15 @@ def test_what_rows_have_in_common_is_read_once(decoder: nn.Module) -> None:
     assert reader.read == before + 1 + 2 * (2 + 5)
 
 
+def test_aligned_prompts_are_not_aligned_again() -> None:
+    """Their padding is inside, where a second time would take it for words."""
+    once = of([7, 8, 9, 1], [7, 8, 2]).aligned()
+    assert once.real.tolist() == [[True] * 4, [True, True, False, True]]
+    again = once.aligned()
+    assert torch.equal(again.inputs, once.inputs)
+    assert torch.equal(again.real, once.real)
+
+
 def test_aligned_prompts_are_the_same_prompts() -> None:
     rows = [[7, 8, 9, 1], [7, 8, 2], [7, 8, 9, 1, 3, 4]]
     plain = of(*rows)

@@ -98,6 +98,14 @@ def test_without_a_route_all_is_text() -> None:
     assert_close(found, block(tokens, mask=Causal(), rotation=rotation, route=Route.of(MIXED & False)))
 
 
+def test_branches_drop_with_a_route_and_without_one() -> None:
+    block, rotation = block_and_rotation(ALL)
+    block.drop_path.rate = 1 - 1e-12  # nothing is ever kept
+    tokens = torch.randn(2, 7, 16, dtype=torch.float64)
+    for route in (None, Route.of(MIXED & False)):
+        assert torch.equal(block.train()(tokens, mask=Causal(), rotation=rotation, route=route), tokens)
+
+
 def test_weights_for_pictures_begin_as_those_for_text() -> None:
     model = build(node(), path="model")
     block = model.blocks.layers[1]

@@ -100,6 +100,8 @@ def test_the_base_grows_beyond_the_length_of_training() -> None:
     assert_close(dynamic(torch.arange(12))(x), grown(torch.arange(12))(x))
     with pytest.raises(ValueError, match=r"rotary\.factor is 0\.5"):
         LinearRotary1d(8, factor=0.5)
+    with pytest.raises(ValueError, match=r"rotary\.head_dim is 2, rotary\.trained 6"):
+        DynamicRotary1d(2, factor=2.0, trained=6)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])

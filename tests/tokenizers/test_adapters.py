@@ -29,6 +29,8 @@ def test_rows_are_framed_ragged_and_cut(folder: Path) -> None:
     assert rows == [[2, 5, 6, 3], [2, 3], [2, 7, 8, 9, 5, 3]]
     assert tokenizer.truncated == 1
     assert tokenizer.encode([]) == []
+    with pytest.raises(TypeError, match="expected a list of strings"):
+        tokenizer.encode("a cat")
     assert (tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.mask_id) == (2, 3, 0, 4)
     assert tokenizer.decode([2, 7, 8, 4, 9, 3, 0, 0]) == "dogs on"
 

@@ -28,6 +28,11 @@ def test_long_texts_are_cut_and_counted() -> None:
         assert row == [tokenizer.start_id, *whole[:14], tokenizer.end_id]
 
 
+def test_one_text_in_place_of_several_is_refused(full: ClipTokenizer) -> None:
+    with pytest.raises(TypeError, match=r"expected a list of strings, got one: write \['a red cat'\]"):
+        full.encode("a red cat")
+
+
 def test_agrees_with_open_clip(full: ClipTokenizer) -> None:
     import open_clip
 

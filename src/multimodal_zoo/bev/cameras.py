@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.movable import moved, pinned
 
 
@@ -38,8 +39,7 @@ class Cameras:
                 f"cameras.lidar_to_image is {matrices.dtype} of shape {tuple(matrices.shape)}; expected float64 "
                 "(batch, frames, cameras, 4, 4): in lower precision points fall on other pixels"
             )
-        traced = torch.compiler.is_compiling()
-        if matrices.device.type == "cpu" and not traced and not bool(matrices.isfinite().all()):
+        if may_look(matrices) and not bool(matrices.isfinite().all()):
             raise ValueError("cameras.lidar_to_image holds numbers that are not finite")
         if self.present is not None and (self.present.dtype != torch.bool or self.present.shape != matrices.shape[:3]):
             raise ValueError(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.nn.accumulate import TokenEmbedding
 from multimodal_zoo.nn.cache import KVCache
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.decoupled import DecoupledBlock
 from multimodal_zoo.nn.linear import for_decoding, linear
 from multimodal_zoo.nn.masks import Causal, Mask, resolve
@@ -106,7 +107,7 @@ class CausalDecoder(nn.Module):
         """Embeddings of ids `(batch, tokens)`, `(batch, tokens, width)`.
 
         Raises:
-            ValueError: ids outside the vocabulary; looked at on a CPU only, since an accelerator would have to wait.
+            ValueError: ids outside the vocabulary; looked at on a CPU only.
         """
         try:
             return self.token_embedding(ids)
@@ -146,7 +147,7 @@ class CausalDecoder(nn.Module):
         if positions is None:
             self._check_length(stored + tokens)
             positions = torch.arange(stored, stored + tokens, device=inputs.device)
-        elif positions.device.type == "cpu" and positions.numel() and not torch.compiler.is_compiling():
+        elif may_look(positions):
             self._check_length(int(positions.max()) + 1)
         states = inputs if inputs.is_floating_point() else self.embed(inputs)
         states = self.embedding_dropout(states)

@@ -15,6 +15,7 @@ from multimodal_zoo.generation.policies import Policy
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.regression import imagine
 from multimodal_zoo.generation.sampling import Sampling
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.nn.processes import world_size
@@ -131,14 +132,14 @@ class Emu(nn.Module):
         """
         states = self.decoder.embed(ids)
         if visual is None:
-            if vision is None or vision.device.type != "cpu" or torch.compiler.is_compiling() or not vision.any():
+            if vision is None or not may_look(vision) or not vision.any():
                 return states
             visual = states.new_zeros(0, self.visual_width)  # places without any embeddings are an error too
         if vision is None:
             if len(visual):
                 raise ValueError(f"{len(visual)} visual embeddings without places: give vision too")
             vision = torch.zeros_like(ids, dtype=torch.bool)
-        if vision.device.type == "cpu" and not torch.compiler.is_compiling() and int(vision.sum()) != len(visual):
+        if may_look(vision) and int(vision.sum()) != len(visual):
             raise ValueError(
                 f"the texts have places for {int(vision.sum())} visual embeddings, the pictures give {len(visual)}: "
                 "there are more placeholders than pictures, or fewer, or processor.image_tokens is not the model's"

@@ -13,6 +13,7 @@ from multimodal_zoo.generation.loop import Generated, Progress, generate
 from multimodal_zoo.generation.policies import Policy
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.nn.patch_cells import PatchCells
 from multimodal_zoo.nn.transformer import Observer
@@ -62,7 +63,7 @@ class Eve(nn.Module):
         if vision is None:
             raise ValueError(f"{len(pictures)} pictures without places: give vision too")
         tokens = self.vision_embedding(pictures).to(states.dtype)
-        if vision.device.type == "cpu" and not torch.compiler.is_compiling() and int(vision.sum()) != len(tokens):
+        if may_look(vision) and int(vision.sum()) != len(tokens):
             raise ValueError(f"{int(vision.sum())} places for {len(tokens)} tokens of {len(pictures)} pictures")
         return states.masked_scatter(vision[..., None], tokens)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.decoders.conditions import Conditioning, Framing, rows_of
 from multimodal_zoo.generation.guidance import guide
+from multimodal_zoo.generation.sampling import row_seeds
 from multimodal_zoo.registry import DECODERS
 
 #: Pixels of a picture are between -1 and 1 where no autoencoder says otherwise.
@@ -239,10 +240,7 @@ class LatentDiffusion(nn.Module):
                 shape.
         """
         sides = size if isinstance(size, tuple) else (self.size, self.size) if size is None else (size, size)
-        numbers = list(range(len(condition))) if seeds is None else list(seeds)
-        if len(numbers) != len(condition):
-            raise ValueError(f"{len(numbers)} seeds for {len(condition)} pictures; give one for each")
-        dice = [torch.Generator().manual_seed(number) for number in numbers]
+        dice = [torch.Generator().manual_seed(seed) for seed in row_seeds(seeds, len(condition), "pictures")]
         noise = self.noise(dice, sides)
         condition = condition.to(noise)
         if unconditional is not None:

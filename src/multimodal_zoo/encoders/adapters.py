@@ -19,6 +19,8 @@ from multimodal_zoo.registry import ENCODERS
 #: Entries of a folder's configuration that say nothing about the architecture, or are arguments of the adapter.
 NOT_ARCHITECTURE = ("model_type", "image_size", "architectures", "dtype", "transformers_version", "_name_or_path")
 
+#: Most tokens before the patches (class token, registers) that a backbone is taken to have.
+MOST_PREFIX = 16
 #: Families of timm that interpolate their positions to images of another size or shape.
 RESIZING = ("vision_transformer", "eva")
 
@@ -34,21 +36,29 @@ def check_width(name: str, found: int, width: int) -> int:
     return width
 
 
-def split_grid(tokens: Tensor, images: Tensor, name: str) -> tuple[Tensor, tuple[int, int]]:
+def split_grid(tokens: Tensor, images: Tensor, name: str, patch: int | None = None) -> tuple[Tensor, tuple[int, int]]:
     """Separate patch tokens from the tokens before them, for a backbone that does not report its grid.
 
-    The grid has the aspect of the images and is the largest that the tokens can fill.
+    Args:
+        tokens: `(batch, prefix + rows * columns, width)`.
+        images: `(batch, 3, height, width)`.
+        name: of the backbone, for the error.
+        patch: side of its first patches, in pixels. Where it is not known, or later layers join patches, the grid has
+            the aspect of the images and is the largest that the tokens can fill.
 
     Raises:
-        ValueError: no grid of that aspect fits.
+        ValueError: no such grid fits.
     """
-    aspect = images.shape[-2] / images.shape[-1]
-    rows = int(math.sqrt(tokens.shape[1] * aspect))
-    columns = round(rows / aspect)
-    prefix = tokens.shape[1] - rows * columns
-    if rows < 1 or not 0 <= prefix <= 16:
-        raise ValueError(f"{name!r}: {tokens.shape[1]} tokens of {tuple(images.shape)} images form no grid")
-    return tokens[:, prefix:], (rows, columns)
+    height, width = images.shape[-2:]
+    rows = int(math.sqrt(tokens.shape[1] * height / width))
+    grids = [(rows, round(rows * width / height))]
+    if patch is not None:
+        grids.insert(0, (height // patch, width // patch))
+    for grid in grids:
+        prefix = tokens.shape[1] - grid[0] * grid[1]
+        if min(grid) >= 1 and 0 <= prefix <= MOST_PREFIX:
+            return tokens[:, prefix:], grid
+    raise ValueError(f"{name!r}: {tokens.shape[1]} tokens of {tuple(images.shape)} images form no grid")
 
 
 @ENCODERS.register_module(name="timm_backbone")
@@ -237,6 +247,8 @@ class TransformersVision(nn.Module):
             )
         #: whether the model is asked to interpolate its positions to images of another size or shape
         self.asked = "interpolate_pos_encoding" in signature(self.model.forward).parameters
+        side = getattr(config, "patch_size", None)
+        self.patch = side if isinstance(side, int) else None
         sizes = getattr(config, "hidden_sizes", None)
         found = sizes[-1] if sizes else config.hidden_size
         self.width, self.image_size, self.family = check_width(family, found, width), image_size, family
@@ -255,5 +267,5 @@ class TransformersVision(nn.Module):
             pooled = out.pooler_output if getattr(out, "pooler_output", None) is not None else last.mean((2, 3))
             return ImageFeatures(pooled.flatten(1), last.flatten(2).transpose(1, 2), (last.shape[2], last.shape[3]))
         pooled = getattr(out, "pooler_output", None)
-        tokens, grid = split_grid(last, images, self.family)
+        tokens, grid = split_grid(last, images, self.family, self.patch)
         return ImageFeatures(last[:, 0] if pooled is None else pooled, tokens, grid)

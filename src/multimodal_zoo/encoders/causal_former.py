@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from multimodal_zoo.encoders.image_tokens import ImageTokens
 from multimodal_zoo.nn.masks import Bias, Causal, resolve
 from multimodal_zoo.nn.norms import Identity
+from multimodal_zoo.nn.transformer import reset
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -69,9 +70,7 @@ class CausalFormer(nn.Module):
         self.blocks = nn.ModuleList(deepcopy(block) for _ in range(depth))
         self.norm, self.dropout = norm, nn.Dropout(dropout)
         self.projection = nn.Linear(int(block.width), width)
-        for part in self.blocks.modules():  # copies of one prototype begin apart
-            if callable(again := getattr(part, "reset_parameters", None)):
-                again()
+        reset(self.blocks)  # copies of one prototype begin apart
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.text_transformer import filled
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
 from multimodal_zoo.registry import ENCODERS
 
@@ -164,11 +164,10 @@ def mapped_words(model: Any, ids: Tensor, head: str, padding: bool) -> Tensor:
         `(batch, context, width of the head's space)`.
 
     Raises:
-        ValueError: no such head.
+        ValueError: no such head, or texts longer than the context.
     """
     mapped = _head(model, head).text
-    fill = int(getattr(model.text, "pad_id", 0))
-    features = model.text(F.pad(ids, (0, model.text.context_length - ids.shape[1]), value=fill))
+    features = model.text(filled(model.text, ids))
     tokens = mapped(features.tokens)
     return tokens if padding else tokens * features.mask[..., None]
 

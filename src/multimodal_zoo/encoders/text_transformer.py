@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import TextFeatures
 from multimodal_zoo.encoders.text_packing import Packing, locate, pack_texts
+from multimodal_zoo.nn.checks import outside
 from multimodal_zoo.nn.masks import Causal, Document, pick
 from multimodal_zoo.nn.regularize import DropPath
 from multimodal_zoo.registry import ENCODERS
@@ -32,8 +34,7 @@ def check_ids(ids: Tensor, context_length: int, vocab_size: int) -> None:
 
     Raises:
         TypeError: texts that are no ids yet.
-        ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU only: on
-            an accelerator that would stall every step.
+        ValueError: texts longer than the context, or ids outside the vocabulary. Values are looked at on a CPU only.
     """
     if not isinstance(ids, Tensor):
         raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}; the model's processor.texts makes one")
@@ -42,13 +43,20 @@ def check_ids(ids: Tensor, context_length: int, vocab_size: int) -> None:
             f"ids are {ids.dtype} of shape {tuple(ids.shape)}; expected integers (batch, tokens) with at most "
             f"{context_length} tokens (text.context_length)"
         )
-    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in ids.aminmax())
-        if low < 0 or high >= vocab_size:
-            raise ValueError(
-                f"ids run from {low} to {high}; text.vocab_size is {vocab_size}: the tokenizer does not belong to this "
-                "tower"
-            )
+    if (run := outside(ids, vocab_size)) is not None:
+        raise ValueError(
+            f"ids run from {run[0]} to {run[1]}; text.vocab_size is {vocab_size}: the tokenizer does not belong to "
+            "this tower"
+        )
+
+
+def filled(tower: nn.Module, ids: Tensor) -> Tensor:
+    """Ids `(batch, tokens)` up to the context of a text tower, with what stands behind a text there.
+
+    Longer ones stay as they are, for the tower to refuse.
+    """
+    missing = max(0, int(tower.context_length) - ids.shape[1])
+    return F.pad(ids, (0, missing), value=int(getattr(tower, "pad_id", 0)))
 
 
 @ENCODERS.register_module(name="clip_text_transformer")

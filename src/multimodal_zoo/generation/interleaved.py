@@ -12,7 +12,7 @@ from torch import Tensor
 from multimodal_zoo.generation.loop import Reader
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.regression import Imaginer
-from multimodal_zoo.generation.sampling import Sampling, row_numbers
+from multimodal_zoo.generation.sampling import Sampling, row_numbers, row_seeds
 
 
 class Interleaver(Imaginer, Protocol):
@@ -141,9 +141,7 @@ def interleave(
         ValueError: more steps than the decoder has positions left, or seeds for another number of rows.
     """
     sampling, pages = sampling or Sampling(greedy=True), [WrittenPage() for _ in range(len(prompts))]
-    dice = list(range(len(pages))) if seeds is None else list(seeds)
-    if len(dice) != len(pages):
-        raise ValueError(f"{len(dice)} seeds for {len(pages)} prompts; give one for each")
+    dice = row_seeds(seeds, len(pages))
     reader = Reader(model.decoder, prompts, layout.limit - 1)
     numbers = None if sampling.greedy else row_numbers(dice, layout.limit, reader.state.device)
     for step in range(layout.limit):

@@ -14,7 +14,7 @@ from multimodal_zoo.generation.guidance import guide, guide_log_probabilities
 from multimodal_zoo.generation.penalties import Penalties
 from multimodal_zoo.generation.policies import FREE, Policy, allow
 from multimodal_zoo.generation.prompts import PromptBatch
-from multimodal_zoo.generation.sampling import Sampling, Schedule, at_step, check_schedule, row_numbers
+from multimodal_zoo.generation.sampling import Sampling, Schedule, at_step, check_schedule, row_numbers, row_seeds
 from multimodal_zoo.generation.undisturbed import undisturbed
 from multimodal_zoo.nn.cache import KVCache
 from multimodal_zoo.nn.masks import Mask, Padding
@@ -214,8 +214,8 @@ def generate(
         ValueError: more tokens than positions, before anything is computed; negative prompts or seeds that do not fit.
     """
     sampling, scoring, rows = sampling or Sampling(), scoring or Scoring(), len(prompts)
-    dice = list(range(rows)) if seeds is None else list(seeds)
-    _check(rows, len(dice), negative, scoring)
+    dice = row_seeds(seeds, rows)
+    _check(rows, negative, scoring)
     with undisturbed(decoder):
         branches = negative.under(prompts) if scoring.guided and negative is not None else prompts
         found = _generated(decoder, branches, policy.to(prompts.inputs.device), sampling, scoring, dice, on_token)
@@ -263,9 +263,7 @@ def _generated(
     return ids, _lengths(ids, policy), kept
 
 
-def _check(rows: int, seeds: int, negative: PromptBatch | None, scoring: Scoring) -> None:
-    if seeds != rows:
-        raise ValueError(f"{seeds} seeds for {rows} prompts; give one for each")
+def _check(rows: int, negative: PromptBatch | None, scoring: Scoring) -> None:
     if scoring.guided and negative is None:
         raise ValueError(f"guidance is {scoring.guidance}, and there are no negative prompts; give some, or guidance=1")
     if negative is not None and len(negative) != rows:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multimodal_zoo.nn.movable import moved
+
 
 @dataclass(frozen=True, eq=False)
 class PromptBatch:
@@ -19,6 +21,8 @@ class PromptBatch:
         real: bool (batch, tokens), False at padding.
         vision: bool (batch, tokens), the tokens of pictures, where these are embeddings; None where all are text.
     """
+
+    to = moved
 
     inputs: Tensor
     real: Tensor
@@ -47,11 +51,6 @@ class PromptBatch:
         """Long (batch,): real tokens of each prompt."""
         return self.real.sum(1)
 
-    def to(self, device: torch.device | str) -> PromptBatch:
-        """The same prompts on another device."""
-        vision = None if self.vision is None else self.vision.to(device)
-        return PromptBatch(self.inputs.to(device), self.real.to(device), vision)
-
     def under(self, other: PromptBatch) -> PromptBatch:
         """These prompts below others, as one batch with one padding.
 
@@ -70,11 +69,12 @@ class PromptBatch:
         """The same prompts with what all of them begin with in front of their padding, in the same columns.
 
         Positions and masks follow from `real`, so that nothing else changes; `Remembering` reads that beginning once.
+        Prompts that have padding elsewhere than on the left stay as they are.
         """
-        most = int(self.lengths.min()) - 1
-        columns = torch.arange(most, device=self.real.device) + (self.real.shape[1] - self.lengths)[:, None]
-        if most < 1 or bool(self.real.all()) or not torch.equal(self.positions[:, -1] + 1, self.lengths):
+        most, behind = int(self.lengths.min()) - 1, self.real[:, 1:] < self.real[:, :-1]
+        if most < 1 or bool(self.real.all()) or bool(behind.any()):
             return self
+        columns = torch.arange(most, device=self.real.device) + (self.real.shape[1] - self.lengths)[:, None]
         rows = torch.arange(len(self), device=self.real.device)[:, None]
         begun = self.inputs[rows, columns]
         same = (begun == begun[:1]).flatten(2).all(2).all(0) if begun.dim() == 3 else (begun == begun[:1]).all(0)

@@ -125,6 +125,23 @@ def inverse(probabilities: Tensor, numbers: Tensor) -> Tensor:
     return torch.searchsorted(sums, wanted, right=True)[:, 0]
 
 
+def row_seeds(seeds: Sequence[int] | None, rows: int, what: str = "prompts") -> list[int]:
+    """One seed for each row.
+
+    Args:
+        seeds: of the rows; None for 0, 1, 2, ...
+        rows: how many there are.
+        what: what the rows are, for the error.
+
+    Raises:
+        ValueError: seeds for another number of rows.
+    """
+    found = list(range(rows)) if seeds is None else list(seeds)
+    if len(found) != rows:
+        raise ValueError(f"{len(found)} seeds for {rows} {what}; give one for each")
+    return found
+
+
 def row_numbers(seeds: Sequence[int], steps: int, device: torch.device | str) -> Tensor:
     """Uniform numbers in [0, 1), float64 (rows, steps): those of a row depend on its seed alone.
 

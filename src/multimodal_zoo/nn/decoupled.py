@@ -46,12 +46,16 @@ class DecoupledBlock(nn.Module):
         self.text = block
         names = [name for part in parts for name in DECOUPLED[part]]
         self.vision = nn.ModuleDict({name: deepcopy(getattr(block, name)) for name in names})
-        self.drop_path = DropPath()
 
     @property
     def attention(self) -> nn.Module:
         """The attention of the text tokens."""
         return self.text.attention
+
+    @property
+    def drop_path(self) -> DropPath:
+        """What drops branches, with a route and without one."""
+        return self.text.drop_path
 
     @torch.no_grad()
     def copy_text_weights(self) -> None:

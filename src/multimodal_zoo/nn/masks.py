@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.checks import may_look
+
 
 class Mask:
     """A description of which keys each query may see, and of what is added to the logits."""
@@ -280,6 +282,6 @@ def resolve(mask: Mask, queries: int, keys: int, device: torch.device) -> Resolv
     """Make the tensors of a mask once; kernels that read descriptions only (`flash`) do not take the result."""
     tensors = dense(mask, queries, keys, device)
     alive = tensors.alive
-    if alive is not None and alive.device.type == "cpu" and not torch.compiler.is_compiling() and bool(alive.all()):
-        tensors = Dense(tensors.allowed, tensors.bias, None)  # an accelerator would have to wait for this answer
+    if alive is not None and may_look(alive) and bool(alive.all()):
+        tensors = Dense(tensors.allowed, tensors.bias, None)
     return Resolved(tensors)

@@ -141,10 +141,15 @@ class DynamicRotary1d(nn.Module):
         factor: how fast the base grows.
         trained: most positions of training.
         base: as in `rotary_1d`.
+
+    Raises:
+        ValueError: a width or a number of positions that is too small, or a factor below 1.
     """
 
     def __init__(self, head_dim: int, factor: float, trained: int, base: float = 10000.0) -> None:
         super().__init__()
+        if head_dim <= 2 or trained < 1:
+            raise ValueError(f"rotary.head_dim is {head_dim}, rotary.trained {trained}; expected above 2 and above 0")
         self.head_dim, self.factor, self.base = _check_head_dim(head_dim, 2), _check_factor(factor), base
         self.trained = trained
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from multimodal_zoo.bev.cameras import Cameras
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.movable import moved, pinned
 
 
@@ -36,8 +37,9 @@ class DetectionBatch:
     keys: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        rows = {name: len(getattr(self, name)) for name in ("images", "cameras", "boxes", "labels", "keys")}
-        if len({*rows.values(), len(self.velocity_known)}) != 1:
+        fields = ("images", "cameras", "boxes", "labels", "velocity_known", "keys")
+        rows = {name: len(getattr(self, name)) for name in fields}
+        if len(set(rows.values())) != 1:
             raise ValueError(f"DetectionBatch needs as many samples in every field, not {rows}")
         if self.images.dim() != 6 or self.images.shape[:3] != self.cameras.lidar_to_image.shape[:3]:
             raise ValueError(
@@ -50,7 +52,7 @@ class DetectionBatch:
                     f"sample {key}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)}, velocity_known "
                     f"{tuple(known.shape)}; expected (n, 9), (n,) and (n,)"
                 )
-            if boxes.device.type == "cpu" and not bool(boxes.isfinite().all()):
+            if may_look(boxes) and not bool(boxes.isfinite().all()):
                 raise ValueError(f"sample {key}: boxes hold numbers that are not finite: {boxes.tolist()}")
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.next_token import NextToken
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
@@ -49,7 +50,7 @@ def regressed(model: Emu, batch: VisualTokenBatch, states: Tensor, visual: Tenso
     if model.input_projection is None:
         return Regressed(predictions, states.detach()[rows, places + 1], weights)
     seen = batch.vision[rows, places + 1]
-    if seen.device.type == "cpu" and not bool(seen.all()):
+    if may_look(seen) and not bool(seen.all()):
         raise ValueError(
             f"{int((~seen).sum())} words are targets of the regression, and model.visual_width is "
             f"{model.visual_width}, not the decoder's {model.decoder.width}: set processor.closing to false"

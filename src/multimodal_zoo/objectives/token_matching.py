@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.processes import gather, gather_with_gradient, swap_blocks, world_size
 from multimodal_zoo.objectives.contrastive import ContrastiveLoss
 from multimodal_zoo.objectives.pairs import MASKED, check_concepts, check_scale, everyones_concepts, own_columns
@@ -179,8 +180,7 @@ def _check(images: Tensor, texts: Tensor, mask: Tensor | None, top_k: int | None
     if mask is not None and (mask.shape != texts.shape[:2] or mask.dtype != torch.bool):
         expected = tuple(texts.shape[:2])
         raise ValueError(f"text_mask must be {expected} of torch.bool, not {tuple(mask.shape)} of {mask.dtype}")
-    # an accelerator would have to wait for the answer
-    if mask is not None and mask.device.type == "cpu" and not bool(mask.any(1).all()):
+    if mask is not None and may_look(mask) and not bool(mask.any(1).all()):
         raise ValueError(f"text {int(mask.any(1).long().argmin())} of the batch has no real word in text_mask")
     for key, value in (("top_k", top_k), ("block_size", block_size)):
         if value is not None and value < 1:

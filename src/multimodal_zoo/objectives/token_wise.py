@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.image_tokens import token_width
 from multimodal_zoo.objectives.image_text import Pair, read_pairs, views_of
 from multimodal_zoo.objectives.self_supervision import head_of, require_width
 from multimodal_zoo.objectives.token_matching import token_wise_loss
@@ -58,13 +59,7 @@ class TokenWise(nn.Module):
     def check(self, model: DualEncoder) -> None:
         """The model must have the head, of the widths of both towers' tokens; raises ValueError."""
         head = head_of(model, self.head)
-        width = getattr(model.image, "token_width", model.image.width)
-        if width is None:
-            raise ValueError(
-                f"needs image tokens, which {type(model.image).__name__} does not give; choose another "
-                "encoder@model.image or leave this part out"
-            )
-        require_width(f"model.heads.{self.head}.image_width", head.image_width, width)
+        require_width(f"model.heads.{self.head}.image_width", head.image_width, token_width(model.image))
         require_width(f"model.heads.{self.head}.text_width", head.text_width, model.text.width)
 
     def forward(self, views: Views) -> dict[str, Tensor]:

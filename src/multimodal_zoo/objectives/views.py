@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multimodal_zoo.encoders.dual_encoder import pooled_features
-from multimodal_zoo.encoders.text_transformer import end_positions
+from multimodal_zoo.encoders.text_transformer import end_positions, filled
 from multimodal_zoo.objectives.batch import ImageTextBatch, MultiViewBatch
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Views:
             ids = self.batch.texts[name]
             labels = self.batch.labels.get(name) if name in self.needs.masked_words else None
             if name in self.needs.text_tokens:
-                ids = F.pad(ids, (0, self.model.text.context_length - ids.shape[1]), value=_pad_id(self.model))
+                ids = filled(self.model.text, ids)
             dense = name in self.needs.text_tokens or name in self.needs.real_tokens
             self._texts[name] = EncodedText(self.model, ids, labels, dense)
         return self._texts[name]
@@ -213,7 +213,3 @@ def require_views(side: str, needed: Collection[str], given: Collection[str]) ->
             f"the objective needs the {side} views {', '.join(missing)}, the data gives {', '.join(given) or 'none'}; "
             f"choose a data set with such views (data.{group}) or another objective"
         )
-
-
-def _pad_id(model: DualEncoder) -> int:
-    return int(getattr(model.text, "pad_id", 0))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.objectives.batch import TokenBatch
 
@@ -45,7 +46,7 @@ class VisualTokenBatch(TokenBatch):
         if self.images is not None and self.visual is not None:
             raise ValueError("VisualTokenBatch takes images or their visual embeddings, not both")
         given = self.visual.shape[0] if self.visual is not None else 0 if self.images is None else self.images.tokens
-        if self.vision.device.type == "cpu" and int(self.vision.sum()) != given:
+        if may_look(self.vision) and int(self.vision.sum()) != given:
             raise ValueError(f"{int(self.vision.sum())} places for {given} visual embeddings of the pictures")
 
     def inputs(self) -> dict[str, Any]:

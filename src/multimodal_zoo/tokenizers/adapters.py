@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.words import framed, listed
 
 
 @TOKENIZERS.register_module(name="transformers_tokenizer")
@@ -51,15 +52,15 @@ class TransformersTokenizer:
         self.start_id, self.end_id, self.pad_id, self.mask_id = ids["cls"], ids["sep"], ids["pad"], ids["mask"]
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Ragged rows of ids, each from the start id to the end id and at most `context_length` long."""
-        listed = list(texts)
-        words = self._tokenizer(listed, add_special_tokens=False, verbose=False)["input_ids"] if listed else []
-        return [self._frame(row) for row in words]
+        """Ragged rows of ids, each from the start id to the end id and at most `context_length` long.
 
-    def _frame(self, words: list[int]) -> list[int]:
-        room = self.context_length - 2
-        self.truncated += len(words) > room
-        return [self.start_id, *words[:room], self.end_id]
+        Raises:
+            TypeError: one string in place of several.
+        """
+        whole = listed(texts)
+        words = self._tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"] if whole else []
+        self.truncated += sum(len(row) > self.context_length - 2 for row in words)
+        return [framed(self.start_id, row, self.end_id, self.context_length) for row in words]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a row without special words."""

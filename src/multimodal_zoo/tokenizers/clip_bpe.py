@@ -12,6 +12,7 @@ from pathlib import Path
 
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
+from multimodal_zoo.tokenizers.words import framed, listed
 
 #: Merges that CLIP uses of the published file (the file holds more).
 MERGES = 48894
@@ -159,15 +160,14 @@ class ClipTokenizer:
         return ids
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Ragged rows of ids, each from the start id to the end id and at most `context_length` long."""
-        return [self._frame(self.words(text)) for text in texts]
+        """Ragged rows of ids, each from the start id to the end id and at most `context_length` long.
 
-    def _frame(self, words: list[int]) -> list[int]:
-        row = [self.start_id, *words, self.end_id]
-        if len(row) > self.context_length:
-            self.truncated += 1
-            row = [*row[: self.context_length - 1], self.end_id]
-        return row
+        Raises:
+            TypeError: one string in place of several.
+        """
+        rows = [self.words(text) for text in listed(texts)]
+        self.truncated += sum(len(row) > self.context_length - 2 for row in rows)
+        return [framed(self.start_id, row, self.end_id, self.context_length) for row in rows]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a row; start and end ids are left out, and what stands behind the last end id."""

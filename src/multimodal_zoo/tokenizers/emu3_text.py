@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL, numbered_ids
 from multimodal_zoo.tokenizers.vocabularies import SPLIT, Vocabulary
+from multimodal_zoo.tokenizers.words import listed
 
 if TYPE_CHECKING:
     import tiktoken
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 CANDIDATE = re.compile(
     r"<\|(?:endoftext|im_start|im_end|extra_[0-9]+|image token|image start|image end|visual token [0-9]{6})\|>"
 )
+#: The string of a visual token.
+VISUAL = re.compile(r"<\|visual token ([0-9]{6})\|>")
 
 
 @TOKENIZERS.register_module(name="emu3_tokenizer")
@@ -54,8 +57,8 @@ class Emu3Tokenizer:
 
     def special_id(self, word: str) -> int | None:
         """The id that a string stands for if it is a special or visual token's, else None."""
-        if word.startswith("<|visual token "):
-            code = int(word[len("<|visual token ") : -2])
+        if (visual := VISUAL.fullmatch(word)) is not None:
+            code = int(visual.group(1))
             return self.ids.visual_first + code if code < self.ids.codebook_size else None
         return self._special.get(word)
 
@@ -80,9 +83,7 @@ class Emu3Tokenizer:
         Raises:
             TypeError: one string in place of several.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"texts: expected a list of strings, got one: write [{texts[:40]!r}]")
-        return [self._row(unicodedata.normalize("NFC", text), special) for text in texts]
+        return [self._row(unicodedata.normalize("NFC", text), special) for text in listed(texts)]
 
     def _row(self, text: str, special: bool) -> list[int]:
         row: list[int] = []

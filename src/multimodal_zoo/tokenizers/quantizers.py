@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.checks import outside
 from multimodal_zoo.nn.processes import from_first, summed
 from multimodal_zoo.registry import TOKENIZERS
 
@@ -164,12 +165,10 @@ def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
     """Entries `(..., width)` of codes `(...)`.
 
     Raises:
-        ValueError: codes outside the codebook; looked at on a CPU only, since an accelerator would have to wait.
+        ValueError: codes outside the codebook; looked at on a CPU only.
     """
-    if codes.device.type == "cpu" and codes.numel() and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in codes.aminmax())
-        if low < 0 or high >= len(codebook):
-            raise ValueError(f"codes run from {low} to {high}; the codebook has {len(codebook)} entries")
+    if (run := outside(codes, len(codebook))) is not None:
+        raise ValueError(f"codes run from {run[0]} to {run[1]}; the codebook has {len(codebook)} entries")
     return F.embedding(codes, codebook)
 
 

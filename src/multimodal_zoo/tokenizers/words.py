@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -71,6 +71,11 @@ def listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError(f"texts: expected a list of strings, got one: write [{texts[:40]!r}]")
     return list(texts)
+
+
+def framed(start: int, words: Sequence[int], end: int, context_length: int) -> list[int]:
+    """A text between its start and end id, cut to the context; the end id stays."""
+    return [start, *words[: context_length - 2], end]
 
 
 def split_special(text: str, special: Mapping[str, int]) -> list[str | int]:

@@ -22,37 +22,28 @@ from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
 
 
-class CutOffError(Exception):
-    """What a run is ended by where a kill is meant: nothing catches it, nothing is saved."""
-
-
 class Interrupt(Callback):
-    """Ends a run behind a step, before anything of it is saved.
+    """Sends SIGTERM to this very process behind a step, before anything of it is saved.
 
     Args:
         step: optimiser steps that are over.
-        signalled: sends SIGTERM to this very process; else the run ends at once.
     """
 
-    def __init__(self, step: int, signalled: bool) -> None:
-        self.step, self.signalled = step, signalled
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step != self.step:
-            return
-        if not self.signalled:
-            raise CutOffError
-        os.kill(os.getpid(), signal.SIGTERM)
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def interrupted(step: int | None, signalled: bool = True) -> Iterator[None]:
-    """Runs inside end behind a step; None lets them be."""
+def watched_by(*more: Callback) -> Iterator[None]:
+    """Runs inside have further callbacks."""
     from multimodal_zoo.training import assemble
 
     callbacks: Callable[[Mapping[str, Any]], list[Callback]] = assemble.callbacks
-    if step is not None:
-        assemble.callbacks = lambda config: [*callbacks(config), Interrupt(step, signalled)]
+    assemble.callbacks = lambda config: [*callbacks(config), *more]
     try:
         yield
     finally:
@@ -154,7 +145,7 @@ def main() -> None:
             del os.environ["LOCAL_RANK"]
             os.environ.update(variables)
         try:
-            with interrupted(given["stop"] if rank == 1 else None):
+            with watched_by(*([Interrupt(given["stop"])] if rank == 1 and given["stop"] else [])):
                 run(OmegaConf.create(given["config"]))
         except SystemExit as end:
             status = int(end.code or 0)

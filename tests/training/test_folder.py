@@ -81,6 +81,10 @@ def test_what_resume_means(tmp_path: Path) -> None:
         find_checkpoint(None, run)
     with pytest.raises(FileNotFoundError, match="resume: no checkpoint at"):
         find_checkpoint(str(tmp_path / "none"), run)
+    real.unlink()
+    for resume in (None, "auto", "last"):
+        with pytest.raises(FileNotFoundError, match=r"last\.ckpt points to step_00000001\.ckpt, which is gone"):
+            find_checkpoint(resume, run)
 
 
 def test_a_copy_stands_in_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

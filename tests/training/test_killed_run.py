@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moments import assert_same
 
 from multimodal_zoo.config import compose
 from multimodal_zoo.evaluation.history import read_metrics
@@ -92,24 +93,8 @@ def test_kill_and_resume_equal_an_uninterrupted_run(tmp_path: Path) -> None:
     assert losses(killed / "metrics.csv") == expected
     ends = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (killed, whole)]
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "random_states", "ema"):
-        same(ends[0][part], ends[1][part], part)
+        assert_same(ends[0][part], ends[1][part], part)
     assert ends[0]["ImageTextData"] == ends[1]["ImageTextData"]
     assert (killed / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
     for name in ("config.yaml", "report.html", "samples/step_00000006.png", "samples/step_00000024.png"):
         assert (killed / name).exists(), name
-
-
-def same(one: object, other: object, path: str) -> None:
-    """Bit-equal, however deep."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            same(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            same(a, b, f"{path}[{number}]")
-    else:
-        assert one == other, path

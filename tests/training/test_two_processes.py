@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import torch
+from moments import Amid, WhileSaving, assert_same, killed_run, partial_of
 from omegaconf import DictConfig
-from pair import CutOffError, Pair, interrupted
+from pair import Interrupt, Pair, watched_by
 from paradigms import OWN_QUEUES, PARADIGMS, STEPS, Paradigm, on_two, placed
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,6 +26,10 @@ from multimodal_zoo.training.preemption import STATUS
 
 #: What does not depend on the queue; the whole loss does from the second step on.
 PARTS = ("multi_view", "image_text", "token_wise", "logit_scale")
+#: Calls of functions among which a kill is drawn: fewer than the two steps behind a checkpoint take.
+CALLS = 50_000
+#: What of a checkpoint must be equal, where it has it.
+KEPT = {"state_dict", "optimizer_states", "lr_schedulers", "random_states", "rank_buffers", "ema"}
 QUEUE = "parts.nearest_neighbour.queue.entries"
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
@@ -143,20 +150,29 @@ def test_two_processes_are_one(trained: Trained) -> None:
         close(trained, trainer)
 
 
-def test_one_process_goes_on_exactly(trained: Trained) -> None:
-    """Cut off behind the third step, when the second is what is saved; as a kill leaves it."""
-    config = placed(trained.config, trained.folder / "cut", resume="auto")
-    with pytest.raises(CutOffError), interrupted(3, signalled=False):
-        run(config)
-    assert not Path(trained.checkpoint("cut", 3)).exists()
+def test_one_process_goes_on_exactly(trained: Trained, request: pytest.FixtureRequest) -> None:
+    """Killed by SIGKILL at a moment drawn between two checkpoints, then in the middle of writing the second one."""
+    folder, moment = trained.folder / "killed", Random(request.node.name).randrange(CALLS)
+    config = placed(trained.config, folder, resume="auto")
+    for way in (Amid(2, moment), WhileSaving(STEPS)):
+        killed_run(config, way)
+        assert (folder / "checkpoints" / "last.ckpt").resolve() == Path(trained.checkpoint("killed"))
+        assert not Path(trained.checkpoint("killed", STEPS)).exists()
+    with pytest.raises((RuntimeError, EOFError, OSError, pickle.UnpicklingError)):
+        saved(str(partial_of(folder, STEPS)))  # half of it is there
     run(config)
-    same(trained.folder / "cut", trained.folder / "one")
+    same(folder, trained.folder / "one")
+    ends = [saved(trained.checkpoint(name, STEPS)) for name in ("killed", "one")]
+    for part in KEPT & ends[1].keys():
+        assert_same(ends[0][part], ends[1][part], part)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left == {path.name for path in (trained.folder / "one" / "checkpoints").iterdir()}
 
 
 def test_one_process_saves_the_step_at_which_it_is_told_to_stop(tmp_path: Path) -> None:
     paradigm = PARADIGMS["contrastive"]
     config = placed(paradigm.compose(tmp_path), tmp_path / "run", resume="auto")
-    with pytest.raises(SystemExit) as end, interrupted(1):
+    with pytest.raises(SystemExit) as end, watched_by(Interrupt(1)):
         run(config)
     assert end.value.code == STATUS
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_00000001.ckpt"]

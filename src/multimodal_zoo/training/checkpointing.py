@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from multimodal_zoo.files import flush
 from multimodal_zoo.training.preemption import Preemption, stop
+from multimodal_zoo.training.steps import StepEnds
 
 LAST = "last.ckpt"
+
+
+class Streamed(TorchCheckpointIO):
+    """Writes a checkpoint straight to its file; Lightning's own is made in memory, then under `/tmp`, then moved."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write; `Checkpoints` gives a name that no reader takes for a checkpoint, and renames."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class Checkpoints(Checkpoint):
@@ -35,21 +47,27 @@ class Checkpoints(Checkpoint):
             )
         self.every_n_steps = every_n_steps
         self.keep = keep
-        self._saved_step = self._ended_step = -1
+        self._saved_step = -1
+        self._ends = StepEnds()
         self._preemption = Preemption()
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Let files be written by `Streamed`, unless the recipe has chosen another writer."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = Streamed()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """A resumed step is saved already."""
-        self._saved_step = self._ended_step = trainer.global_step
+        self._saved_step = trainer.global_step
+        self._ends.begin(trainer)
         self._preemption.watch()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, or when the run was asked to stop."""
-        if trainer.global_step == self._ended_step:  # gradients of an unfinished step are not saved
+        if not self._ends.over(trainer):  # gradients of an unfinished step are not saved
             return
-        self._ended_step = trainer.global_step
         stopping = self._preemption.agreed(trainer.strategy.root_device)
         if stopping or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self.save(trainer)
@@ -89,7 +107,8 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             if partial.is_file():
                 flush(partial)
-            _remove(final)
+            if final.is_dir() or partial.is_dir():
+                _remove(final)  # a file is replaced in one step
             os.replace(partial, final)
             point(folder / LAST, final.name)
             # later ones are of a run that was taken up again before them: they stay until it comes by

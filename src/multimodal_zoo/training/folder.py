@@ -80,10 +80,14 @@ def find_checkpoint(resume: str | None, folder: Path) -> Path | None:
         folder: this run's folder.
 
     Raises:
-        FileNotFoundError: what was asked for is not there.
+        FileNotFoundError: what was asked for, or what `last.ckpt` points to, is not there.
         FileExistsError: a fresh start would mix with the checkpoints of an earlier run.
     """
     own = folder / "checkpoints" / "last.ckpt"
+    if resume in (None, "auto", "last") and own.is_symlink() and not own.exists():
+        raise FileNotFoundError(
+            f"{own} points to {os.readlink(own)}, which is gone: give resume=PATH of another checkpoint, or delete it"
+        )
     if resume is None:
         if own.exists():
             raise FileExistsError(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from multimodal_zoo.files import atomic_file, parsed, reading, write_bytes, write_text
+from multimodal_zoo.files import (
+    atomic_file,
+    atomic_folder,
+    drafted,
+    leftovers,
+    parsed,
+    reading,
+    write_bytes,
+    write_text,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -49,6 +59,46 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
         other.write_text("other")
     assert path.read_text() == "one"
     assert names(tmp_path) == {"a"}
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new.d" / "set"
+    with atomic_folder(path) as temporary:
+        (temporary / "below").mkdir()
+        (temporary / "below" / "a").write_text("a")
+        assert names(path.parent) == {temporary.name}
+    assert (path / "below" / "a").read_text() == "a"
+    with pytest.raises(OSError, match="set"), atomic_folder(path) as temporary:  # it was filled meanwhile
+        (temporary / "b").touch()
+    assert names(path.parent) == {"set"}
+    assert names(path) == {"below"}
+
+
+def test_what_killed_writers_left_is_found_by_the_name_to_come(tmp_path: Path) -> None:
+    for name in (".a.0123456789ab.npy", ".b.0123456789ab", ".a.npy", ".a.0123.npy", "a.0123456789ab.npy"):
+        (tmp_path / name).touch()
+    assert [path.name for path in leftovers(tmp_path)] == [".a.0123456789ab.npy", ".b.0123456789ab"]
+    assert [path.name for path in leftovers(tmp_path, "*.npy")] == [".a.0123456789ab.npy"]
+    assert leftovers(tmp_path / "nowhere") == []
+
+
+def test_a_folder_that_nobody_holds_is_cleared_away(tmp_path: Path) -> None:
+    """Writers at work hold theirs, and one that has just begun may not do so yet."""
+    left = [tmp_path / f".{name}.0123456789ab" for name in ("[set]", "s")]
+    for path in left:
+        path.mkdir()
+    with drafted(tmp_path / "[set]"):
+        assert left[0].exists()  # a moment old
+    for path in left:
+        os.utime(path, (0, 0))
+    with drafted(tmp_path / "[set]") as one:
+        assert not left[0].exists()
+        assert left[1].exists()
+        os.utime(one, (0, 0))
+        with drafted(tmp_path / "[set]") as other:
+            assert one.exists()
+            assert other.exists()
+    assert names(tmp_path) == {left[1].name}
 
 
 def test_what_goes_wrong_while_reading_names_the_file(tmp_path: Path) -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any
+
+#: The names that `beside` gives.
+HALF = re.compile(r"\.(.+)\.[0-9a-f]{12}(\.[^.]+)?")
+#: Seconds behind which a folder that nobody holds was left by a killed writer.
+SETTLED = 60.0
 
 
 @contextmanager
@@ -51,6 +61,65 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file, UTF-8 as it is, in one step."""
     return write_bytes(path, text.encode())
+
+
+@contextmanager
+def drafted(path: str | Path) -> Iterator[Path]:
+    """A new folder beside `path` to fill and to rename; what is left of it when the block ends is deleted.
+
+    So are those of earlier writers that were killed; those at work hold theirs.
+
+    Args:
+        path: of the folder to come; the one that it lies in is created.
+
+    Raises:
+        OSError: a full disk or an unwritable folder.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in leftovers(target.parent, escape(target.name)):
+        with suppress(OSError):
+            if left.is_dir() and time.time() - left.stat().st_mtime > SETTLED:
+                os.close(_held(left))
+                shutil.rmtree(left, ignore_errors=True)
+    temporary = beside(target)
+    temporary.mkdir()
+    held = None
+    try:
+        with suppress(OSError):  # a file system without locks: nobody will delete it
+            held = _held(temporary)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it becomes `path` when the block ends without an error.
+
+    Args:
+        path: of a folder that does not exist, or is empty.
+
+    Raises:
+        OSError: a full disk, an unwritable folder or one that holds something; `path` is as it was.
+    """
+    with drafted(path) as temporary:
+        yield temporary
+        flush_all(temporary)
+        os.replace(temporary, path)
+
+
+def leftovers(folder: str | Path, pattern: str = "*") -> list[Path]:
+    """Files that are being written, or that killed writers have left; none where the folder does not exist.
+
+    Args:
+        folder: theirs.
+        pattern: of the names that they would have got.
+    """
+    found = [(HALF.fullmatch(path.name), path) for path in sorted(Path(folder).glob(".*"))]
+    return [path for match, path in found if match and fnmatchcase(match[1] + (match[2] or ""), pattern)]
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -123,7 +192,7 @@ def _reason(error: BaseException) -> str:
 
 
 def beside(path: Path) -> Path:
-    """A hidden name in the same folder with the same suffix, that nothing else has."""
+    """A hidden name in the same folder with the same suffix, that nothing else has; `leftovers` finds it."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
 
 
@@ -131,3 +200,27 @@ def flush(path: Path) -> None:
     """Force a file to the disk: a rename may otherwise reach it before the content does."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def flush_all(folder: Path) -> None:
+    """Force all files in a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            flush(path)
+
+
+def _held(folder: Path) -> int:
+    """An open folder that no other process can hold until this one closes it, or ends in whatever way.
+
+    Raises:
+        OSError: another process holds it, or the file system has no locks.
+    """
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(number)
+        raise
+    return number

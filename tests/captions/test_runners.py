@@ -83,7 +83,7 @@ def test_killed_workers_and_drivers_leave_no_trace(tmp_path, echo_job, run_job, 
     for pid in workers:  # they end by themselves
         while alive(pid):
             time.sleep(0.01)
-    (tmp_path / "out" / "parquet" / ".rows-000000000.abc.parquet").write_bytes(b"half")
+    (tmp_path / "out" / "parquet" / ".rows-000000000.0123456789ab.parquet").write_bytes(b"half")
 
     driver = start(job)
     wait_for(job, len(finished(job.folder)) + 2, driver)

@@ -203,12 +203,12 @@ def test_a_unit_that_is_written_again_is_not_done_meanwhile(tmp_path, monkeypatc
 def test_what_killed_writers_left_is_removed(tmp_path) -> None:
     write_unit(tmp_path, unit(12), results(12))
     whole = contents(tmp_path)
-    left = [tmp_path / "parquet" / ".part-1.abc.parquet", tmp_path / "records" / ".part-1.abc.json"]
+    left = [tmp_path / "parquet" / ".part-1.0123456789ab.parquet", tmp_path / "records" / ".part-1.0123456789ab.json"]
     for path in left:
         path.write_bytes(b"half")
     assert finished(tmp_path) == {unit(12).name}
     assert remove_leftovers(tmp_path, older_than=3600.0) == []
-    assert remove_leftovers(tmp_path) == ["parquet/.part-1.abc.parquet", "records/.part-1.abc.json"]
+    assert remove_leftovers(tmp_path) == ["parquet/.part-1.0123456789ab.parquet", "records/.part-1.0123456789ab.json"]
     assert contents(tmp_path) == whole
     assert finished(tmp_path / "nowhere") == set()
     assert remove_leftovers(tmp_path / "nowhere") == []

@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on(format: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         job(Killed())(in_order(Pictures(20, bad=(2,))), half)
     assert not half.finish()
-    (half.path / ".000-00001.abc.tar").touch()  # what a killed writer leaves
+    (half.path / ".000-00001.0123456789ab.tar").touch()  # what a killed writer leaves
     half.claim({})
     reader = Pictures(20, bad=(2,))
     state = job()(in_order(reader), half)
@@ -236,3 +236,20 @@ def test_a_name_that_two_documents_have_is_refused_where_it_is_a_file(tmp_path: 
     with pytest.raises(ValueError, match=r"two documents are named 'a-b'.*a-b\.pth"):
         folder.write(same, state)
     assert folder.written() == Written()  # nothing counts as done
+
+
+def test_arrays_that_claim_a_terabyte_or_hold_no_codes_are_broken() -> None:
+    header = io.BytesIO()
+    shape = {"descr": "<i4", "fortran_order": False, "shape": (1 << 20, 1 << 20)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    numbers = np.array([[1 << 40]], dtype=np.int64)
+    for content in (header.getvalue() + bytes(64), _saved(numbers), _saved(numbers.astype(np.uint64) << 23)):
+        with pytest.raises(UnusableError, match="broken codes"):
+            unpack({"__key__": "k", **pack(document(1)), "0.npy": content})
+    with pytest.raises(UnusableError, match="broken codes"):
+        unpack({"__key__": "k", **pack(document(1)), "json": b'{"segments": [{"codes": Infinity}], "meta": {}}'})
+
+
+def test_half_a_surrogate_pair_in_a_text_is_kept() -> None:
+    told = Document([Text("cut \ud83d off")], {"key": "k"})
+    assert unpack({"__key__": "k", **pack(told)}).segments == told.segments

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.files import read_record, write_text
+from multimodal_zoo.files import beside, flush, read_record, write_text
 
 #: What stands in for a key that one of two manifests does not have.
 NOTHING = "nothing"
@@ -86,8 +85,9 @@ def _text(facts: Mapping[str, Any]) -> str:
 def _create(target: Path, facts: Mapping[str, Any]) -> bool:
     """Create the file with its content in one step; False if another process was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
-    write_text(draft, _text(facts))
+    draft = beside(target)
+    draft.write_text(_text(facts), encoding="utf-8")
+    flush(draft)
     try:
         os.link(draft, target)
     except FileExistsError:

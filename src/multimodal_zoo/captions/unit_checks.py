@@ -6,8 +6,9 @@ import hashlib
 import time
 from pathlib import Path
 
+from multimodal_zoo.captions.job import WORK
 from multimodal_zoo.captions.unit_files import FORMATS, RECORDS, UnitRecord, finished, record_of
-from multimodal_zoo.files import read_record
+from multimodal_zoo.files import leftovers, read_record
 
 
 def is_whole(folder: str | Path, name: str) -> bool:
@@ -52,18 +53,20 @@ def remove_leftovers(folder: str | Path, older_than: float = 0.0) -> list[str]:
 
     Args:
         folder: of the run's output.
-        older_than: seconds since the file was last written to; writers that are at work are younger.
+        older_than: seconds since the file was last written to; writers that are at work are younger. Those of the
+            folder's own notes are a minute old at least: many processes may begin at once.
     """
     removed = []
-    for name in (*FORMATS, RECORDS):
-        for path in sorted((Path(folder) / name).glob(".*")):
+    for name in (".", *FORMATS, RECORDS, f"{WORK}/seconds"):
+        least = max(older_than, 60.0) if name == "." else older_than
+        for path in leftovers(Path(folder) / name):
             try:
                 idle = time.time() - path.stat().st_mtime
             except FileNotFoundError:  # whole meanwhile, and in its place
                 continue
-            if idle >= older_than:
+            if idle >= least:
                 path.unlink(missing_ok=True)
-                removed.append(f"{name}/{path.name}")
+                removed.append(str(Path(name, path.name)))
     return removed
 
 

@@ -10,7 +10,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from multimodal_zoo.files import atomic_file, beside, flush
+from multimodal_zoo.files import atomic_file, drafted, flush_all
+
+
+def require_free(place: str | Path, key: str) -> None:
+    """Make sure that a folder does not exist yet, or holds nothing.
+
+    Args:
+        place: the folder.
+        key: of the setting that names it.
+
+    Raises:
+        ValueError: there is a file, or a folder that holds something.
+    """
+    place = Path(place)
+    if place.is_dir() and not any(place.iterdir()):
+        return
+    if place.exists():
+        raise ValueError(f"{key}: {place} is in use; name another folder, or delete it")
 
 
 def require_floats(model: nn.Module, what: str) -> None:
@@ -52,15 +69,10 @@ def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
         OSError: as `write_file`; the old folder, if there was one, is still whole.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(target)
-    retired = temporary.with_name(temporary.name + ".old")
-    try:
-        temporary.mkdir()
+    with drafted(target) as temporary:
         write(temporary)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                flush(file)
+        flush_all(temporary)
+        retired = temporary.with_name(temporary.name + ".old")
         if target.exists():
             os.replace(target, retired)
         try:
@@ -69,9 +81,6 @@ def write_folder(path: str | Path, write: Callable[[Path], object]) -> Path:
             if retired.exists():
                 os.replace(retired, target)
             raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     shutil.rmtree(retired, ignore_errors=True)
     return target
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from multimodal_zoo.data.code_shards import write_codes
 from multimodal_zoo.data.documents import Document
-from multimodal_zoo.data.emu3_features import write_feature, write_list
+from multimodal_zoo.data.emu3_features import FEATURES, write_feature, write_list
 from multimodal_zoo.data.shard_counts import SIZES
-from multimodal_zoo.files import read_record, reading, write_text
+from multimodal_zoo.files import leftovers, read_record, reading, write_text
 
 MANIFEST = "manifest.json"
 #: Tar shards for the reader `visual_codes`, or Emu3's own layout for `emu3_features`.
@@ -77,10 +77,9 @@ class CodeFolder:
         """
         plain = json.loads(json.dumps({"format": self.format, "ranks": self.ranks, **same}, default=str))
         place = self.path / MANIFEST
-        for half in self.path.glob(f".{self.rank:03d}-*.tar"):
-            half.unlink(missing_ok=True)  # of a run that was killed while it wrote
+        self._clear()
         if not place.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and set(self.path.iterdir()) - set(leftovers(self.path)):
                 raise ValueError(f"out: {self.path} holds other things; choose another out, or delete it")
             write_text(place, json.dumps(plain, indent=1, ensure_ascii=False))
             return
@@ -90,6 +89,14 @@ class CodeFolder:
             raise ValueError(
                 f"out: {self.path} was written with other {', '.join(differing)}; choose another out, or delete it"
             )
+
+    def _clear(self) -> None:
+        """Delete what a run has left that was killed while it wrote; other ranks may be at work on theirs."""
+        own = [(self.path, f"{self.rank:03d}-*"), (self.path, self._state(self.rank).name)]
+        shared = [(self.path, MANIFEST), (self.path, SIZES), (self.path / FEATURES, "*")] if self.ranks == 1 else []
+        for folder, pattern in (*own, *shared):
+            for half in leftovers(folder, pattern):
+                half.unlink(missing_ok=True)
 
     def written(self) -> Written:
         """What this rank has written so far."""

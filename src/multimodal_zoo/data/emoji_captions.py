@@ -11,6 +11,7 @@ from multimodal_zoo.data.emoji_pictures import STYLES, load_pictures
 from multimodal_zoo.data.emoji_table import SPLITS, load_table
 from multimodal_zoo.data.emoji_triples import Triple, specific_names, triples
 from multimodal_zoo.data.export import WebdatasetExport
+from multimodal_zoo.files import atomic_folder
 
 SIDE = 72
 
@@ -24,14 +25,14 @@ def write_captions(
     `fused_target`, `names` (the specific ones), `key`, split, concept, group and subgroup.
 
     Args:
-        folder: where the tars go; made if it is not there.
+        folder: where the tars go: a new one, or an empty one; it is there with all of them, or not at all.
         rows: how many, chosen by a hash; left out, all.
         seed: of the captions.
         style: `twemoji` or `openmoji`.
         split: `train`, `val`, `test` or `all`.
 
     Raises:
-        FileExistsError: the folder holds shards already.
+        FileExistsError: the folder holds something.
         ModuleNotFoundError: the packages of the extra `quickstart` are not installed.
         ValueError: an unknown style or split, fewer than one row.
     """
@@ -41,12 +42,15 @@ def write_captions(
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}, all")
     if rows is not None and rows < 1:
         raise ValueError(f"rows is {rows}; it must be at least 1")
-    if any(Path(folder).expanduser().glob("*.tar")):
-        raise FileExistsError(f"{folder} holds tar files already; name a new folder")
+    place = Path(folder).expanduser()
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise FileExistsError(f"{folder} holds something already; name a new folder, or delete it")
     made = triples(SPLITS if split == "all" else split, style, seed)
     if rows is not None:
         made = sorted(made, key=lambda one: hashlib.sha256(one.key.encode()).digest())[:rows]
-    return WebdatasetExport(str(folder), suffix="jpg")(_documents(made, style)), len(made)
+    with atomic_folder(place) as draft:
+        shards = WebdatasetExport(str(draft), suffix="jpg")(_documents(made, style))
+    return [place / shard.name for shard in shards], len(made)
 
 
 def _documents(made: Iterable[Triple], style: str) -> Iterator[Document]:

@@ -26,6 +26,8 @@ AnyPicture: TypeAlias = "Picture | PathLike | bytes"
 #: Red, green and blue (0 to 255) behind transparent pixels; None drops alpha as it stands.
 Background: TypeAlias = "Sequence[int] | None"
 WHITE = (255, 255, 255)
+#: Suffixes of files that are taken for pictures, in the order in which one of several is chosen.
+PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 #: The EXIF tag that says which side is up.
 ORIENTATION = 0x0112
 #: Where PIL keeps what that tag may stand in.
@@ -122,6 +124,7 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool =
     name = key or (f"{len(source)} bytes" if isinstance(source, bytes) else str(getattr(source, "filename", source)))
     if isinstance(source, (str, os.PathLike)) and _blocks(source):
         raise UnusableError("no plain file", name)
+    image: Image.Image | None = None
     try:
         if isinstance(source, Image.Image):
             image = source
@@ -133,6 +136,8 @@ def open_picture(source: Picture | PathLike | bytes, key: str = "", turn: bool =
     except FileNotFoundError as error:
         raise UnusableError("missing image file", name) from error
     except BROKEN as error:
+        if image is not None:
+            image.close()  # its file would stay open
         raise UnusableError("broken image", name) from error
 
 
@@ -164,6 +169,7 @@ def load(image: Image.Image, key: str = "") -> Image.Image:
     try:
         image.load()
     except BROKEN as error:
+        image.close()  # its file would stay open
         raise UnusableError("broken image", name) from error
     return image
 

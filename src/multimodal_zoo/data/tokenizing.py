@@ -71,10 +71,10 @@ class Tokenizing:
             task = progress.add_task("encoding", total=order.size(), completed=state.documents)
             while not state.complete:
                 documents = self._part(stream, state, order.skips, threads)
+                if state.complete and not documents and not state.documents:  # not noted: the data may be mended
+                    raise Skips.of(state.skipped, state.examples).nothing_usable("mmzoo tokenize", "data")
                 folder.write(documents, state)
                 progress.update(task, completed=state.documents)
-        if not state.documents:
-            raise Skips.of(state.skipped, state.examples).nothing_usable("mmzoo tokenize", "data")
         return state
 
     def _part(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.visual_sequences import VisualSample
-from multimodal_zoo.files import atomic_file, read_record, reading, write_text
+from multimodal_zoo.files import atomic_file, leftovers, read_record, reading, write_text
 from multimodal_zoo.registry import DATASETS
 
 FACTS = "visual_store.json"
@@ -162,6 +162,8 @@ class VisualStoreWriter:
             before = VisualStore(str(folder)).facts
             if differing := [key for key in plain if before.get(key) != plain[key]]:
                 raise ValueError(f"out: {folder} was written with other {', '.join(differing)}; choose another folder")
+        for half in leftovers(self.folder):  # of a run that was killed while it wrote
+            half.unlink(missing_ok=True)
         write_text(self.folder / FACTS, json.dumps(plain, indent=2))
         self._known = set(VisualStore(str(folder))._places)
         self._waiting: list[tuple[bytes, np.ndarray]] = []

@@ -260,7 +260,6 @@ def _prepare(
             rows.append(Row.of(found))
         except UnusableError as error:
             errors.append(UnusableError(error.reason, found.document.key))
-            getattr(found.document.image, "close", int)()  # a picture that broke keeps its file open
     return rows, torch.cat(pixels) if pixels else torch.empty(0), errors
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from multimodal_zoo.data.skips import Skips
 from multimodal_zoo.evaluation.shard_files import FORMATS, Columns, read_about, write_shard
-from multimodal_zoo.files import read_record, reading, write_text
+from multimodal_zoo.files import leftovers, read_record, reading, write_text
 
 MANIFEST = "manifest.json"
 
@@ -82,8 +82,9 @@ class EmbeddingFolder:
             raise ValueError(f"out: {self.path} holds shards but no {MANIFEST}; choose another out, or delete it")
         else:
             self._note(self.path / MANIFEST, {**plain, **facts, "complete": False})
-        for half in self.path.glob(f".{self.rank:03d}-*.{self.suffix}"):
-            half.unlink(missing_ok=True)  # of a run that was killed while it wrote
+        for pattern in (f"{self.rank:03d}-*", f"rank-{self.rank:03d}.json", *([MANIFEST] if self.ranks == 1 else [])):
+            for half in leftovers(self.path, pattern):  # of a run that was killed while it wrote
+                half.unlink(missing_ok=True)
 
     def write(self, number: int, columns: Columns, about: Mapping[str, Any]) -> None:
         """Write one shard; it appears under its name only when it is complete."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.bev.fast_bev import FastBEV
-from multimodal_zoo.checkpoints.writing import require_floats
+from multimodal_zoo.checkpoints.writing import require_floats, require_free
 from multimodal_zoo.export.detector import DetectorGraph, DetectorSizes
 from multimodal_zoo.export.detector_facts import about
 from multimodal_zoo.export.detector_files import Runner, load_graph, onnx_runner, write_graph
@@ -26,9 +25,9 @@ from multimodal_zoo.export.detector_samples import (
     graph_inputs,
     random_sample,
 )
-from multimodal_zoo.export.folder import FACTS, ExportMismatch, check_place, require_format
+from multimodal_zoo.export.folder import FACTS, ExportMismatch, require_format
 from multimodal_zoo.export.formats import FORMATS
-from multimodal_zoo.files import beside, write_text
+from multimodal_zoo.files import atomic_folder, write_text
 
 #: Random samples that a written graph is tried with.
 TRIED = 2
@@ -78,21 +77,13 @@ def export_detector(
     if int8 and (format != "onnx" or not samples):
         raise ValueError("int8 needs format=onnx, and recorded samples to take ranges from")
     place = Path(out).resolve()
-    check_place(place)
+    require_free(place, "out")
     was = model.training
     graph = DetectorGraph(model, sizes or _sizes(model), calibration, rig).eval()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = beside(place)
-    draft.mkdir()
     try:
-        facts = _written(graph, draft, format, list(samples), int8, tolerance)
-        write_text(draft / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
-        if place.exists():
-            place.rmdir()
-        draft.rename(place)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        with atomic_folder(place) as draft:
+            facts = _written(graph, draft, format, list(samples), int8, tolerance)
+            write_text(draft / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
     finally:
         model.train(was)
     return facts

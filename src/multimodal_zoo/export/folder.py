@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from multimodal_zoo.checkpoints.writing import require_floats
+from multimodal_zoo.checkpoints.writing import require_floats, require_free
 from multimodal_zoo.export.formats import FORMATS, missing
 from multimodal_zoo.export.towers import Tower, image_tower, text_tower
-from multimodal_zoo.files import beside, write_text
+from multimodal_zoo.files import atomic_folder, write_text
 
 FACTS = "export.json"
 #: Batches and text lengths (as shares of the context) that a written file is tried with.
@@ -74,34 +73,15 @@ def export(
     if not towers or not set(towers) <= set(TOWERS):
         raise ValueError(f"towers: {list(towers)} must be some of {', '.join(TOWERS)}")
     place = Path(out).resolve()
-    check_place(place)
+    require_free(place, "out")
     built = [_tower(model, name, image_size) for name in towers]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = beside(place)
-    draft.mkdir()
-    try:
+    with atomic_folder(place) as draft:
         found = {tower.name: _write(tower, draft, format, tolerance) for tower in built}
         facts = {**_about(model, format), "tolerance": tolerance, **found}
         if image_size is not None:
             facts["preprocessing"]["size"] = image_size
         write_text(draft / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
-        if place.exists():
-            place.rmdir()
-        draft.rename(place)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return facts
-
-
-def check_place(place: Path) -> None:
-    """Make sure that a folder can be written.
-
-    Raises:
-        ValueError: there is a file, or a folder that holds something.
-    """
-    if place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise ValueError(f"out: {place} is in use; name another folder, or delete it")
 
 
 def _tower(model: nn.Module, name: str, image_size: tuple[int, int] | None) -> Tower:

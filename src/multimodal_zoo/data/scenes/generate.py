@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from multimodal_zoo.data.scenes.recording import Recording
 from multimodal_zoo.data.scenes.rig import CAMERAS, LIDAR
 from multimodal_zoo.data.scenes.settings import KEY_RATE, VERSION, Settings
 from multimodal_zoo.data.scenes.tables import TABLES, Tables, shared_tables
-from multimodal_zoo.files import beside, read_record
+from multimodal_zoo.files import drafted, read_record
 
 __all__ = ["SHEET", "Settings", "generate"]
 
@@ -53,13 +52,9 @@ def generate(folder: str | Path, settings: Settings, workers: int = 1) -> Path:
     target = Path(folder).expanduser()
     if _made(target, settings):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(target)
-    try:
+    with drafted(target) as temporary:
         _write(temporary, settings, workers)
         _place(temporary, target, settings)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

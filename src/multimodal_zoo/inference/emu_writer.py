@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import Any, ClassVar
 
 import torch
 
-from multimodal_zoo.data.documents import Document, Text
+from multimodal_zoo.data.documents import Document, Segment, Text
 from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.generation.beams import Beams
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch, left_padded
+from multimodal_zoo.inference.template_ids import answer_ids, question_ids
 from multimodal_zoo.inference.visual_memory import memory_of
 
 #: Use -> beams and most tokens of an answer, as published (baaivision/Emu: Emu1/inference.py, Emu1/mm_eval, Emu2).
@@ -57,7 +57,7 @@ class EmuWriter:
 
     def blank(self, question: str, device: torch.device) -> PromptBatch:
         """The question without a picture; without a question, what a sequence begins with."""
-        row = self._asked(question) or [self.processor.ids.eos]
+        row = question_ids(self.processor, self._user(question)) or [self.processor.ids.eos]
         return left_padded([row], self.processor.ids.pad).to(device)
 
     def continuation(self, question: str, text: str, end: bool) -> list[int]:
@@ -66,15 +66,9 @@ class EmuWriter:
         Raises:
             ValueError: a template that does not go on from its own prompt.
         """
-        ids = self.processor.ids
         if not self.processor.template.roles:
-            return [*self.processor.text_ids(text, special=False), *([ids.eos] if end else [])]
-        asked, told = self._asked(question), [Text(question, "user"), Text(text.strip(), "assistant")]
-        whole = self.processor.sample(Document([*told]), Random(0), special=False).ids.tolist()
-        if whole[: len(asked)] != asked:
-            raise ValueError(f"the processor's template does not begin {text!r} with its own prompt of {question!r}")
-        found: list[int] = whole[len(asked) :]
-        return found[:-1] if not end and found[-1:] == [ids.eos] else found
+            return [*self.processor.text_ids(text, special=False), *([self.processor.ids.eos] if end else [])]
+        return answer_ids(self.processor, self._user(question), text, end)
 
     def steps(self, limit: int) -> FreeText:
         """See `Writer`."""
@@ -86,7 +80,5 @@ class EmuWriter:
         text: str = self.processor.decode(row[: row.index(opening)] if opening in row else row)
         return text.strip()
 
-    def _asked(self, question: str) -> list[int]:
-        told = [Text(question, "user")] if question or self.processor.template.roles else []
-        found: list[int] = self.processor.prompt(Document([*told]), special=False).ids.tolist()
-        return found
+    def _user(self, question: str) -> list[Segment]:
+        return [Text(question, "user")] if question or self.processor.template.roles else []

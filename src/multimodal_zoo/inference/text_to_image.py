@@ -50,7 +50,7 @@ def draw(
 ) -> list[Drawing]:
     """Draw pictures: `draw(zoo.create("emu3_tiny"), "a red apple", seed=1)[0].image.save("apple.png")`.
 
-    A picture does not depend on what is drawn beside it.
+    A picture does not depend on what is drawn beside it; those of one prompt come behind each other.
 
     Args:
         model: an Emu3 with its visual tokenizer and processor; or an Emu with its visual decoder, see `draw_visual`.
@@ -69,39 +69,35 @@ def draw(
         given: codes that are not drawn: a picture's first rows, or all with -1 where one is to be drawn; Emu3 only.
         on_step: called after every token with `Sketches`; after every step of an Emu's visual decoder with `Denoised`.
 
-    Returns:
-        the pictures, those of one prompt behind each other.
-
     Raises:
         TypeError: a model that does not draw, or does not take some of this.
         ValueError: no visual tokenizer, an area or ratio out of bounds, too many tokens.
     """
     if isinstance(model, Emu):
-        _no_tokens(sampling=sampling, given=given)
+        _refuse("draw token by token; an Emu draws by diffusion", sampling=sampling, given=given)
         return draw_visual(
             model, prompts, negative=negative, ratio=ratio, area=area, guidance=_one_number(guidance), steps=steps,
             seed=seed, per_prompt=per_prompt, batch_size=batch_size, suffix=suffix, special=special, on_step=on_step,
         )  # fmt: skip
-    if steps is not None:
-        raise TypeError(f"steps={steps} is for models that draw by diffusion (Emu): leave it out")
+    _refuse("draw by diffusion (Emu)", steps=steps)
     emu3, processor = require_speaker(model, "draw", pixels=True)
     asked = listed(prompts, per_prompt)
     grids = [grid_of(processor, one, area) for one in for_each(ratio, len(asked), "ratio")]
-    behind = processor.prompt_suffix if suffix is None else suffix
     against = for_each(processor.negative_prompt if negative is None else negative, len(asked), "negative")
     painter = Painter(emu3, processor, GUIDANCE if guidance is None else guidance, sampling or SAMPLING)
     with evaluating(emu3) as device:
         documents = encoded(emu3, processor, [document_of(one) for one in asked], device)
-        each = zip(documents, against, grids, strict=True)
-        wanted = [_wanted(processor, *one, behind, special) for one in each for _ in range(per_prompt)]
-        return _in_batches(painter, wanted, seeds_of(seed, len(wanted)), given, batch_size, on_step)
+        wanted = [_wanted(processor, *one, suffix, special) for one in zip(documents, against, grids, strict=True)]
+        each = [one for one in wanted for _ in range(per_prompt)]
+        return _in_batches(painter, each, seeds_of(seed, len(each)), given, batch_size, on_step)
 
 
-def _no_tokens(**options: object) -> None:
-    """Refuse what only drawing by tokens has."""
+def _refuse(others: str, **options: object) -> None:
+    """Refuse what only models that draw in another way take."""
     for name, value in options.items():
         if value is not None:
-            raise TypeError(f"{name} is for models that draw token by token; an Emu draws by diffusion: leave it out")
+            shown = f"{name}={value}" if isinstance(value, int) else name
+            raise TypeError(f"{shown} is for models that {others}: leave it out")
 
 
 def _one_number(guidance: Schedule | None) -> float | None:
@@ -121,9 +117,14 @@ class _Wanted:
 
 
 def _wanted(
-    processor: Emu3Processor, document: Document, negative: str, grid: tuple[int, int], suffix: str, special: bool
+    processor: Emu3Processor,
+    document: Document,
+    negative: str,
+    grid: tuple[int, int],
+    suffix: str | None,
+    special: bool,
 ) -> _Wanted:
-    start = opening(processor, grid)
+    start, suffix = opening(processor, grid), processor.prompt_suffix if suffix is None else suffix
     prompt = prompt_ids(processor, document, suffix, special) + start
     other = prompt_ids(processor, document_of(negative), "", special) + start
     text = text_of(document)

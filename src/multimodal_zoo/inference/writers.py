@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -17,7 +16,8 @@ from multimodal_zoo.decoders.eve import Eve
 from multimodal_zoo.generation.policies import FreeText
 from multimodal_zoo.generation.prompts import PromptBatch, left_padded
 from multimodal_zoo.inference.emu_writer import EmuWriter
-from multimodal_zoo.inference.speaking import encoded
+from multimodal_zoo.inference.speaking import encoded, ready_processor
+from multimodal_zoo.inference.template_ids import answer_ids, question_ids
 from multimodal_zoo.nn.patch_cells import joined
 
 
@@ -143,7 +143,7 @@ class EveWriter:
     def blank(self, question: str, device: torch.device) -> PromptBatch:
         """The question without a picture; without a question, what a sequence begins with."""
         ids = self.processor.ids
-        row = self._asked(question) or [ids.eos if ids.bos is None else ids.bos]
+        row = question_ids(self.processor, _user(question)) or [ids.eos if ids.bos is None else ids.bos]
         return left_padded([row], ids.pad).to(device)
 
     def continuation(self, question: str, text: str, end: bool) -> list[int]:
@@ -152,13 +152,7 @@ class EveWriter:
         Raises:
             ValueError: a template that does not go on from its own prompt.
         """
-        asked = self._asked(question)
-        segments = [*_user(question), Text(text.strip(), role="assistant")]  # the template has a space of its own
-        whole = _listed(self.processor.sample(Document([*segments]), Random(0), special=False).ids)
-        if whole[: len(asked)] != asked:
-            raise ValueError(f"the processor's template does not begin {text!r} with its own prompt of {question!r}")
-        found = whole[len(asked) :]
-        return found[:-1] if not end and found[-1:] == [self.processor.ids.eos] else found
+        return answer_ids(self.processor, _user(question), text, end)
 
     def steps(self, limit: int) -> FreeText:
         """See `Writer`."""
@@ -168,9 +162,6 @@ class EveWriter:
         """Without special tokens, and without the spaces around (published scripts)."""
         text: str = self.processor.decode(ids)
         return text.strip()
-
-    def _asked(self, question: str) -> list[int]:
-        return _listed(self.processor.prompt(Document([*_user(question)]), special=False).ids)
 
 
 #: Class of a model -> its writer, and what its processor must offer.
@@ -212,12 +203,7 @@ def writer_of(model: nn.Module, purpose: str) -> Writer:
         ValueError: a model without weights.
     """
     maker, wanted = WRITERS[require_writer(type(model), purpose)]
-    processor: Any = getattr(model, "processor", None)
-    if not hasattr(processor, wanted):
-        raise TypeError(f"{purpose} needs model.processor with a tokenizer ({wanted}), got {processor!r}")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError(f"{purpose} needs weights, and the model was made on the meta device: load some into it")
-    return maker(model, processor)  # type: ignore[arg-type]
+    return maker(model, ready_processor(model, wanted, purpose))  # type: ignore[arg-type]
 
 
 def _question(document: Document) -> str:
@@ -235,7 +221,3 @@ def _codes(document: Document) -> list[Any]:
 
 def _user(question: str) -> list[Segment]:
     return [Text(question, role="user")] if question else []
-
-
-def _listed(ids: Any) -> list[int]:
-    return ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)

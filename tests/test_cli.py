@@ -52,6 +52,11 @@ def test_an_unknown_command_names_the_nearest(capsys) -> None:
         (["train", "model=clip_tinny"], "model: no option named 'clip_tinny'; closest: clip_tiny"),
         (["train", "modle=clip_tiny"], "modle: no key named 'modle'; closest: model"),
         (["train", "data=folder"], "data.train.table"),
+        (["plan", "clip_tiny", "json=yes"], "json=yes: expected true or false"),
+        (["plan", "clip_tiny", "as_trained=yes"], "as_trained=yes: expected true or false"),
+        (["plan", "fuse", "rows=9", "json=yes"], "json=yes: expected true or false"),
+        (["dedupe", "photos", "out=a.npz", "distance=few"], "distance=few: expected a whole number"),
+        (["detect", "fast_bev_tiny", "b", "c", "d"], "d: one word too many"),
     ],
 )
 def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> None:
@@ -100,7 +105,23 @@ def test_completion_answers_from_file_names() -> None:
     assert "model=clip_vit_b16" in candidates("mmzoo train quickstart model=clip")
     assert "encoder@model.image=timm_vit" in candidates("mmzoo train quickstart encoder@model.image=timm")
     assert "seed=" in candidates("mmzoo train quickstart trainer.") or candidates("mmzoo train quickstart trainer.")
+    assert candidates("mmzoo convert runs/mine na") == ["naming="]
+    assert candidates("mmzoo report runs/mine b") == ["by="]
     for shell in ("bash", "zsh", "fish"):
         assert "mmzoo" in script([f"install={shell}"])
     with pytest.raises(ValueError, match="bash, zsh, fish"):
         script(["install=ksh"])
+
+
+def test_a_shell_without_completion_gets_a_message(capsys) -> None:
+    assert cli.main(["-sc", "install=ksh"]) == 1
+    assert "install=ksh: completion exists for bash, zsh, fish" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, capsys) -> None:
+    def interrupted(command: str, rest: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "mmzoo: interrupted\n"

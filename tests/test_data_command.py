@@ -25,9 +25,10 @@ def test_synthetic_scenes_are_made_and_named(tmp_path, capsys) -> None:
     [
         ([], "needs a kind: expected synth-nuscenes"),
         (["synth-kitti", "x"], "synth-kitti: expected synth-nuscenes"),
-        (["synth-nuscenes"], "needs a folder first"),
-        (["synth-nuscenes", "scenes=3"], "needs a folder first"),
-        (["synth-nuscenes", "x", "scens=3"], "no option scens; it takes scenes, frames"),
+        (["synth-nuscenes"], "needs one folder, and got 0"),
+        (["synth-nuscenes", "scenes=3"], "needs one folder, and got 0"),
+        (["synth-nuscenes", "x", "y"], "needs one folder, and got 2"),
+        (["synth-nuscenes", "x", "scens=3"], "scens=3: no option 'scens'; there are scenes, frames"),
         (["synth-nuscenes", "x", "scenes=many"], "scenes=many: expected a whole number"),
         (["synth-nuscenes", "x", "size=400"], "size=400: expected WIDTHxHEIGHT"),
         (["synth-nuscenes", "x", "rate=7"], "rate=7: expected a multiple of 2"),

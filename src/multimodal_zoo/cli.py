@@ -22,10 +22,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return answer()
     if argv[:1] in (["-sc"], ["--shell-completion"]):
-        from multimodal_zoo.commands.complete import script
-
-        print(script(argv[1:]))
-        return 0
+        return _guarded(lambda: _completion(argv[1:]))
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -69,6 +66,13 @@ def usage() -> str:
     )
 
 
+def _completion(words: list[str]) -> int:
+    from multimodal_zoo.commands.complete import script
+
+    print(script(words))
+    return 0
+
+
 def _run(command: str, rest: list[str]) -> int:
     if command in HYDRA_COMMANDS:
         from multimodal_zoo.commands.app import run_hydra
@@ -83,6 +87,11 @@ def _guarded(action: Callable[[], int]) -> int:
         return action()
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        if os.environ.get("MMZOO_TRACEBACK"):
+            raise
+        print("mmzoo: interrupted", file=sys.stderr)
+        return 130  # as shells say it
     except Exception as error:
         if os.environ.get("MMZOO_TRACEBACK") or not is_ours(error):
             raise

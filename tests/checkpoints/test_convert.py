@@ -104,18 +104,20 @@ def test_types_are_the_files_own_unless_asked_for(tmp_path: Path) -> None:
         ([], "needs a file, folder"),
         (["{source}", "naming=eva_clip"], "out: give out=FOLDER"),
         (["{source}", "out={out}", "naming=eva_clap"], "expected one of ours, eva_clip"),
-        (["{source}", "out={out}", "naming=ours", "sharding=3"], "sharding: no such option"),
+        (["{source}", "out={out}", "naming=ours", "sharding=3"], "sharding=3: no option 'sharding'; there are out"),
         (["{source}", "out={out}", "naming=ours", "resize=maybe"], "resize=maybe"),
         (["{source}", "out={out}", "naming=eva_clip", "shard_size=3"], "shard_size=3: expected"),
         (["{source}", "out={out}", "naming=eva_clip", "format=onnx"], "format=onnx"),
-        (["{source}", "out={source}", "naming=eva_clip"], "not empty"),
+        (["{source}", "out={source}", "naming=eva_clip"], "is in use"),
+        (["{source}", "out={file}", "naming=eva_clip"], "file is in use"),
         (["{source}", "out={out}", "naming=open_clip_eva"], "timm declares no such tower"),
         (["{out}", "out={out}", "naming=ours"], "no checkpoint at"),
     ],
 )
 def test_bad_words_get_one_readable_message(tmp_path: Path, words: list[str], expected: str, capsys: Any) -> None:
     write_published(model(), tmp_path / "source", "eva_clip")
-    places = {"source": tmp_path / "source", "out": tmp_path / "out"}
+    places = {name: tmp_path / name for name in ("source", "out", "file")}
+    places["file"].touch()
     assert main(["convert", *(word.format(**places) for word in words)]) == 1
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

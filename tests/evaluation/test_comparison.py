@@ -1,12 +1,14 @@
 """Several runs in one table: run folders are written as `mmzoo train` and `mmzoo eval` write them."""
 
 import json
+import math
 import statistics
 
 import pytest
 import yaml
 
-from multimodal_zoo.commands.report import main, parse
+from multimodal_zoo.commands.options import separate
+from multimodal_zoo.commands.report import Options, main
 from multimodal_zoo.evaluation.comparison import collect
 from multimodal_zoo.evaluation.estimate import Estimate, estimate, student
 from multimodal_zoo.evaluation.outcome import Outcome
@@ -47,6 +49,19 @@ def sweep(tmp_path):
 def test_student_against_its_table():
     for freedom, expected in {1: 12.7062, 2: 4.3027, 9: 2.2622, 10: 2.2281, 20: 2.0860, 100: 1.9840}.items():
         assert student(freedom) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308])
+def test_runs_that_diverged_are_compared_with_others(tmp_path, value):
+    assert estimate([value, -1e308], 2, "loss").interval == ("t" if value == 1e308 else "")
+    for seed in range(2):
+        folder = write(tmp_path / str(seed), {"seen": {"top1": float(seed)}}, seed=seed)
+        (folder / "metrics.csv").write_text(f"step,train/loss\n0,1.0\n1,{value if seed else -value}\n")
+    found = collect([tmp_path / "*"])
+    assert found.picture.png and all(picture.png for picture in found.curves)  # noqa: PT018
+    assert collect([tmp_path / "0"], only=["seen"]).picture.png  # Wilson's bound of no hit at all
+    assert collect([tmp_path / "*"], only=["training"]).html()
+    assert collect([tmp_path / "*"], figures=["train/loss"]).picture.png
 
 
 def test_estimates():
@@ -218,11 +233,11 @@ def test_everything_is_written(sweep, tmp_path, capsys):
 
 def test_options(tmp_path):
     (tmp_path / "a=b").mkdir()
-    places, options = parse([str(tmp_path / "a=b"), "runs/x=*", "out=o", "by=[a.b,c]"])
+    places, options = separate([str(tmp_path / "a=b"), "runs/x=*", "out=o", "by=[a.b,c]"], Options)
     assert places == [str(tmp_path / "a=b"), "runs/x=*"]
-    assert options == {"out": "o", "by": "[a.b,c]"}
-    with pytest.raises(ValueError, match=r"seed=3: no option 'seed' and no such folder; options are\s+out: folder"):
-        parse(["seed=3"])
+    assert options == Options(out="o", by=("a.b", "c"))
+    with pytest.raises(ValueError, match="seed=3: no option 'seed'; there are out, by, only"):
+        main(["seed=3"])
     with pytest.raises(ValueError, match="mixed=yes: expected true or false"):
         main(["runs", "mixed=yes"])
 

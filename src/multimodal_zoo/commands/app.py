@@ -64,6 +64,16 @@ def split(arguments: list[str]) -> tuple[str | None, list[str]]:
     return subject, rest
 
 
+def positional(words: list[str]) -> tuple[list[str], list[str]]:
+    """All positional words, and the rest; see `split`."""
+    found: list[str] = []
+    word, rest = split(words)
+    while word is not None:
+        found.append(word)
+        word, rest = split(rest)
+    return found, rest
+
+
 def primary_config(command: str, subject: str | None) -> tuple[str, str, list[str]]:
     """Config folder, config name and extra overrides for a command's subject.
 
@@ -129,14 +139,13 @@ def with_data(words: list[str], extra: list[str]) -> tuple[list[str], list[str]]
     """
     from multimodal_zoo.commands.data_source import data_overrides
 
-    data, rest = split(words)
-    if data is None:
+    found, rest = positional(words)
+    if not found:
         return rest, extra
-    third, _ = split(rest)
     given = {word.partition("=")[0] for word in rest}
-    if third is not None or "data" in given:
-        raise ValueError(f"data: {data} and {third or 'data=...'} are two; give one")
-    chosen = [word for word in data_overrides(data) if word.partition("=")[0] not in given]
+    if len(found) > 1 or "data" in given:
+        raise ValueError(f"data: {found[0]} and {[*found, 'data=...'][1]} are two; give one")
+    chosen = [word for word in data_overrides(found[0]) if word.partition("=")[0] not in given]
     return rest, [*extra, *chosen]
 
 
@@ -147,10 +156,9 @@ def with_questions(words: list[str]) -> list[str]:
         ValueError: pictures or questions given both ways.
     """
     found: dict[str, list[str]] = {"image": [], "prompt": []}
-    word, rest = split(words)
-    while word is not None:
+    plain, rest = positional(words)
+    for word in plain:
         found["image" if _is_picture(word) else "prompt"].append(word)
-        word, rest = split(rest)
     given = {one.partition("=")[0] for one in rest}
     for key, values in found.items():
         if values and key in given:
@@ -167,11 +175,7 @@ def with_named_words(words: list[str], keys: Sequence[str]) -> list[str]:
     """
     if not keys:
         return words
-    found: list[str] = []
-    word, rest = split(words)
-    while word is not None:
-        found.append(word)
-        word, rest = split(rest)
+    found, rest = positional(words)
     given = {one.partition("=")[0] for one in rest}
     if len(found) > len(keys):
         raise ValueError(f"{found[len(keys)]}: one word too many; what follows are {' and '.join(keys)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import fields
+from importlib import import_module
+from typing import Any
 
 SCRIPTS = {
     "bash": """_mmzoo_complete() {
@@ -52,7 +54,7 @@ def answer() -> int:
 def candidates(line: str) -> list[str]:
     """Candidates for the last word of a command line."""
     from multimodal_zoo.catalogue import list_models, list_recipes
-    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MADE_DATA
+    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS
 
     words = line.split(" ")
     word, before = words[-1], [w for w in words[1:-1] if w]
@@ -60,11 +62,12 @@ def candidates(line: str) -> list[str]:
         return _starting(COMMANDS, word)
     command = before[0]
     if command == "data":
-        return _starting(MADE_DATA if len(before) == 1 else _options(before[1]), word)
-    if command == "app":
-        from multimodal_zoo.commands.gallery import Options
+        from multimodal_zoo.commands.data import MADE
 
-        return _starting([f"{field.name}=" for field in fields(Options)], word)
+        return _starting(MADE if len(before) == 1 else _options(MADE.get(before[1])), word)
+    if command in OPTION_COMMANDS:
+        module = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}")
+        return _starting(_options(module.Options), word)
     if len(before) == 1 and "=" not in word:
         subjects = list_recipes() if command == "train" else list_models() if command != "list" else []
         keys = _keys(word) if command in HYDRA_COMMANDS else []
@@ -72,10 +75,8 @@ def candidates(line: str) -> list[str]:
     return _values(word) if "=" in word else _keys(word)
 
 
-def _options(kind: str) -> list[str]:
-    from multimodal_zoo.commands.names import MADE_DATA
-
-    return [f"{option}=" for option in MADE_DATA.get(kind, ())]
+def _options(kind: type[Any] | None) -> list[str]:
+    return [] if kind is None else [f"{field.name}=" for field in fields(kind)]
 
 
 def _starting(names: Iterable[str], word: str) -> list[str]:

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from multimodal_zoo.commands.values import flag, size_in_bytes
+from multimodal_zoo.commands.options import separate
+from multimodal_zoo.commands.values import size_in_bytes
 
-#: Options of the command.
-OPTIONS = ("out", "naming", "config", "dtype", "shard_size", "format", "resize", "merge")
+
+@dataclass(frozen=True)
+class Options:
+    """What may stand behind the source, `key=value`.
+
+    Attributes:
+        out: folder of the files.
+        naming: `ours` or a published one.
+        config: as in `zoo.from_pretrained`; None for the source's own.
+        dtype: of the weights; `auto` is the file's own.
+        shard_size: most bytes of a file, as in `shard_size=2GB`; None for the usual.
+        format: `safetensors`, or `pt` for one pickled file.
+        resize: whether positions and patches are fitted to `config`.
+        merge: whether adapters go into the matrices beside them.
+    """
+
+    out: str | None = None
+    naming: str | None = None
+    config: str | None = None
+    dtype: str = "auto"
+    shard_size: str | None = None
+    format: str = "safetensors"
+    resize: bool = False
+    merge: bool = False
 
 
 def main(arguments: list[str]) -> int:
     """Read a checkpoint, whoever wrote it, and write it under the names that somebody else reads.
 
-    `naming` is `ours` or a published one; `config` as in `zoo.from_pretrained`; `dtype` is the file's own unless given;
-    `shard_size` as in `shard_size=2GB`; `format=pt` writes one pickled file; `resize=true` fits positions and patches
-    to `config`; `merge=true` puts adapters into the matrices beside them.
-
     Raises:
         ValueError: a missing or unknown option, or one whose value does not fit.
         multimodal_zoo.checkpoints.errors.CheckpointError: what cannot be read, or what the naming cannot express.
     """
-    if not arguments or ("=" in arguments[0] and not Path(arguments[0]).exists()):
-        raise ValueError("mmzoo convert needs a file, folder or hf:// name first")
-    source, *words = arguments
-    options = {key: value for key, _, value in (word.partition("=") for word in words)}
-    if unknown := [key for key in options if key not in OPTIONS]:
-        raise ValueError(f"{', '.join(unknown)}: no such option; mmzoo convert takes {', '.join(OPTIONS)}")
+    words, options = separate(arguments, Options)
+    if len(words) != 1:
+        found = f", and got {' and '.join(words)}" if words else ""
+        raise ValueError(f"mmzoo convert needs a file, folder or hf:// name{found}; options are key=value")
+
     from multimodal_zoo.checkpoints.convert import SHARD_SIZE, merged, names, write_published
     from multimodal_zoo.zoo import from_pretrained
 
-    missing = [key for key in ("out", "naming") if not options.get(key)]
-    if missing:
+    if not options.out or not options.naming:
+        missing = [key for key in ("out", "naming") if not getattr(options, key)]
         raise ValueError(f"{' and '.join(missing)}: give out=FOLDER naming=NAME, NAME one of {', '.join(names())}")
-    if options["naming"] not in names():
-        raise ValueError(f"naming={options['naming']}: expected one of {', '.join(names())}")
-    resize, merge = (flag(word, options.get(word, "false")) for word in ("resize", "merge"))
-    model = from_pretrained(
-        source,
-        config=options.get("config"),
-        dtype=options.get("dtype", "auto"),
-        resize=resize,
-    )
-    if merge:
+    if options.naming not in names():
+        raise ValueError(f"naming={options.naming}: expected one of {', '.join(names())}")
+    size = SHARD_SIZE if options.shard_size is None else size_in_bytes("shard_size", options.shard_size, 1)
+    model = from_pretrained(words[0], config=options.config, dtype=options.dtype, resize=options.resize)
+    if options.merge:
         merged(model)
-    folder = write_published(
-        model,
-        options["out"],
-        options["naming"],
-        shard_size=size_in_bytes("shard_size", options["shard_size"], 1) if "shard_size" in options else SHARD_SIZE,
-        format=options.get("format", "safetensors"),
-    )
+    folder = write_published(model, options.out, options.naming, shard_size=size, format=options.format)
     for file in sorted(folder.iterdir()):
         print(f"{file.name:<40} {file.stat().st_size / 1e6:12,.1f} MB")
     print(f"folder: {folder.resolve()}")

@@ -7,12 +7,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from multimodal_zoo.commands.names import MADE_DATA
-from multimodal_zoo.commands.values import whole
+from multimodal_zoo.commands.options import separate
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Options of driving scenes; None where the maker has its own.
+
+    Attributes:
+        scenes: how many.
+        frames: key frames of each.
+        size: of the pictures, WIDTHxHEIGHT in pixels.
+        seed: of everything.
+        rate: pictures a second.
+        workers: processes that draw.
+    """
+
+    scenes: int = 24
+    frames: int = 20
+    size: str = "400x225"
+    seed: int = 0
+    rate: int = 2
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Options of emoji with captions.
+
+    Attributes:
+        rows: how many; None for each emoji once.
+        seed: of the captions.
+        style: of the pictures.
+        split: which emoji.
+    """
+
+    rows: int | None = None
+    seed: int = 0
+    style: str = "twemoji"
+    split: str = "all"
+
+
+#: Kinds of data -> their options.
+MADE: dict[str, type[Any]] = {"synth-nuscenes": Scenes, "emoji-captions": Captions}
 USAGES = {
     "synth-nuscenes": "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]",
     "emoji-captions": "mmzoo data emoji-captions FOLDER [rows=1914 seed=0 style=twemoji split=all]",
@@ -27,11 +71,12 @@ def main(arguments: list[str]) -> int:
         FileExistsError: the folder holds something else.
     """
     kind, *rest = arguments or [""]
-    if kind not in KINDS:
+    if kind not in MADE:
         raise ValueError(
-            f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(KINDS)}\nusage: {' or '.join(USAGES.values())}"
+            f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(MADE)}\nusage: {' or '.join(USAGES.values())}"
         )
-    return KINDS[kind](rest)
+    makers: dict[str, Callable[[list[str]], int]] = {"synth-nuscenes": synth_nuscenes, "emoji-captions": emoji_captions}
+    return makers[kind](rest)
 
 
 def synth_nuscenes(words: list[str]) -> int:
@@ -40,15 +85,23 @@ def synth_nuscenes(words: list[str]) -> int:
     Raises:
         ValueError, FileExistsError: see `main`.
     """
-    folder, options = _words("synth-nuscenes", words)
+    folder, options = _folder("synth-nuscenes", words, Scenes)
+    size = re.fullmatch(r"(\d+)x(\d+)", options.size)
+    if size is None:
+        raise ValueError(f"size={options.size}: expected WIDTHxHEIGHT in pixels, as 400x225")
 
     from multimodal_zoo.data.scenes.generate import SHEET, Settings, generate
     from multimodal_zoo.data.scenes.settings import VERSION
 
-    numbers = _numbers(options)
-    workers = numbers.pop("workers", 1)
-    settings = Settings(**numbers)
-    made = generate(Path(folder), settings, workers).resolve()
+    settings = Settings(
+        scenes=options.scenes,
+        frames=options.frames,
+        width=int(size[1]),
+        height=int(size[2]),
+        seed=options.seed,
+        rate=options.rate,
+    )
+    made = generate(folder, settings, options.workers).resolve()
     split = settings.split()
     print(f"{VERSION}: {len(split['train'])} scenes for training, {len(split['val'])} for validation: {made}")
     print(f"what they look like: {made / SHEET}")
@@ -62,52 +115,23 @@ def emoji_captions(words: list[str]) -> int:
         ValueError, FileExistsError: see `main`.
         ModuleNotFoundError: the packages of the extra `quickstart` are not installed.
     """
-    folder, options = _words("emoji-captions", words)
+    folder, options = _folder("emoji-captions", words, Captions)
 
     from multimodal_zoo.data.emoji_captions import write_captions
 
-    style, split = options.pop("style", "twemoji"), options.pop("split", "all")
-    numbers = _numbers(options)
-    shards, rows = write_captions(folder, numbers.get("rows"), numbers.get("seed", 0), style, split)
-    print(f"{rows} pictures with raw and synthetic captions in {len(shards)} shards: {Path(folder).resolve()}")
+    shards, rows = write_captions(str(folder), options.rows, options.seed, options.style, options.split)
+    print(f"{rows} pictures with raw and synthetic captions in {len(shards)} shards: {folder.resolve()}")
     print(f"fuse them: mmzoo fuse {folder}")
     return 0
 
 
-def _words(kind: str, words: list[str]) -> tuple[str, dict[str, str]]:
+def _folder(kind: str, arguments: list[str], options: type[T]) -> tuple[Path, T]:
     """The folder and the options.
 
     Raises:
-        ValueError: no folder, or an option that the kind has not.
+        ValueError: no folder or several, or an option that the kind has not.
     """
-    if not words or "=" in words[0]:
-        raise ValueError(f"mmzoo data {kind} needs a folder first\nusage: {USAGES[kind]}")
-    folder, *more = words
-    options = dict(one.partition("=")[::2] for one in more)
-    known = MADE_DATA[kind]
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise ValueError(f"mmzoo data {kind} has no option {unknown[0]}; it takes {', '.join(known)}")
-    return folder, options
-
-
-def _numbers(options: Mapping[str, str]) -> dict[str, int]:
-    """Options as numbers, a size as two.
-
-    Raises:
-        ValueError: one that is no whole number, or no size.
-    """
-    found: dict[str, int] = {}
-    for key, value in options.items():
-        if key == "size":
-            size = re.fullmatch(r"(\d+)x(\d+)", value)
-            if size is None:
-                raise ValueError(f"size={value}: expected WIDTHxHEIGHT in pixels, as 400x225")
-            found["width"], found["height"] = int(size[1]), int(size[2])
-        else:
-            found[key] = whole(key, value)
-    return found
-
-
-#: Kinds of data -> what makes them.
-KINDS: dict[str, Callable[[list[str]], int]] = {"synth-nuscenes": synth_nuscenes, "emoji-captions": emoji_captions}
+    words, found = separate(arguments, options)
+    if len(words) != 1:
+        raise ValueError(f"mmzoo data {kind} needs one folder, and got {len(words)}\nusage: {USAGES[kind]}")
+    return Path(words[0]), found

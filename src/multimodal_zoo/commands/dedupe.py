@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.commands.options import taken
+from multimodal_zoo.commands.values import whole
+
 if TYPE_CHECKING:
     from multimodal_zoo.data.picture_hash import PictureHashes
 
@@ -25,24 +28,22 @@ def main(arguments: list[str]) -> int:
     if not arguments or "=" in arguments[0]:
         raise ValueError("mmzoo dedupe needs a folder, a table, tar shards or a data configuration first")
     word, *words = arguments
-    options = {key: value for key, _, value in (one.partition("=") for one in words) if key in OPTIONS}
+    options, overrides = taken(words, OPTIONS)
     if not options.keys() & {"out", "against"}:
         raise ValueError("mmzoo dedupe: give out=FILE.npz to store hashes, against=FILE.npz to compare, or both")
-    distance = options.get("distance")
-    if distance is not None and not distance.isdigit():
-        raise ValueError(f"distance={distance}: expected a whole number of bits")
+    distance = whole("distance", options["distance"]) if "distance" in options else None
 
     from multimodal_zoo.data.picture_hash import NEAR, PictureHashes, picture_hashes
 
     against = picture_hashes(options["against"].split(",")) if "against" in options else None
-    reader = reader_of(word, [one for one in words if one.partition("=")[0] not in OPTIONS])
+    reader = reader_of(word, overrides)
     found = PictureHashes.of(watched(reader), reader.skips)
     print(f"{len(found):,} pictures" + (f", {reader.skips}" if len(reader.skips) else ""))
     if "out" in options:
         found.save(options["out"])
         print(f"hashes: {Path(options['out']).resolve()}")
     if against is not None:
-        compare(found, against, NEAR if distance is None else int(distance))
+        compare(found, against, NEAR if distance is None else distance)
     return 0
 
 

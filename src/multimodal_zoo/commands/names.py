@@ -45,11 +45,8 @@ MODULES = {"app": "gallery"}
 HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export", "fuse")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
-#: Kinds of data that `mmzoo data` makes -> options of each.
-MADE_DATA = {
-    "synth-nuscenes": ("scenes", "frames", "size", "seed", "rate", "workers"),
-    "emoji-captions": ("rows", "seed", "style", "split"),
-}
+#: Commands whose module has a dataclass `Options`: what may stand behind their plain words.
+OPTION_COMMANDS = ("report", "retrieve", "convert", "app")
 #: Commands whose first word is the value of a key, and no model.
 SUBJECT_KEYS = {"fuse": "source.path"}
 #: Commands whose further words are the values of some keys, in this order.

@@ -1,16 +1,34 @@
-"""Words of a command line that are no Hydra application: plain ones, and options `key=value` of a dataclass."""
+"""Words of a command line that are no Hydra application: plain ones, and options `key=value`, mostly of a dataclass."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from multimodal_zoo.commands.values import flag, whole
+from multimodal_zoo.commands.values import flag, listed, whole
 
 T = TypeVar("T")
+
+
+def taken(arguments: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """The options with some names, as they stand, and all other words.
+
+    Args:
+        arguments: the words; of one option that stands twice the last counts.
+        names: of the options.
+    """
+    values: dict[str, str] = {}
+    rest: list[str] = []
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if equals and key in names:
+            values[key] = value
+        else:
+            rest.append(word)
+    return values, rest
 
 
 def separate(arguments: Sequence[str], kind: type[T]) -> tuple[list[str], T]:
@@ -18,23 +36,18 @@ def separate(arguments: Sequence[str], kind: type[T]) -> tuple[list[str], T]:
 
     Args:
         arguments: the words; one with `=` that names a file, or begins like no option, is a plain one.
-        kind: a dataclass whose fields are the options: texts, whole numbers, and true or false.
+        kind: a dataclass whose fields are the options: texts, lists of texts, whole numbers, and true or false.
 
     Raises:
         ValueError: an unknown option, or a value that does not fit.
     """
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    words: list[str] = []
-    values: dict[str, Any] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if equals and key in known:
-            values[key] = _typed(key, value, str(known[key].type))
-        elif equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
+    known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    values, words = taken(arguments, known)
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
             raise ValueError(f"{word}: no option {key!r}; there are {', '.join(known)}")
-        else:
-            words.append(word)
-    return words, kind(**values)
+    return words, kind(**{key: _typed(key, value, known[key]) for key, value in values.items()})
 
 
 def _typed(key: str, value: str, kind: str) -> Any:
@@ -42,4 +55,4 @@ def _typed(key: str, value: str, kind: str) -> Any:
         return flag(key, value)
     if kind.startswith("int"):
         return whole(key, value)
-    return value
+    return tuple(listed(value)) if kind.startswith("tuple") else value

@@ -8,7 +8,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.catalogue import list_models, list_recipes
-from multimodal_zoo.commands.values import listed, number, size_in_bytes, whole
+from multimodal_zoo.commands.options import taken
+from multimodal_zoo.commands.values import flag, listed, number, size_in_bytes, whole
 
 if TYPE_CHECKING:
     from multimodal_zoo.analysis.costs import Costs
@@ -51,8 +52,8 @@ def main(arguments: list[str]) -> int:
 
     variant, *words = arguments
     settings = {field.name for field in fields(Setting)}
-    options = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in (settings | set(OPTIONS)))
-    overrides = [word for word in words if word.split("=", 1)[0] not in options]
+    options, overrides = taken(words, settings | set(OPTIONS))
+    as_json = flag("json", options.pop("json", "false"))
     try:
         config, rules, options = declared(variant, overrides, options)
     except KeyError as error:
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
             error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
         raise
     found = _plan(variant, config, rules, options)
-    if options.get("json") == "true":
+    if as_json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(found)
@@ -86,7 +87,7 @@ def declared(
     from multimodal_zoo.config import compose_whole
     from multimodal_zoo.zoo import declaration
 
-    as_trained = options.get("as_trained", "false") == "true"
+    as_trained = flag("as_trained", options.get("as_trained", "false"))
     options = {key: value for key, value in options.items() if key != "as_trained"}
     if name in list_models() or name not in list_recipes():
         if as_trained:

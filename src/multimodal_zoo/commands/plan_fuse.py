@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.commands.values import number, whole
+from multimodal_zoo.commands.options import taken
+from multimodal_zoo.commands.values import flag, number, whole
 
 if TYPE_CHECKING:
     from multimodal_zoo.captions.plan import FusionPlan, ModelCosts, Rate, Tokens
@@ -41,15 +42,15 @@ def main(words: Sequence[str]) -> int:
     """
     from rich.console import Console
 
-    given = dict(word.split("=", 1) for word in words if word.partition("=")[0] in OPTIONS and "=" in word)
-    overrides = [word for word in words if word.partition("=")[0] not in OPTIONS]
+    given, overrides = taken(words, OPTIONS)
     if overrides and not given.get("data"):
         raise ValueError(
             f"{overrides[0]}: overrides of mmzoo fuse only matter for tokens, with data=FOLDER; options are "
             f"{', '.join(OPTIONS)}"
         )
+    as_json = flag("json", given.get("json", OPTIONS["json"]))
     found = fusion_plan(given, overrides)
-    if given.get("json") == "true":
+    if as_json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(found)

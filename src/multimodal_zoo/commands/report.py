@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from multimodal_zoo.commands.values import flag, listed
+from multimodal_zoo.commands.options import separate
 
-#: Option -> what it says, for error messages.
-OPTIONS = {
-    "out": "folder of the files, comparison",
-    "by": "keys of the configuration that make a method, as in by=objective,data.train.share",
-    "only": "names or patterns of evaluations",
-    "figures": "figures of the overview, as in figures=R@1,top1",
-    "title": "the heading",
-    "mixed": "true lets evaluations stand together that were configured differently",
-}
+
+@dataclass(frozen=True)
+class Options:
+    """What may stand behind the runs, `key=value`.
+
+    Attributes:
+        out: folder of the files.
+        by: keys of the configuration that make a method, as in `by=objective,data.train.share`.
+        only: names or patterns of evaluations; None for all.
+        figures: of the overview, as in `figures=R@1,top1`.
+        title: the heading.
+        mixed: whether evaluations may stand together that were configured differently.
+    """
+
+    out: str = "comparison"
+    by: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    figures: tuple[str, ...] = ()
+    title: str = "comparison"
+    mixed: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -29,38 +39,19 @@ def main(arguments: list[str]) -> int:
     from multimodal_zoo.evaluation.comparison import collect
     from multimodal_zoo.evaluation.report import print_table
 
-    places, options = parse(arguments)
+    places, options = separate(arguments, Options)
     comparison = collect(
         places,
-        by=listed(options.get("by", "")),
-        only=listed(options["only"]) if "only" in options else None,
-        figures=listed(options.get("figures", "")),
-        mixed=flag("mixed", options.get("mixed", "false")),
-        title=options.get("title", "comparison"),
+        by=options.by,
+        only=options.only,
+        figures=options.figures,
+        mixed=options.mixed,
+        title=options.title,
     )
-    page = comparison.save(options.get("out", "comparison"))
+    page = comparison.save(options.out)
     for table in comparison.printable():
         print_table(table)
     for remark in comparison.remarks:
         print(f"note: {remark}")
     print(f"report: {page}")
     return 0
-
-
-def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Separate the places of runs from the options; a word with `=` that exists is a place.
-
-    Raises:
-        ValueError: an unknown option.
-    """
-    places, options = [], {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if not equals or "/" in key or Path(word).exists():
-            places.append(word)
-        elif key in OPTIONS:
-            options[key] = value
-        else:
-            known = "".join(f"\n  {name}: {what}" for name, what in OPTIONS.items())
-            raise ValueError(f"{word}: no option {key!r} and no such folder; options are{known}")
-    return places, options

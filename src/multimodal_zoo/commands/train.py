@@ -134,14 +134,11 @@ def keep_log(place: Path) -> None:
 
 def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of torch, here and in the processes that the trainer starts."""
-    import torch
+    from multimodal_zoo.commands.machine import use_threads
 
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; give a number of CPU threads, or null for torch's own choice")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
+    use_threads(threads)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def announce(module: ObjectiveModule, place: Path, checkpoint: Path | None) -> None:

@@ -134,6 +134,16 @@ def test_training_pictures_themselves_are_copies(model) -> None:
     assert (result.metrics["true_copied"], result.metrics["true_to_training"]) == (1.0, pytest.approx(0.0, abs=2e-3))
 
 
+def test_a_dual_encoder_that_is_not_there_is_missed_before_anything_is_drawn(model, monkeypatch) -> None:
+    from multimodal_zoo.evaluation import drawn_pictures
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(drawn_pictures, "draw", lambda *words, **settings: drawn.append(words))
+    with pytest.raises(RuntimeError, match="runs/none"):
+        evaluator(clip="runs/none")(model, model.processor, torch.device("cpu"))
+    assert not drawn
+
+
 def test_agreement_by_a_dual_encoder(model, tmp_path: Path) -> None:
     clip = zoo.create("clip_tiny", overrides=["encoder@model.image=clip_vit_tiny", "model.text.blocks.depth=1"])
     save_model(clip, tmp_path / "clip")

@@ -116,18 +116,16 @@ class DrawnPictures:
 
         Raises:
             ValueError: an empty dataset, or pictures of different sizes.
-            FileNotFoundError: no dual encoder at `clip`.
+            FileNotFoundError, RuntimeError: no dual encoder at `clip`; said before anything is drawn.
         """
+        encoder = None if self.clip is None else _encoder(self.clip, device)
         found = self._look(model, processor, device)
         by_pixels, by_codes = _nearest(found.drawing, found.training)
         metrics, tables = _copying(found, by_pixels, by_codes)
         metrics |= {"code_nats": -found.behind.mean().item(), "code_nats_without_text": -found.alone.mean().item()}
         nearest = {"pixels": by_pixels, "codes": by_codes}
         headline = ["copied", "code_overlap", "code_nats"]
-        if self.clip is not None:
-            from multimodal_zoo.zoo import from_pretrained
-
-            encoder = from_pretrained(self.clip).to(device)
+        if encoder is not None:
             gallery = self.workspace.once(
                 ("training embeddings", found.name, self.clip), lambda: _gallery(encoder, found.training)
             )
@@ -248,6 +246,12 @@ def _copying(found: _Round, by_pixels: Nearest, by_codes: Nearest) -> tuple[dict
     metrics["to_true"] = neighbours.distances(found.drawing.pixels, found.true.pixels).mean().item()
     head = ("", "difference to the nearest", "equal codes with the nearest", f"share with {COPY:.0%} equal codes")
     return metrics, [Table("nearest training picture", head, rows)]
+
+
+def _encoder(clip: str, device: torch.device) -> nn.Module:
+    from multimodal_zoo.zoo import from_pretrained
+
+    return from_pretrained(clip).to(device)
 
 
 def _gallery(encoder: nn.Module, training: Seen) -> Tensor:

@@ -26,7 +26,7 @@ def test_a_command_of_each_rule_composes_small(table) -> None:
     import multimodal_zoo as zoo
     from multimodal_zoo.commands.app import split
 
-    assert {name for rule in table.RULES for name in rule.needs} <= {*table.FIRST, "pictures"}
+    assert {name for rule in table.RULES for name in rule.needs} <= {*table.FIRST, *table.MADE}
     chosen = [words for words in table.FIRST.values() if words[0] == "train"]
     for rule in table.RULES:
         found = [words for words in table.commands() if table.rule_of(words) is rule]

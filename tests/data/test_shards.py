@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal_zoo.data.shards import expand, opener, read_shard
+from multimodal_zoo.data import shards
+from multimodal_zoo.data.shards import expand, opener, read_shard, read_text
 from multimodal_zoo.data.skips import NoUsableSamplesError, Skips
 from multimodal_zoo.data.webdataset_pairs import WebdatasetPairs
 
@@ -127,6 +128,56 @@ def test_links_and_devices_are_ignored(make_tar: Callable[..., Path], tmp_path: 
     data = reader(str(make_tar("links.tar", members, [link, hard, device])))
     assert [document.text for document in data] == ["a"]
     assert data.skips.counts == {"missing caption": 1}
+
+
+def test_members_beyond_the_bound_are_left_out_unread_and_named(
+    make_tar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "LARGEST", 1 << 12)
+    members = [("a.png", png()), ("a.txt", b"a"), ("b.png", bytes(4097)), ("b.txt", b"b"), ("c.png", png())]
+    path = make_tar("huge.tar", [*members, ("c.txt", b"c" * 4096)])
+    data = reader(str(path))
+    assert [document.key for document in data] == ["a", "c"]
+    assert data.skips.counts == {"over-large file in tar": 1, "missing image": 1}
+    assert f"{path}: b.png has 4,097 bytes, at most 4,096 are read" in str(data.skips)
+
+
+def test_a_member_that_claims_a_terabyte_asks_for_no_memory(make_tar: Callable[..., Path]) -> None:
+    huge = tarfile.TarInfo("b.png")
+    huge.size = 1 << 40
+    path = make_tar("huge.tar", [("a.png", png()), ("a.txt", b"a")])
+    path.write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + path.read_bytes())
+    skips = Skips()
+    assert list(read_shard(str(path), skips)) == []
+    assert skips.counts == {"over-large file in tar": 1, "truncated or damaged tar": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (tarfile.XHDTYPE, "a header of 1,099,511,627,776 bytes; at most 1,048,576 are read"),
+        (tarfile.GNUTYPE_LONGNAME, "a header of 1,099,511,627,776 bytes; at most 1,048,576 are read"),
+        (b"Q", "a member of unknown kind and 1,099,511,627,776 bytes"),
+    ],
+)
+def test_headers_that_claim_a_terabyte_are_not_followed(make_tar: Callable[..., Path], kind: bytes, said: str) -> None:
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, 1 << 40
+    path = make_tar("header.tar", [("a.png", png()), ("a.txt", b"a")])
+    path.write_bytes(path.read_bytes()[: 4 * 512] + header.tobuf(tarfile.GNU_FORMAT) + bytes(512 * 20))
+    skips = Skips()
+    assert list(read_shard(str(path), skips)) == []  # a's last member may be in what follows
+    assert said in str(skips)
+
+
+def test_texts_beside_shards_name_themselves(tmp_path: Path) -> None:
+    (tmp_path / "classnames.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"classnames\.txt is damaged or no text in UTF-8 \(UnicodeDecodeError"):
+        read_text(str(tmp_path / "classnames.txt"))
+    with (tmp_path / "sizes.json").open("wb") as file:
+        file.truncate(1 << 25)
+    with pytest.raises(ValueError, match=r"sizes\.json has more than 16,777,216 bytes"):
+        read_text(str(tmp_path / "sizes.json"))
 
 
 def test_repeated_names(make_tar: Callable[..., Path]) -> None:

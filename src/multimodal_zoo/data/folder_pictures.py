@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.data.documents import Document, Image, pair
-from multimodal_zoo.data.pictures import open_picture
+from multimodal_zoo.data.pictures import PICTURE_SUFFIXES, open_picture
 from multimodal_zoo.data.shards import decode_text
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.registry import DATASETS
 
-#: Suffixes of files that are taken for pictures.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+#: As the names of files end.
+SUFFIXES = tuple(f".{suffix}" for suffix in PICTURE_SUFFIXES)
 
 
 def pictures_below(folder: Path) -> Iterator[str]:
@@ -44,8 +44,9 @@ class FolderPictures:
         self.skips = Skips()
         self.paths = list(pictures_below(self.folder))
         if not self.paths:
-            known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-            raise FileNotFoundError(f"data.train.folder: no picture ({known}) below {str(self.folder)!r}")
+            raise FileNotFoundError(
+                f"data.train.folder: no picture ({', '.join(PICTURE_SUFFIXES)}) below {str(self.folder)!r}"
+            )
 
     def facts(self, index: int) -> dict[str, Any]:
         """What `self[index].meta` is, without opening the picture."""

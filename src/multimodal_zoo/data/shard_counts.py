@@ -55,8 +55,8 @@ def _in_folder(folder: str, names: Sequence[str], key: str) -> int:
             text = read_text(folder + file)
         except FileNotFoundError:
             continue
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{key}: {folder}{file} is not readable ({error})") from error
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
         try:
             return sum(int(parsed(text)[name]) for name in names) if file == SIZES else int(text)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -1,6 +1,6 @@
 """Tar shards: finding them, and reading their samples as bytes without ever writing or trusting a path.
 
-Built on the webdataset library's openers and grouping; a damaged shard costs its own samples only.
+Built on the webdataset library's openers and grouping, and on `tarfile`; a damaged shard costs its own samples only.
 """
 
 from __future__ import annotations
@@ -11,18 +11,30 @@ import os
 import re
 import shlex
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from multimodal_zoo.data.pictures import PICTURE_SUFFIXES
 from multimodal_zoo.data.skips import Skips
+from multimodal_zoo.files import reading
 
-#: Suffixes of pictures, in the order in which they are looked for.
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+#: Suffixes of pictures in samples, in the order in which they are looked for.
+IMAGE_SUFFIXES = PICTURE_SUFFIXES[:4]
 REMOTE = re.compile(r"^(https?|s3|gs|pipe|hf|ais|sftp|ftps|scp):")
 #: Bytes in a block of a tar, and how gzip, bzip2 and xz files begin.
 BLOCK = 512
 COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7")
+#: Bytes that a member may have, and the long names and facts in front of one: a small file may unpack to any number.
+LARGEST, LARGEST_HEADER = 1 << 28, 1 << 20
+#: Bytes that a text beside shards may have.
+LARGEST_TEXT = 1 << 24
+#: Headers whose content `tarfile` reads whole before it gives their member.
+LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
+)  # fmt: skip
+#: Members that say something of the shard and belong to no sample, as webdataset names them.
+META = re.compile(r"__[^/]*__($|/)")
 #: One sample of a shard: bytes by suffix, with `__key__` and `__url__`.
 RawSample = dict[str, Any]
 
@@ -108,25 +120,53 @@ def check_member(name: str) -> bool:
     return True
 
 
-def _raise(error: Exception) -> bool:
-    raise error
+class _Member(tarfile.TarInfo):
+    """A member that is refused before it is read where `tarfile` itself would read or pass over too much."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        """The member of a block."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in LONG_HEADERS and found.size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes; at most {LARGEST_HEADER:,} are read")
+        if found.type not in tarfile.SUPPORTED_TYPES and found.size > LARGEST:
+            raise tarfile.ReadError(f"a member of unknown kind and {found.size:,} bytes")
+        return found
+
+
+def _files(stream: Tail, address: str, skips: Skips) -> Iterator[dict[str, Any]]:
+    """The plain files of a shard as webdataset groups them; an empty one at the end releases the last sample.
+
+    Raises:
+        tarfile.TarError: the tar is damaged or cut off, or names a path outside of its folder.
+    """
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
+        for member in tar:
+            tar.members = []  # they would pile up
+            if not member.isreg():
+                continue
+            content = tar.extractfile(member)
+            assert content is not None
+            if member.size > LARGEST:
+                what = f"{address}: {member.name} has {member.size:,} bytes, at most {LARGEST:,} are read"
+                skips.add("over-large file in tar", what)
+                while content.read(LARGEST_HEADER):  # tarfile itself would not notice the end of the shard
+                    pass
+            elif not META.match(member.name) and check_member(member.name):
+                yield {"fname": member.name, "data": content.read(), "__url__": address}
+    yield {}
+    if not stream.complete():
+        raise tarfile.ReadError("no end-of-archive mark")
 
 
 def read_shard(address: str, skips: Skips) -> Iterator[RawSample]:
     """Samples of one shard, grouped by key; links, devices and folders in it are ignored.
 
-    Reading of a shard stops where it is cut off or names a path outside of its folder; that is counted.
+    Reading of a shard stops where it is cut off or names a path outside of its folder; that is counted, as are members
+    of more than `LARGEST` bytes, which are left out unread.
     """
     from webdataset.gopen import gopen
-    from webdataset.tariterators import group_by_keys, tar_file_iterator
-
-    def _files(stream: Tail) -> Iterator[dict[str, Any]]:
-        for member in tar_file_iterator(stream, handler=_raise, select_files=check_member):
-            member["__url__"] = address
-            yield member
-        yield {}  # end of shard: releases the last sample
-        if not stream.complete():
-            raise tarfile.ReadError("no end-of-archive mark")
+    from webdataset.tariterators import group_by_keys
 
     def _keep_first(error: Exception) -> bool:
         if not isinstance(error, ValueError):
@@ -140,17 +180,13 @@ def read_shard(address: str, skips: Skips) -> Iterator[RawSample]:
         skips.add("shard cannot be opened", f"{address}: {error}")
         return
     try:
-        yield from group_by_keys(_files(stream), handler=_keep_first)
+        yield from group_by_keys(_files(stream, address, skips), handler=_keep_first)
     except UnsafePathError as error:
-        skips.add("tar with a path outside its folder", f"{address}: {_short(error)}")
+        skips.add("tar with a path outside its folder", f"{address}: {error}")
     except (tarfile.TarError, OSError, EOFError) as error:
-        skips.add("truncated or damaged tar", f"{address}: {_short(error)}")
+        skips.add("truncated or damaged tar", f"{address}: {error}")
     finally:
         _close(stream)
-
-
-def _short(error: Exception) -> str:
-    return str(error).partition(" @ <")[0]  # webdataset appends the stream
 
 
 def _close(stream: Any) -> None:
@@ -169,19 +205,23 @@ def decode_text(value: bytes) -> str:
     return value.decode("utf-8", errors="replace").strip()
 
 
-def read_text(address: str, opened: Callable[[str], Any] | None = None) -> str:
+def read_text(address: str) -> str:
     """A small text file beside shards, local or remote.
 
     Raises:
         FileNotFoundError: it is not there.
+        ValueError: it is no text in UTF-8, or of more than `LARGEST_TEXT` bytes.
     """
     from webdataset.gopen import gopen
 
     try:
-        with (opened or gopen)(opener(address)) as stream:
-            content: bytes = stream.read()
+        with gopen(opener(address)) as stream:
+            content: bytes = stream.read(LARGEST_TEXT + 1)
     except OSError as error:
         raise FileNotFoundError(f"cannot read {address}: {error}") from error
     if not content and REMOTE.match(address):
         raise FileNotFoundError(f"cannot read {address}")
-    return content.decode("utf-8")
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(f"{address} has more than {LARGEST_TEXT:,} bytes; expected a small text file beside shards")
+    with reading(address, "text in UTF-8"):
+        return content.decode("utf-8")

@@ -11,12 +11,12 @@ import numpy as np
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.shard_reader import ShardReader
-from multimodal_zoo.data.shards import RawSample, decode_text
+from multimodal_zoo.data.shards import IMAGE_SUFFIXES, RawSample, decode_text
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
 
 #: Name of a numbered text or picture in a sample.
-NUMBERED = re.compile(r"(\d+)\.(txt|png|jpg|jpeg|webp)")
+NUMBERED = re.compile(rf"(\d+)\.({'|'.join(('txt', *IMAGE_SUFFIXES))})")
 
 
 class Sheet(NamedTuple):

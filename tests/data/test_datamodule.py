@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,43 @@ def test_ranks_share_validation_in_shards(
     assert [[len(batch) for batch in batches] for batches in ranks] == expected
     keys = sorted(key for batches in ranks for batch in batches for key in batch.keys)
     assert keys == [f"{number:05d}" for number in range(sum(sizes) // 2 * 2)]
+
+
+def test_every_rank_finds_its_own_place_in_the_shards_again(
+    make_shards: Callable[..., list[str]],
+    make_tar: Callable[..., Path],
+    processor: ImageTextProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint is written by one rank; what is unusable in its shards is not what is unusable in another's."""
+    broken = [str(make_tar(f"{n}.tar", [(f"{n}{i}.txt", b"no image") for i in range(9 * n)])) for n in range(3)]
+    paths = [*make_shards([17, 30, 11, 26]), *broken]
+
+    def at(rank: int) -> Any:
+        data = shards(processor, 0, paths, 64)
+        data._distributed = lambda: (rank, 2)  # as two processes would have it
+        return data
+
+    def taken(data: Any, count: int) -> list[tuple[str, ...]]:
+        batches = (batch for _ in range(9) for batch in data.train_dataloader())
+        return [tuple(batch.keys) for batch in islice(batches, count)]
+
+    whole = [taken(at(rank), 7) for rank in range(2)]
+    stopped = [at(rank) for rank in range(2)]
+    before = [taken(data, 5) for data in stopped]
+    places = [data.position.streams for data in stopped]
+    assert places[0] != places[1]
+
+    def gather(into: list[Any], own: Any) -> None:
+        assert own == places[0]
+        into[:] = places
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    state = stopped[0].state_dict()
+    for rank in range(2):
+        again = at(rank)
+        again.load_state_dict(state)
+        assert before[rank] + taken(again, 2) == whole[rank]
+    one = shards(processor, 0, paths, 64)
+    with pytest.raises(ValueError, match=r"dealt to 2 process\(es\), this run has 1"):
+        one.load_state_dict(state)

@@ -247,3 +247,21 @@ def test_pictures_of_a_folder(processor: ImageTextProcessor, tmp_path: Path) -> 
     assert {key for batch in batches for key in batch.keys} == {f"{n}.jpg" for n in range(6)} - {"2.jpg"}
     assert batches[0].concepts is None
     assert data.train.skips.counts == {"broken image": 1}
+
+
+class Grey(Numbers):
+    """The same, held in memory."""
+
+    def pixels(self, indices: list[int]) -> torch.Tensor:
+        return torch.tensor(indices, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+
+
+def test_samples_in_memory_are_replaced_too_with_their_pictures(processor: ImageTextProcessor) -> None:
+    data = emoji(processor, train=None, batch_size=10, augment=[])
+    data.train = Grey(40, bad=(3, 4))
+    batches = list(data.train_dataloader())
+    assert sum(len(batch) for batch in batches) == 40
+    assert data.train.skips.counts == {"broken image": 3}
+    for batch in batches:
+        shown = (batch.images[:, 0, 0, 0] * processor.transform.std[0] + processor.transform.mean[0]) * 255
+        assert shown.round().int().tolist() == [int(key) for key in batch.keys]

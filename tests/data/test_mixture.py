@@ -15,8 +15,9 @@ from PIL import Image as Pictures
 from multimodal_zoo.data.captions import TextCaption
 from multimodal_zoo.data.collate import PairCollate
 from multimodal_zoo.data.documents import Document, pair
+from multimodal_zoo.data.endless_loader import EndlessLoader
 from multimodal_zoo.data.mixture import SourceMixture
-from multimodal_zoo.data.mixture_loader import MixtureLoader, mixture_loader
+from multimodal_zoo.data.mixture_loader import mixture_loader
 from multimodal_zoo.data.order import ShuffledOrder
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.processor import ImageTextProcessor
@@ -56,7 +57,7 @@ def loader(
     batch: int = 4,
     rank: tuple[int, int] = (0, 1),
     workers: int = 0,
-) -> MixtureLoader:
+) -> EndlessLoader:
     position = Position()
     if state is not None:
         position.restore(state)

@@ -188,3 +188,13 @@ def test_skips_of_workers_are_reported(
         assert len(keys(list(data))) == 24
         assert data.reader.skips.counts == {"missing image": 1, "broken image": 1}
     assert "data.train: 2 skipped" in caplog.text
+
+
+def test_shards_that_are_gone_end_no_epoch_in_silence(make_shards: Shards, processor: ImageTextProcessor) -> None:
+    shards = make_shards([6, 6])
+    data = loader(shards, processor, samples=12, streams=2)
+    assert len(list(data)) == 3
+    for shard in shards:
+        Path(shard).unlink()
+    with pytest.raises(NoUsableSamplesError, match=r"shard cannot be opened \d+ .*check data\.train\.sources"):
+        keys([batch for _ in range(9) for batch in data])

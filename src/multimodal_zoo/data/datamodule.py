@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from multimodal_zoo.data.collate import Collate
+from multimodal_zoo.data.endless_loader import EndlessLoader
 from multimodal_zoo.data.loaders import OrderedLoader, PlannedBatches, PlannedLoader
 from multimodal_zoo.data.mixture import SourceMixture
-from multimodal_zoo.data.mixture_loader import MixtureLoader, mixture_loader
+from multimodal_zoo.data.mixture_loader import mixture_loader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.stream_loader import StreamLoader
@@ -59,7 +60,7 @@ class ImageTextData(LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.position = Position()
-        self._streams: StreamLoader | MixtureLoader | None = None
+        self._streams: StreamLoader | EndlessLoader | None = None
 
     @property
     def rank(self) -> int:
@@ -78,7 +79,7 @@ class ImageTextData(LightningDataModule):
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
 
-    def train_dataloader(self) -> PlannedLoader | StreamLoader | MixtureLoader:
+    def train_dataloader(self) -> PlannedLoader | StreamLoader | EndlessLoader:
         """Training batches of this rank.
 
         Raises:
@@ -156,21 +157,32 @@ class ImageTextData(LightningDataModule):
             self.position.take()
         return batch
 
+    @property
+    def own_places(self) -> bool:
+        """Whether each rank stands at places of its own: shards differ in length, and in what of them is usable."""
+        return isinstance(self.train, SourceMixture) or hasattr(self.train, "shards")
+
     def state_dict(self) -> dict[str, Any]:
-        """The exact position in the data."""
-        return {**self.position.state(), "global_batch": self.batch_size * self.ranks, "processes": self.ranks}
+        """The exact position in the data, where `own_places` says so that of every rank: one of them writes it."""
+        state = {**self.position.state(), "global_batch": self.batch_size * self.ranks, "processes": self.ranks}
+        if self.ranks == 1 or not self.own_places:
+            return state
+        places: list[Any] = [None] * self.ranks
+        torch.distributed.all_gather_object(places, state["streams"])
+        return {**state, "streams": None, "ranks": places}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint was.
 
         Raises:
-            ValueError: the checkpoint was written with another global batch size, or of shards by another number of
-                processes, so that its position has no meaning.
+            ValueError: the checkpoint was written with another global batch size, or where each process stands at
+                places of its own by another number of these, so that its position has no meaning.
         """
-        written = state_dict.get("processes", self.ranks)
-        if state_dict["streams"] is not None and written != self.ranks:
+        places = state_dict.get("ranks")
+        written = state_dict.get("processes", self.ranks) if places is None else len(places)
+        if (places is not None or state_dict["streams"] is not None) and written != self.ranks:
             raise ValueError(
-                f"the checkpoint holds places in shards that were dealt to {written} process(es), this run has "
+                f"the checkpoint holds places in data that were dealt to {written} process(es), this run has "
                 f"{self.ranks}: resume with as many (trainer.devices, trainer.num_nodes), or begin the data anew with "
                 "initial_weights=RUN"
             )
@@ -180,4 +192,4 @@ class ImageTextData(LightningDataModule):
                 f"the checkpoint stopped inside an epoch with {state_dict['global_batch']} pairs in a global batch; "
                 f"data.batch_size x ranks is {given} now, so its position cannot be found again"
             )
-        self.position.restore(state_dict)
+        self.position.restore(state_dict if places is None else {**state_dict, "streams": places[self.rank]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.randomness import python_random, torch_random
 from multimodal_zoo.data.skips import MapReader, NoUsableSamplesError, Skips, UnusableError
+from multimodal_zoo.data.streams import unchanged
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
+Made = TypeVar("Made")
 #: Samples in a row that may be unusable before reading stops with an error.
 PATIENCE = 1000
 #: Told apart so that a batch's augmentation and its samples' captions never share random numbers.
@@ -49,19 +52,22 @@ class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
             if not hasattr(self.reader, "pixels"):
                 name = type(self.reader).__name__
                 raise ValueError(f"data.image_transform is null, but {name} does not hold its pictures in memory")
-            pixels = self.reader.pixels(plan.indices)
-            rows = [self.collate.text_row(self.reader[i], r) for i, r in zip(plan.indices, randoms, strict=True)]
+            found = [self._read(self.collate.text_row, *one, skips) for one in zip(plan.indices, randoms, strict=True)]
+            pixels, rows = self.reader.pixels([index for index, _ in found]), [row for _, row in found]
         else:
-            read = [self._read(i, r, skips) for i, r in zip(plan.indices, randoms, strict=True)]
+            read = [self._read(self.collate.row, *one, skips)[1] for one in zip(plan.indices, randoms, strict=True)]
             pixels, rows = stack([one for one, _ in read]), [row for _, row in read]
         return self.collate.batch(pixels, rows, generator), skips
 
-    def _read(self, index: int, random: Random, skips: Skips) -> tuple[Tensor, Row]:
+    def _read(
+        self, make: Callable[[Document, Random], Made], index: int, random: Random, skips: Skips
+    ) -> tuple[int, Made]:
+        """What is made of a sample, or of the next one that is usable, and the number of that."""
         samples = len(self.reader)
         tried = min(samples, PATIENCE)
-        for offset in range(tried):
+        for place in ((index + offset) % samples for offset in range(tried)):
             try:
-                return self.collate.row(self.reader[(index + offset) % samples], random)
+                return place, make(self.reader[place], random)
             except UnusableError as error:
                 skips.add(error.reason, error.key)
         name = type(self.reader).__name__
@@ -73,8 +79,16 @@ class PlannedBatches(Dataset[tuple[ImageTextBatch, Skips]]):
         )
 
 
-def _same(batch: tuple[ImageTextBatch, Skips]) -> tuple[ImageTextBatch, Skips]:
-    return batch
+def planned(batches: PlannedBatches, plans: Iterable[Plan], workers: int) -> DataLoader[tuple[ImageTextBatch, Skips]]:
+    """What was planned, read in order by worker processes; by this one where `workers` is 0."""
+    return DataLoader(
+        batches,
+        sampler=plans,
+        batch_size=None,
+        collate_fn=unchanged,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 class PlannedLoader:
@@ -117,15 +131,7 @@ class PlannedLoader:
         plans = self.plan(epoch)[number:]
         if number and not self.counting():
             plans += self.plan(epoch + 1)[:number]
-        loader = DataLoader(
-            self.batches,
-            sampler=plans,  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=_same,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for batch, skips in loader:
+        for batch, skips in planned(self.batches, plans, self.workers):
             self.batches.reader.skips.update(skips)
             if self.counting():
                 self.position.take()

@@ -1,16 +1,16 @@
-"""Loader of a mixture of sources: each batch from one of them, resumable after any batch."""
+"""Sources without end, and the loader of a mixture of them: each batch from one, resumable after any batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
 
 from multimodal_zoo.data.collate import Collate
-from multimodal_zoo.data.loaders import PlannedBatches
+from multimodal_zoo.data.endless_loader import EndlessLoader
+from multimodal_zoo.data.loaders import PlannedBatches, planned
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.order import Order, Plan, check_size, plan_epoch
 from multimodal_zoo.data.position import Position
@@ -102,98 +102,74 @@ class PlannedSource:
     def batches(self, state: Any) -> Iterator[Placed]:
         """Batches without end, epoch after epoch."""
         epoch, number = (0, 0) if state is None else (state["epoch"], state["number"])
-        loader = DataLoader(
-            self.read,
-            sampler=self._plans(epoch, number),  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=_same,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        loader = planned(self.read, self._plans(epoch, number), self.workers)
         for (batch, skips), plan in zip(loader, self._plans(epoch, number), strict=False):
             self.reader.skips.update(skips)
             yield batch, {"epoch": plan.epoch, "number": plan.number + 1}
 
 
-def _same(batch: Any) -> Any:
-    return batch
-
-
-class MixtureLoader:
-    """Batches of one rank, each from the source whose turn it is; the sources go on from epoch to epoch.
+class MixedSource:
+    """What several sources give, each time from the one that is furthest behind its share.
 
     Args:
         mixture: which source is next.
         sources: the sources by name.
-        global_batch: pairs in a batch of all ranks.
-        position: where to start; the loader announces what follows each batch there.
-        counting: whether this loader itself counts its batches as taken (no trainer does).
-
-    Raises:
-        ValueError: an epoch below one batch.
     """
 
-    def __init__(
-        self,
-        mixture: SourceMixture,
-        sources: dict[str, Source],
-        global_batch: int,
-        position: Position,
-        counting: Callable[[], bool],
-    ) -> None:
-        self.mixture, self.sources = mixture, sources
-        self.position, self.counting = position, counting
-        self.length = mixture.samples_per_epoch // global_batch
-        if not self.length:
+    def __init__(self, mixture: SourceMixture, sources: Mapping[str, Source]) -> None:
+        self.mixture, self.sources = mixture, dict(sources)
+
+    def batches(self, state: Any) -> Iterator[Placed]:
+        """Batches without end from a place on; None is the beginning.
+
+        Raises:
+            ValueError: a place among other sources.
+        """
+        state = state or {"drawn": dict.fromkeys(self.sources, 0), "places": dict.fromkeys(self.sources)}
+        if set(state["drawn"]) != set(self.sources):
             raise ValueError(
-                f"data.train.samples_per_epoch is {mixture.samples_per_epoch}, less than one batch of {global_batch} "
-                "pairs; raise it or lower data.batch_size"
-            )
-        self._open: dict[str, Iterator[Placed]] = {}
-        self._state: dict[str, Any] = {}
-        self._at = (-1, -1)
-
-    def __len__(self) -> int:
-        """Batches in a whole epoch."""
-        return self.length
-
-    def __iter__(self) -> Iterator[ImageTextBatch]:
-        epoch, number = self.position.begin()
-        self.position.length = self.length
-        if self._at != (epoch, number):
-            self._start()
-        # A trainer gets a whole epoch's worth from wherever it starts, and stops by itself.
-        for _ in range(self.length - (number if self.counting() else 0)):
-            drawn, places = self._state["drawn"], self._state["places"]
-            name = self.mixture.choose(drawn)
-            batch, place = next(self._open[name])
-            self._state = {"drawn": {**drawn, name: drawn[name] + 1}, "places": {**places, name: place}}
-            number += 1
-            self.position.announce(epoch, number, self._state)
-            if self.counting():
-                self.position.take()
-            if number == self.length:
-                epoch, number = epoch + 1, 0
-            self._at = epoch, number
-            yield batch
-        self.mixture.report()
-
-    def _start(self) -> None:
-        self.close()
-        fresh: dict[str, Any] = {"drawn": dict.fromkeys(self.sources, 0), "places": dict.fromkeys(self.sources)}
-        self._state = self.position.streams or fresh
-        if set(self._state["drawn"]) != set(self.sources):
-            raise ValueError(
-                f"the checkpoint was reading {', '.join(self._state['drawn'])}, data.train.sources has "
+                f"the checkpoint was reading {', '.join(state['drawn'])}, data.train.sources has "
                 f"{', '.join(self.sources)} now: resume with the same sources"
             )
-        self._open = {name: source.batches(self._state["places"][name]) for name, source in self.sources.items()}
+        opened = {name: source.batches(state["places"][name]) for name, source in self.sources.items()}
+        while True:
+            name = self.mixture.choose(state["drawn"])
+            batch, place = next(opened[name])
+            drawn = {**state["drawn"], name: state["drawn"][name] + 1}
+            state = {"drawn": drawn, "places": {**state["places"], name: place}}
+            yield batch, state
 
-    def close(self) -> None:
-        """Stop the worker processes; the next iteration starts again at the position."""
-        for opened in self._open.values():
-            opened.close()  # type: ignore[attr-defined]
-        self._open, self._at = {}, (-1, -1)
+
+def sources_of(
+    readers: Mapping[str, Any],
+    collates: Mapping[str, Collate],
+    order: Order,
+    batch_size: int,
+    seed: int,
+    rank: tuple[int, int],
+    workers: int,
+) -> dict[str, Source]:
+    """The sources of some readers; each gets its own randomness and an even part of the worker processes.
+
+    Args:
+        readers: by name; `train` is the only one where there is no mixture.
+        collates: rows and batches of each.
+        order: order of the samples of sources with numbered ones.
+        batch_size: pairs in a batch, for each rank.
+        seed: of all randomness.
+        rank: this rank and the number of ranks.
+        workers: processes of all sources; 0 reads in this one.
+    """
+    each = max(1, workers // len(readers)) if workers else 0
+    sources: dict[str, Source] = {}
+    for number, (name, reader) in enumerate(readers.items()):
+        own, collate = derive(seed, SOURCE, number), collates[name]
+        if hasattr(reader, "shards"):
+            sources[name] = StreamSource(reader, collate, batch_size, own, rank, each)
+        else:
+            key = "data.train" if name == "train" else f"data.train.sources.{name}"
+            sources[name] = PlannedSource(reader, collate, order, batch_size, own, rank, each, key)
+    return sources
 
 
 def mixture_loader(
@@ -206,8 +182,8 @@ def mixture_loader(
     position: Position,
     counting: Callable[[], bool],
     workers: int,
-) -> MixtureLoader:
-    """The loader of a mixture; each source gets its own randomness and an even part of the worker processes.
+) -> EndlessLoader:
+    """The loader of a mixture: each batch from the source whose turn it is.
 
     Args:
         mixture: the sources.
@@ -219,14 +195,17 @@ def mixture_loader(
         position: where to start.
         counting: whether the loader itself counts its batches as taken.
         workers: processes of all sources; 0 reads in this one.
+
+    Raises:
+        ValueError: an epoch below one batch.
     """
-    each = max(1, workers // len(mixture.sources)) if workers else 0
-    sources: dict[str, Source] = {}
-    for number, (name, reader) in enumerate(mixture.sources.items()):
-        own = derive(seed, SOURCE, number)
-        if hasattr(reader, "shards"):
-            sources[name] = StreamSource(reader, collate, batch_size, own, rank, each)
-        else:
-            key = f"data.train.sources.{name}"
-            sources[name] = PlannedSource(reader, collate, order, batch_size, own, rank, each, key)
-    return MixtureLoader(mixture, sources, batch_size * rank[1], position, counting)
+    whole = batch_size * rank[1]
+    if mixture.samples_per_epoch < whole:
+        raise ValueError(
+            f"data.train.samples_per_epoch is {mixture.samples_per_epoch}, less than one batch of {whole} pairs; "
+            "raise it or lower data.batch_size"
+        )
+    collates = dict.fromkeys(mixture.sources, collate)
+    sources = sources_of(mixture.sources, collates, order, batch_size, seed, rank, workers)
+    length = mixture.samples_per_epoch // whole
+    return EndlessLoader(MixedSource(mixture, sources).batches, length, position, counting, mixture.report)

@@ -20,12 +20,9 @@ from multimodal_zoo.data.streams import (
     batch_seed,
     count_streams,
     count_workers,
+    unchanged,
 )
 from multimodal_zoo.objectives.batch import ImageTextBatch
-
-
-def _same(chunk: Chunk | None) -> Chunk | None:
-    return chunk
 
 
 class Cut:
@@ -109,7 +106,7 @@ class BatchReader:
         """Batches from a place on, each with the place behind it.
 
         Raises:
-            NoUsableSamplesError: nothing was usable.
+            NoUsableSamplesError: nothing was usable, or is any more.
             ValueError: less than a batch was, or the place belongs to another number of streams.
         """
         if len(start["places"]) != self.streams:
@@ -119,7 +116,7 @@ class BatchReader:
             )
         cut = Cut(start)
         chunks = StreamChunks(self.reader, self.collate, self.seed, self.rank, cut.places, cut.turn, endless)
-        loader = DataLoader(chunks, batch_size=None, collate_fn=_same, num_workers=self.workers)
+        loader = DataLoader(chunks, batch_size=None, collate_fn=unchanged, num_workers=self.workers)
         usable = empty = 0
         fresh = not any(place.drawn for place in cut.places)
         for chunk in loader:
@@ -133,7 +130,7 @@ class BatchReader:
             while cut.held >= self.batch_size:
                 pixels, rows = cut.batch(self.batch_size)
                 yield pixels, rows, cut.state()
-        if fresh and not usable:
+        if endless or (fresh and not usable):  # endless streams end only where pass after pass gives nothing
             raise self.reader.skips.nothing_usable(type(self.reader).__name__, "data.train.sources")
         if fresh and usable < self.batch_size:
             raise ValueError(

@@ -8,7 +8,7 @@ chunks are taken from the streams in turn. Workers only decide which process rea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -183,6 +183,11 @@ class StreamChunks(IterableDataset):  # type: ignore[type-arg]
 def _pack(stream: int, after: Place, read: list[tuple[Tensor, Row]], skips: Skips) -> Chunk:
     pixels = stack([one for one, _ in read]) if read else None
     return Chunk(stream, after, pixels, [row for _, row in read], skips)
+
+
+def unchanged(found: Any) -> Any:
+    """What a worker process has made, as it is: for `DataLoader`, which would put it together once more."""
+    return found
 
 
 def batch_seed(seed: int, epoch: int, number: int, rank: int) -> int:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import distributed
-
 from multimodal_zoo.data.collate import Collate
 from multimodal_zoo.data.datamodule import ImageTextData
+from multimodal_zoo.data.endless_loader import EndlessLoader
 from multimodal_zoo.data.loaders import PlannedLoader
 from multimodal_zoo.data.mixture import SourceMixture
-from multimodal_zoo.data.mixture_loader import SOURCE, MixtureLoader, PlannedSource, Source, StreamSource
+from multimodal_zoo.data.mixture_loader import MixedSource, sources_of
 from multimodal_zoo.data.order import Order
-from multimodal_zoo.data.randomness import derive
 from multimodal_zoo.data.stream_loader import StreamLoader
-from multimodal_zoo.data.token_loader import AssembledLoader, Assembly, MixedSource
+from multimodal_zoo.data.token_loader import AssembledSource, Assembly
 
 
 class Assembled(NamedTuple):
@@ -61,9 +59,13 @@ class TokenData(ImageTextData):
     ) -> None:
         super().__init__(train, validation, collate, plain, order, batch_size, workers, seed)
         self.assembled = assembled
-        self._loader: AssembledLoader | None = None
 
-    def train_dataloader(self) -> PlannedLoader | StreamLoader | MixtureLoader | AssembledLoader:  # type: ignore[override]
+    @property
+    def own_places(self) -> bool:
+        """See `ImageTextData`; documents differ in length, too."""
+        return self.assembled is not None or super().own_places
+
+    def train_dataloader(self) -> PlannedLoader | StreamLoader | EndlessLoader:
         """Training batches of this rank.
 
         Raises:
@@ -72,68 +74,21 @@ class TokenData(ImageTextData):
         if self.assembled is None:
             return super().train_dataloader()
         mixture = self.train if isinstance(self.train, SourceMixture) else None
-        readers = {"train": self.train} if mixture is None else mixture.sources
-        workers = max(1, self.workers // len(readers)) if self.workers else 0
-        sources = {
-            name: self._source(reader, name, number, workers) for number, (name, reader) in enumerate(readers.items())
-        }
+        readers, rank = {"train": self.train} if mixture is None else mixture.sources, (self.rank, self.ranks)
+        sources = sources_of(readers, self.assembled.samples, self.order, 1, self.seed, rank, self.workers)
         length = self.assembled.length
         if length is None:
             assert mixture is not None
             length = mixture.samples_per_epoch // (self.batch_size * self.ranks)
-        self._loader = AssembledLoader(
-            source=sources["train"] if mixture is None else MixedSource(mixture, sources),
-            assembly=self.assembled.assembly,
+        source = sources["train"] if mixture is None else MixedSource(mixture, sources)
+        self._streams = EndlessLoader(
+            batches=AssembledSource(source, self.assembled.assembly).batches,
             length=length,
             position=self.position,
             counting=lambda: self.trainer is None,
-            report=lambda: self._report(readers),
+            report=self._report if mixture is None else mixture.report,
         )
-        return self._loader
+        return self._streams
 
-    def _source(self, reader: Any, name: str, number: int, workers: int) -> Source:
-        assert self.assembled is not None
-        collate, seed = self.assembled.samples[name], derive(self.seed, SOURCE, number)
-        if hasattr(reader, "shards"):
-            return StreamSource(reader, collate, 1, seed, (self.rank, self.ranks), workers)
-        key = "data.train" if name == "train" else f"data.train.sources.{name}"
-        return PlannedSource(reader, collate, self.order, 1, seed, (self.rank, self.ranks), workers, key)
-
-    @staticmethod
-    def _report(readers: Mapping[str, Any]) -> None:
-        for name, reader in readers.items():
-            reader.skips.report("data.train" if name == "train" else f"data.train.sources.{name}")
-
-    def teardown(self, stage: str) -> None:
-        """Stop the processes that read."""
-        super().teardown(stage)
-        if self._loader is not None:
-            self._loader.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The exact position in the data; of every rank, since documents differ in length."""
-        state = super().state_dict()
-        if self.assembled is None or self.ranks == 1:
-            return state
-        places: list[Any] = [None] * self.ranks
-        distributed.all_gather_object(places, state["streams"])
-        return {**state, "streams": None, "ranks": places}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where a checkpoint was.
-
-        Raises:
-            ValueError: the checkpoint was written with another global batch size or number of ranks.
-        """
-        super().load_state_dict(state_dict)
-        places = state_dict.get("ranks")
-        if self.assembled is None:
-            return
-        written = 1 if places is None else len(places)
-        if written != self.ranks:
-            raise ValueError(
-                f"the checkpoint holds the position of {written} process(es), this run has {self.ranks}: resume with "
-                "as many (trainer.devices, trainer.num_nodes)"
-            )
-        if places is not None:
-            self.position.streams = places[self.rank]
+    def _report(self) -> None:
+        self.train.skips.report("data.train")

@@ -119,3 +119,13 @@ def test_raw_lists_are_resized_to_the_area_first(tmp_path: Path) -> None:
     (tmp_path / "raw.json").write_text(json.dumps([{"name": "a"}]))
     with pytest.raises(ValueError, match="name, text and image"):
         Emu3RawList(str(tmp_path / "raw.json"))
+
+
+def test_what_cannot_be_used_is_passed_over_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "feature").mkdir()
+    torch.save({"name": "good", "images": CODES, "texts": ("one", "two")}, tmp_path / "feature" / "a.pth")
+    torch.save({"name": "odd", "images": CODES, "texts": 5}, tmp_path / "feature" / "b.pth")
+    write_list(tmp_path, ["a.pth", "b.pth", "none.pth"])
+    reader = Emu3Features(str(tmp_path / "list" / "train.json"))
+    assert [(document.key, document.meta["texts"]) for document in reader] == [("good", ["one", "two"])]
+    assert reader.skips.counts == {"broken feature file": 1, "missing feature file": 1}

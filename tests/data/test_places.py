@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -137,3 +138,11 @@ def test_what_the_data_word_means(tmp_path: Path, tars: str) -> None:
     ):
         with pytest.raises(kind, match=message):
             data_overrides(word)
+
+
+def test_names_of_files_that_are_no_utf8_have_a_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    Path(os.fsdecode(os.fsencode(tmp_path / "b") + b"\xe9.png")).write_bytes(png(2))
+    found = in_order(FolderPictures(str(tmp_path), need_caption=False)).contents()
+    assert found["documents"] == 2
+    assert len(found["keys"]) == 16

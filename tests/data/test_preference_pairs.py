@@ -142,3 +142,17 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
             PreferencePairs(str(table))
     with pytest.raises(FileNotFoundError, match=r"data\.train\.table: no file"):
         PreferencePairs(str(tmp_path / "none"))
+
+
+def test_tables_name_places_inside_their_folder_and_numbers(tmp_path: Path) -> None:
+    table = write_preferences(tmp_path / "pairs", triples(2))
+    np.save(tmp_path / "outside.npy", np.zeros((2, 2), int))
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    lines[1]["chosen"] = "../outside.npy"
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = PreferencePairs(str(table))
+    assert [document.key for document in reader] == ["00000000"]
+    assert reader.skips.counts == {"path outside the folder": 1}
+    table.write_text(json.dumps({**lines[0], "reference": ["a", "b"]}))
+    with pytest.raises(ValueError, match=r"line 1: reference is \['a', 'b'\]; expected two numbers"):
+        PreferencePairs(str(table))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 
 import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.store import save_model
@@ -93,3 +96,57 @@ def test_only_visual_tokenizers_and_numbered_readers(trained: tuple[Any, str], t
         open_vision_tokenizer(tmp_path / "clip")
     with pytest.raises(TypeError, match="list_iterator has no numbered documents"):
         TokenizedPairs(iter([1]), folder, model.processor.transform)
+
+
+class Cut(Pictures):
+    """The first picture breaks off behind its header, and the last document has none."""
+
+    def __getitem__(self, index: int) -> Document:
+        document = super().__getitem__(index)
+        if index == 4:
+            return Document([Text("words")], {"key": "4"})
+        if index:
+            return document
+        buffer = io.BytesIO()
+        Pillow.fromarray(document.image).save(buffer, "PNG")  # type: ignore[arg-type]
+        half = Pillow.open(io.BytesIO(buffer.getvalue()[: buffer.tell() // 2]))
+        return Document([Image(half), Text("half")], {"key": "0"})
+
+
+def test_pictures_that_break_off_and_documents_without_any_are_passed_over(trained: tuple[Any, str]) -> None:
+    model, folder = trained
+    reader = TokenizedPairs(Cut(), folder, model.processor.transform)
+    assert [document.key for document in reader] == ["1"]
+    assert reader.skips.counts == {"broken image": 1, "picture that cannot be encoded": 3}
+
+
+def test_damaged_caches_are_named_and_give_no_other_codes(trained: tuple[Any, str], tmp_path: Path) -> None:
+    model, folder = trained
+    cache = tmp_path / "codes.npz"
+    reader = TokenizedPairs(Pictures(), folder, model.processor.transform, str(cache))
+    whole, facts, random = cache.read_bytes(), reader._facts(model), Random(0)
+    for number in range(150):
+        damaged = bytearray(whole)
+        if number % 3 == 0:
+            del damaged[random.randrange(len(damaged)) :]
+        elif number % 3 == 1:
+            damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
+        else:
+            place = random.randrange(len(damaged))
+            damaged[place : place + 40] = random.randbytes(40)
+        cache.write_bytes(damaged)
+        try:
+            found = reader._kept(cache, facts, int(model.codebook_size))
+        except ValueError as error:
+            assert str(cache) in str(error)  # noqa: PT017
+            continue
+        assert found is None or all(np.array_equal(found[one], reader.codes[one]) for one in found)
+    for strange, message in (
+        ({"facts": facts, "0": np.full((2, 2), 1 << 20)}, r"codes \[0\] of 1 do not fit 5 documents"),
+        ({"facts": facts, "9": np.zeros((2, 2), int)}, r"codes \[\] of 1 do not fit 5 documents"),
+        ({"facts": facts, "0": np.zeros((2, 2))}, r"codes of float64 \(2, 2\)"),
+        ({"other": np.zeros(3)}, "is damaged or no file of codes"),
+    ):
+        np.savez(cache, **strange)
+        with pytest.raises(ValueError, match=message):
+            TokenizedPairs(Pictures(), folder, model.processor.transform, str(cache))

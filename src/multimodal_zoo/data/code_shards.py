@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_zoo.data.documents import Codes, Document, Segment, Text
-from multimodal_zoo.data.export import add_member, is_plain
+from multimodal_zoo.data.documents import Codes, Document, Segment, Text, code_array
+from multimodal_zoo.data.export import SURROGATES, add_member, is_plain
 from multimodal_zoo.data.shard_reader import ShardReader
 from multimodal_zoo.data.shards import RawSample
 from multimodal_zoo.data.skips import UnusableError
@@ -44,7 +44,7 @@ def pack(document: Document) -> dict[str, bytes]:
         else:
             raise ValueError(f"document {document.key!r} has a {type(segment).__name__.lower()} that is not encoded")
     meta = {key: value for key, value in document.meta.items() if is_plain(value)}
-    members["json"] = json.dumps({"segments": segments, "meta": meta}, ensure_ascii=False).encode()
+    members["json"] = json.dumps({"segments": segments, "meta": meta}, ensure_ascii=False).encode(*SURROGATES)
     return members
 
 
@@ -59,7 +59,7 @@ def unpack(sample: RawSample) -> Document:
         facts = parsed(sample["json"])
         segments = [_segment(one, sample) for one in facts["segments"]]
         meta = {"key": key, **facts["meta"], "shard": sample.get("__url__", "")}
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except Exception as error:  # damaged bytes raise nearly anything
         raise UnusableError("broken codes", key) from error
     return Document(segments, meta)
 
@@ -68,9 +68,7 @@ def _segment(facts: dict[str, Any], sample: RawSample) -> Segment:
     if "text" in facts:
         return Text(str(facts["text"]), facts.get("role"))
     codes = np.load(io.BytesIO(sample[f"{int(facts['codes'])}.npy"]), allow_pickle=False)
-    if codes.ndim not in (2, 3) or codes.dtype.kind not in "iu" or not codes.size:
-        raise ValueError(f"codes of {codes.dtype} {codes.shape}")
-    return Codes(codes.astype(np.int32), facts.get("rate"))
+    return Codes(code_array(codes, 2, 3), facts.get("rate"))
 
 
 def write_codes(path: Path, documents: Sequence[Document], first: int) -> None:

@@ -77,6 +77,22 @@ class Seen:
     visual: Any
 
 
+def code_array(found: np.ndarray, *dimensions: int) -> np.ndarray:
+    """Codes of a file as int32.
+
+    Args:
+        found: what the file holds.
+        dimensions: how many the array may have: 2 for a picture, 3 for a clip.
+
+    Raises:
+        ValueError: an array of another shape, of other values than whole numbers, or empty.
+    """
+    usual = found.ndim in dimensions and found.dtype.kind in "iu" and found.size
+    if not usual or int(found.max()) >= 2**31 or int(found.min()) < -(2**31):
+        raise ValueError(f"codes of {found.dtype} {found.shape}")
+    return found.astype(np.int32)
+
+
 Segment: TypeAlias = Text | Image | Video | Codes | Seen
 
 

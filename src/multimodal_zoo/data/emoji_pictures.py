@@ -145,8 +145,8 @@ def load_pictures(style: str, sequences: Sequence[str], size: int) -> np.ndarray
         cached = np.load(path, mmap_mode="r", allow_pickle=False)
         if cached.shape == shape and cached.dtype == np.uint8:
             return cached
-    except (OSError, ValueError, EOFError):
-        pass
+    except Exception:  # missing or damaged: rendered again
+        logger.debug("no rendered emoji in %s", path)
     pictures = _render_all(STYLES[style], sequences, size)
     try:
         _save(path, pictures)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from multimodal_zoo.data.documents import Codes, Document, Image, Text
+from multimodal_zoo.data.documents import Codes, Document, Image, Text, code_array
 from multimodal_zoo.data.pictures import load, open_picture, to_rgb
 from multimodal_zoo.data.size_rule import area_size
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.files import atomic_file, parsed, reading, write_text
 from multimodal_zoo.registry import DATASETS
 
@@ -36,7 +36,7 @@ ARRAYS = (
 
 
 def read_feature(path: Path) -> dict[str, Any]:
-    """The content of a feature file, read without running anything in it.
+    """The content of a feature file, read without running anything in it; `texts` is a list of one or more.
 
     Raises:
         UnusableError: no such file, a damaged one, or one that holds other things.
@@ -47,9 +47,9 @@ def read_feature(path: Path) -> dict[str, Any]:
         codes = np.asarray(found["images"])
         if codes.ndim == 3 and codes.shape[0] == 1:
             codes = codes[0]
-        if codes.ndim != 2 or codes.dtype.kind not in "iu" or not codes.size:
-            raise ValueError(f"codes of {codes.dtype} {codes.shape}")
-        return {**found, "images": codes.astype(np.int32)}
+        texts = found.get("texts") or ""
+        several = [texts] if isinstance(texts, str) else [str(text) for text in texts]
+        return {**found, "images": code_array(codes, 2), "texts": several}
     except FileNotFoundError as error:
         raise UnusableError("missing feature file", str(path)) from error
     except Exception as error:  # damaged bytes raise nearly anything
@@ -97,13 +97,11 @@ class Emu3Features:
             UnusableError: a file that is missing or damaged.
         """
         found = read_feature(self.folder / self.names[index])
-        texts = found.get("texts") or ""
-        several = [texts] if isinstance(texts, str) else [str(text) for text in texts]
-        meta = {"key": str(found.get("name", self.names[index])), "texts": several}
-        return Document([Text(several[0]), Codes(found["images"])], meta)
+        meta = {"key": str(found.get("name", self.names[index])), "texts": found["texts"]}
+        return Document([Text(found["texts"][0]), Codes(found["images"])], meta)
 
     def __iter__(self) -> Iterator[Document]:
-        return (self[i] for i in range(len(self)))
+        return usable(self)
 
 
 @DATASETS.register_module(name="emu3_raw_list")
@@ -152,7 +150,7 @@ class Emu3RawList:
         return Document([Text(str(row["text"])), Image(picture)], {"key": key})
 
     def __iter__(self) -> Iterator[Document]:
-        return (self[i] for i in range(len(self)))
+        return usable(self)
 
 
 def write_feature(folder: Path, document: Document) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.pictures import open_picture, to_rgb
+from multimodal_zoo.data.shard_counts import SIZES
 from multimodal_zoo.files import atomic_file, write_text
 from multimodal_zoo.registry import DATASETS
 
@@ -22,6 +23,9 @@ FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG"},
     "jpg": {"format": "JPEG", "quality": 95},
 }
+
+#: How JSON is encoded: texts of the web may hold half a surrogate pair, which JSON's readers take.
+SURROGATES = ("utf-8", "surrogatepass")
 
 
 def encode(image: Image.Image, suffix: str) -> bytes:
@@ -69,7 +73,7 @@ class WebdatasetExport:
         sizes = {path.name: self.shard_size for path in paths[:-1]}
         if paths:
             sizes[paths[-1].name] = len(pending) or self.shard_size
-        write_text(self.folder / "sizes.json", json.dumps(sizes, indent=1))
+        write_text(self.folder / SIZES, json.dumps(sizes, indent=1))
         return paths
 
     def _write(self, documents: list[Document], number: int, first: int) -> Path:
@@ -80,8 +84,8 @@ class WebdatasetExport:
                 meta = {key: value for key, value in document.meta.items() if is_plain(value)}
                 facts = {**meta, "caption": document.text, "key": document.key}
                 add_member(tar, f"{name}.{self.suffix}", encode(open_picture(document.image), self.suffix))
-                add_member(tar, f"{name}.txt", document.text.encode())
-                add_member(tar, f"{name}.json", json.dumps(facts, ensure_ascii=False).encode())
+                add_member(tar, f"{name}.txt", document.text.encode(errors="replace"))
+                add_member(tar, f"{name}.json", json.dumps(facts, ensure_ascii=False).encode(*SURROGATES))
         return path
 
 

@@ -216,4 +216,5 @@ def in_order(reader: Any, rank: int = 0, ranks: int = 1) -> Order:
 
 
 def _hash(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    content = "\n".join(names).encode("utf-8", "surrogatepass")  # names of files may be no UTF-8
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal_zoo.data.documents import Codes, Document, Text
+from multimodal_zoo.data.documents import Codes, Document, Text, code_array
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.sequence_collate import SequenceCollate
-from multimodal_zoo.data.skips import Skips, UnusableError, usable
+from multimodal_zoo.data.skips import Skips, UnusableError, inside, usable
 from multimodal_zoo.data.token_batches import padded_batch
 from multimodal_zoo.data.token_collate import TokenCollate
 from multimodal_zoo.data.token_data import PaddedBatches
@@ -51,7 +51,7 @@ class PreferencePairs:
     """
 
     def __init__(self, table: str) -> None:
-        self.path = Path(table)
+        self.path = Path(table).expanduser().resolve()
         if not self.path.is_file():
             raise FileNotFoundError(f"data.train.table: no file {table}; it has one JSON object a line")
         self.lines: list[dict[str, Any]] = []
@@ -80,14 +80,15 @@ class PreferencePairs:
         return Document([Text(line["text"]), Codes(chosen)], meta)
 
     def _codes(self, line: dict[str, Any], side: str) -> np.ndarray:
-        path = self.path.parent / line[side]
+        path, key = inside(self.path.parent, line[side], f"{line['key']}: {line[side]}"), str(line["key"])
         try:
             codes = np.load(path, allow_pickle=False)
         except Exception as error:  # damaged bytes raise nearly anything
-            raise UnusableError(f"unreadable codes ({side})", str(line["key"])) from error
-        if codes.ndim != 2 or codes.dtype.kind not in "iu" or not codes.size:
-            raise UnusableError(f"codes of another form ({side})", str(line["key"]))
-        return codes.astype(np.int32)
+            raise UnusableError(f"unreadable codes ({side})", key) from error
+        try:
+            return code_array(codes, 2)
+        except ValueError as error:
+            raise UnusableError(f"codes of another form ({side})", key) from error
 
 
 def _line(text: bytes, place: str) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def _line(text: bytes, place: str) -> dict[str, Any]:
     if strange := [name for name in ("text", "chosen", "rejected") if not isinstance(found[name], str)]:
         raise ValueError(f"{place}: {strange[0]} is {found[strange[0]]!r:.60}; expected a text")
     reference = found.get("reference")
-    if reference is not None and not (isinstance(reference, list) and len(reference) == 2):
+    numbers = isinstance(reference, list) and all(isinstance(one, (int, float)) for one in reference)
+    if reference is not None and not (numbers and len(reference) == 2):
         raise ValueError(f"{place}: reference is {reference!r}; expected two numbers, of chosen and rejected")
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from multimodal_zoo.checkpoints.store import load_weights, recognise
-from multimodal_zoo.data.documents import Codes, Document, Image, Segment
+from multimodal_zoo.data.documents import Codes, Document, Image, Segment, code_array
+from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.size_rule import Emu3ImageTransform
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.data.visual_codes import encode_pictures
-from multimodal_zoo.files import atomic_file
+from multimodal_zoo.files import atomic_file, reading
 from multimodal_zoo.registry import DATASETS, build, self_contained
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class TokenizedPairs:
 
     Raises:
         TypeError: a reader without numbered documents.
+        ValueError: a damaged cache, or a file of something else in its place.
     """
 
     def __init__(
@@ -107,9 +109,8 @@ class TokenizedPairs:
         encoder = open_vision_tokenizer(self.tokenizer)
         facts = self._facts(encoder)
         if self.cache is not None and self.cache.is_file():
-            with np.load(self.cache, allow_pickle=False) as stored:
-                if str(stored["facts"]) == facts:
-                    return {int(name): stored[name] for name in stored.files if name != "facts"}
+            if (kept := self._kept(self.cache, facts, int(encoder.codebook_size))) is not None:  # type: ignore[arg-type]
+                return kept
             logger.warning("%s holds codes of another tokenizer or other pictures; they are encoded again", self.cache)
         codes = self._encode(encoder)
         if self.cache is not None:
@@ -117,6 +118,25 @@ class TokenizedPairs:
                 arrays: dict[str, Any] = {str(number): one for number, one in codes.items()}
                 np.savez(file, facts=np.array(facts), **arrays)
         return codes
+
+    def _kept(self, path: Path, facts: str, codebook_size: int) -> dict[int, np.ndarray] | None:
+        """The codes of a file; None where they are another tokenizer's or of other pictures.
+
+        Raises:
+            ValueError: the file is damaged, or is something else.
+        """
+        way_out = "delete it, and the pictures are encoded again (data.train.cache)"
+        with reading(path, "file of codes", way_out), np.load(path, allow_pickle=False) as stored:
+            if str(stored["facts"]) != facts:
+                return None
+            codes = {int(name): code_array(stored[name], 2) for name in stored.files if name != "facts"}
+            strange = [number for number, one in codes.items() if one.min() < 0 or one.max() >= codebook_size]
+            if strange or not codes.keys() <= set(range(len(self))):
+                raise ValueError(f"codes {strange[:3]} of {len(codes)} do not fit {len(self)} documents")
+            return codes
+
+    def __iter__(self) -> Iterator[Document]:
+        return usable(self)
 
     def _encode(self, encoder: nn.Module) -> dict[int, np.ndarray]:
         from rich.progress import Progress
@@ -153,9 +173,12 @@ class TokenizedPairs:
         """What tells a document from others: its key, and its picture where that can be read."""
         try:
             document: Document = self.reader[number]
-            return document.key.encode() + np.asarray(document.image).tobytes()
+            picture = np.asarray(load(open_picture(document.image, document.key), document.key))
+            return document.key.encode("utf-8", "surrogatepass") + picture.tobytes()
         except UnusableError as error:
             return error.reason.encode()
+        except ValueError:  # no picture
+            return b""
 
 
 def _with_codes(document: Document, codes: np.ndarray) -> Document:

@@ -184,3 +184,17 @@ def test_files_that_are_no_calibration(tmp_path, capsys) -> None:
     status, printed = run([str(tmp_path), "one.json", "two.json"], capsys)
     assert status == 1
     assert "one word too many" in printed
+
+
+def test_places_in_the_cars_frame_need_the_lidars_place(scene, tmp_path) -> None:
+    info, root = scene
+    file = tmp_path / "calibration.json"
+    written = calibration(info)
+    file.write_text(json.dumps({key: one for key, one in written.items() if key != "lidar2ego"}))
+    with pytest.raises(ValueError, match="`history` needs `lidar2ego`, which is not there"):
+        read_rig(file, root)
+    back = written["cameras"]["CAM_BACK"]
+    back["sensor2ego"] = (info.lidar2ego @ np.array(back.pop("sensor2lidar"))).tolist()
+    file.write_text(json.dumps({key: one for key, one in written.items() if key not in ("lidar2ego", "history")}))
+    with pytest.raises(ValueError, match=r"`cameras\.CAM_BACK\.sensor2ego` needs `lidar2ego`"):
+        read_rig(file, root)

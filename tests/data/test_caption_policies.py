@@ -214,3 +214,11 @@ def test_captions_of_other_pairs_are_looked_up(tmp_path: Path) -> None:
     emoji = ["+caption_policy@data.captions=raw", "~data.captions.weights", "~data.captions.parts", texts]
     config = compose("quickstart", [*emoji, "data.captions.otherwise={type: text_caption}"])
     assert build(config.data.captions)(document("twemoji/1f600"), Random(0)) == "own text"
+
+
+def test_an_unknown_key_is_named_where_the_first_file_has_no_key_at_all(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "out" / "a.parquet", [{"key": None, "raw": "x"}])
+    write_parquet(tmp_path / "out" / "b.PARQUET", [{"key": "b/2", "raw": "y"}])
+    table = CaptionTable(str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"has the key 'nobody'; it has 1 rows, 'b/2' for one"):
+        table.row("nobody")

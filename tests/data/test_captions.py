@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -74,3 +75,26 @@ def test_random_numbers_depend_on_every_number() -> None:
     assert 0 <= derive(-1) < 2**63
     assert python_random(5).random() == python_random(5).random()
     assert torch_random(5).initial_seed() == torch_random(5).initial_seed()
+
+
+def test_facts_from_outside_may_be_anything() -> None:
+    strange = pair(PIXEL, "own", {"texts": "one text", "aliases": [None, 3], "keywords": 7})
+    assert AnyCaption()(strange, Random(0)) == "one text"
+    assert AliasCaption()(strange, Random(0)) == "own"
+    assert KeywordsCaption(1, 2)(strange, Random(0)) == "own"
+    assert AnyCaption()(pair(PIXEL, "own", {"texts": [None, " "]}), Random(0)) == "own"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KeywordsCaption(3, 1), r"fewest is 3 and most 1; expected 0 <= fewest <= most"),
+        (lambda: TextAndKeywords(-1, 1), r"fewest is -1 and most 1"),
+        (lambda: TemplateCaption([]), r"data\.captions\.templates is empty"),
+        (lambda: CaptionMixture([], []), r"data\.captions has 0 parts"),
+        (lambda: TemplateCaption(["{text"])(BARE, Random(0)), r"'\{text' needs expected '\}'"),
+    ],
+)
+def test_what_no_sampler_can_be_made_of(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

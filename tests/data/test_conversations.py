@@ -160,3 +160,13 @@ def test_files_that_are_no_lists_are_named(folder: Path) -> None:
 def test_texts_keep_their_blanks(folder: Path) -> None:
     ours = reader(folder, [told(("human", " Hi "), ("gpt", " Hello.\n"))])
     assert [one.text for one in ours[0].segments if isinstance(one, Text)] == [" Hi ", " Hello.\n"]
+
+
+def test_lengths_of_instructions_and_of_clips(folder: Path) -> None:
+    told = {"instruction": "Say it", "input": "in French", "output": "bonjour"}
+    turns = [{"from": "human", "value": "<video>\nwhat is it?"}, {"from": "gpt", "value": "a dog"}]
+    ours = reader(folder, [told, {"video": "a.mp4", "conversations": turns}])
+    assert ours.modality_lengths == [-5, 6]
+    (folder / "lengths.json").write_text('[4, "many"]')
+    with pytest.raises(ValueError, match=r"data\.train\.lengths holds 'many'; expected whole numbers"):
+        reader(folder, [told, told], lengths=str(folder / "lengths.json"))

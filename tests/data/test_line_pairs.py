@@ -106,8 +106,9 @@ def test_what_is_wrong_with_a_line_is_counted(folder: Path) -> None:
         "missing caption": 4,
         "caption with refused characters": 1,
         "missing image file": 1,
-        "broken image": 2,
+        "broken image": 1,
         "path outside the folder": 1,
+        "path that no file can have": 1,
     }
     assert reader.skips.examples["broken line"] == ["list.json, entry 1", "list.json, entry 2"]
     every = LinePairs(write(folder, [row(0, "a 猫 cat")]), str(folder / "pictures"), refused=None)
@@ -168,3 +169,12 @@ def test_bad_settings(folder: Path) -> None:
         LinePairs(table, str(folder), refused="[")
     with pytest.raises(ValueError, match="has no line"):
         LinePairs(write(folder, [], end=""), str(folder))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.png"
+    outside.write_bytes((folder / "pictures" / "deep" / "3.png").read_bytes())
+    (folder / "pictures" / "link.png").symlink_to(outside)
+    reader = LinePairs(write(folder, [row(3), {"filename": "link.png", "caption": "out"}]), str(folder / "pictures"))
+    assert [document.key for document in reader] == ["deep/3.png"]
+    assert reader.skips.counts == {"path outside the folder": 1}

@@ -153,3 +153,15 @@ def test_folder_names_as_words() -> None:
         "Yo Yo",
         "dog",
     ]
+
+
+def test_names_and_templates_beside_class_folders_are_read_as_those_beside_shards(tmp_path: Path) -> None:
+    for name in ("²", "1"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    (tmp_path / "classnames.txt").write_text("cat \ndog\n\n")
+    (tmp_path / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+    data = ClassFolders(str(tmp_path))
+    assert (data.classnames, data.templates) == (["cat", "dog"], ["a {c}"])
+    (tmp_path / "classnames.txt").write_text("cat\n\ndog")
+    with pytest.raises(ValueError, match=r"classnames\.txt: line 2 is empty"):
+        ClassFolders(str(tmp_path))

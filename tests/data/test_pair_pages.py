@@ -10,6 +10,7 @@ import pytest
 
 from multimodal_zoo.data.documents import Document, Image, Text, pair
 from multimodal_zoo.data.pair_pages import PairPages
+from multimodal_zoo.data.skips import UnusableError
 
 
 class Pairs:
@@ -92,3 +93,21 @@ def test_documents_that_are_like_none_of_the_data_set_get_any_others() -> None:
     page = PairPages(plain, pairs=(2, 2), again=1.0), PairPages(plain, pairs=(2, 2))
     told = [[one(plain[0], Random(number)) for number in range(20)] for one in page]
     assert [shown(one)[1] for one in told[0]] == [shown(one)[1] for one in told[1]]  # nothing is shown again
+
+
+def test_broken_pairs_of_the_data_set_are_passed_over() -> None:
+    class Broken(Pairs):
+        def __getitem__(self, index: int) -> Document:
+            if index == 5:
+                raise UnusableError("broken image", "5")
+            return super().__getitem__(index)
+
+    data = Broken()
+    layout = PairPages(data, pairs=(4, 4), same="kind", again=1.0)
+    made = []
+    for number in range(60):
+        try:
+            made.append(layout(data[number % 5], Random(number)))
+        except UnusableError:  # it was drawn itself: the sample is counted and another stands in
+            continue
+    assert len(made) > 40

@@ -183,7 +183,7 @@ def test_classification_in_benchmark_layout(make_tar: Callable[..., Path], tmp_p
     documents = list(data)
     assert [(document.text, document.meta["label"]) for document in documents] == [("dog", 1), ("cat", 0)]
     assert data.classnames == ["cat", "dog"]
-    assert data.templates == ["a photo of a {}.", "a {}"]
+    assert data.templates == ["a photo of a {c}.", "a {c}"]
     assert data.skips.counts == {"broken image": 1, "class beyond classnames.txt": 1, "class that is no number": 1}
     with pytest.raises(FileNotFoundError, match=r"val/nshards.txt"):
         ClipBenchmark(str(root), split="val")
@@ -221,3 +221,21 @@ def test_export_options(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"suffix is 'gif'"):
         WebdatasetExport(str(tmp_path), suffix="gif")
     assert WebdatasetExport(str(tmp_path))([]) == []
+
+
+def test_numbers_and_names_that_are_none(make_tar: Callable[..., Path]) -> None:
+    root = make_tar("set/test/0.tar", [("a.jpg", png(0)), ("a.cls", "²".encode()), ("b.jpg", png(0)), ("b.cls", b"1")])
+    root = root.parents[1]
+    (root / "test/nshards.txt").write_text("1")
+    (root / "classnames.txt").write_text("cat\ndog\n\n")
+    data = ClipBenchmark(str(root))
+    assert [document.text for document in data] == ["dog"]
+    assert data.skips.counts == {"class that is no number": 1}
+    (root / "test/nshards.txt").write_text("²")
+    with pytest.raises(ValueError, match=r"nshards\.txt says '²'"):
+        ClipBenchmark(str(root))
+    (root / "test/nshards.txt").write_text("1")
+    for content, message in ((b"\ncat\ndog", "line 1 is empty"), (b"caf\xe9", r"names\.txt is damaged or no text")):
+        (root / "classnames.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            ClipBenchmark(str(root))

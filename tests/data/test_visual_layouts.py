@@ -12,7 +12,9 @@ from emu_samples import clip, document, picture, processor
 
 from multimodal_zoo.data.documents import Document, Image, Text, Video
 from multimodal_zoo.data.grounding import Entity, box_picture, grounded_prompt, phrases_of, place_tokens
+from multimodal_zoo.data.media import frame_numbers
 from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.visual_layouts import ClipFrames
 from multimodal_zoo.registry import build
 
 CAPTIONS = {"type": "text_caption"}
@@ -202,3 +204,9 @@ def test_grounded_prompts_leave_open_what_is_not_given() -> None:
 def test_records_without_places_are_left_out(rows: Any, reason: str) -> None:
     with pytest.raises(UnusableError, match=reason):
         phrases_of({"ref_exps": rows}, "ref_exps", "a red dog", "g")
+
+
+def test_even_frames_are_those_that_readers_take() -> None:
+    clip = Video([np.full((1, 1, 3), number, np.uint8) for number in range(11)], 1.0)
+    (few,) = ClipFrames((4,), drawn=False)(Document([clip]), Random(0)).segments
+    assert [int(frame[0, 0, 0]) for frame in few.frames] == frame_numbers(11, 4)  # type: ignore[union-attr,call-overload,index]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from multimodal_zoo.data.camera_infos import SceneInfo, Sweep
+from multimodal_zoo.data.camera_infos import CAMERA_NAMES, SceneInfo, Sweep
 from multimodal_zoo.registry import DATASETS
 
 #: Which side of the current time is looked at first.
@@ -19,8 +19,6 @@ DIRECTIONS = ("previous", "following", "either")
 AT_EDGES = ("other_side", "past_only")
 #: Order in which the published converter lists the cameras of other times: the last two the other way round.
 LEGACY_ORDER = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_RIGHT", "CAM_BACK_LEFT")
-#: The same for key frames.
-KEY_FRAME_ORDER = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 
 
 class PastPicture(NamedTuple):
@@ -120,9 +118,9 @@ class CameraHistory:
 
     def source(self, name: str) -> str:
         """The camera whose pictures of other times meet the calibration of `name`: itself, but for the mix-up."""
-        if not self.legacy or name not in KEY_FRAME_ORDER:
+        if not self.legacy or name not in CAMERA_NAMES:
             return name
-        return LEGACY_ORDER[KEY_FRAME_ORDER.index(name)]
+        return LEGACY_ORDER[CAMERA_NAMES.index(name)]
 
     def _direction(self, info: SceneInfo, random: Random | None) -> str:
         wanted = self.evaluation_direction if random is None else self.direction

@@ -12,7 +12,7 @@ earlier pictures, or `sensor2ego`. Everything else may be left out; pictures are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,8 @@ import torch
 
 from multimodal_zoo.bev.geometry import check_intrinsic
 from multimodal_zoo.data.camera_infos import CameraInfo, SceneInfo, Sweep
+from multimodal_zoo.data.pictures import PICTURE_SUFFIXES
 from multimodal_zoo.files import parsed, reading
-
-#: Endings of a picture that is found by its camera's name.
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
@@ -50,9 +48,10 @@ def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
     with reading(path, "calibration of cameras", "compare its entries with the example in the docs"):
         lidar2ego = _pose(given.get("lidar2ego", np.eye(4)), f"{path}: lidar2ego")
         cameras = {name: _camera(name, one, folder, lidar2ego, path) for name, one in given["cameras"].items()}
+        by_ego = [name for name, one in given["cameras"].items() if "sensor2ego" in one]
+        _require(given, ("lidar2ego",) if by_ego else (), f"cameras.{by_ego[0]}.sensor2ego" if by_ego else "", path)
         sweeps = [_sweep(number, one, folder, cameras, path) for number, one in enumerate(given.get("history", []))]
-        if sweeps and "ego2global" not in given:
-            raise ValueError(f"calibration {path}: `history` needs `ego2global` of the current time")
+        _require(given, ("lidar2ego", "ego2global") if sweeps else (), "history", path)
         return SceneInfo(
             token=str(given.get("token", path.stem)),
             scene="",
@@ -66,6 +65,12 @@ def read_rig(path: Path, images: Path | None = None) -> SceneInfo:
             objects=None,
             truth=None,
         )
+
+
+def _require(given: Mapping[str, Any], names: Sequence[str], by: str, path: Path) -> None:
+    """Refuse a calibration that lacks what another entry of it is told in."""
+    if missing := [name for name in names if name not in given]:
+        raise ValueError(f"calibration {path}: `{by}` needs `{missing[0]}`, which is not there")
 
 
 def _camera(name: str, given: Mapping[str, Any], folder: Path, lidar2ego: np.ndarray, path: Path) -> CameraInfo:
@@ -128,7 +133,7 @@ def _picture(name: str, given: Any, folder: Path) -> str:
         if not (folder / str(given)).is_file():
             raise FileNotFoundError(f"picture of {name}: {folder / str(given)}: no such file")
         return str(given)
-    found = [f"{name}{ending}" for ending in ENDINGS if (folder / f"{name}{ending}").is_file()]
+    found = [f"{name}.{ending}" for ending in PICTURE_SUFFIXES if (folder / f"{name}.{ending}").is_file()]
     if len(found) != 1:
         raise FileNotFoundError(
             f"picture of {name}: {len(found)} files {folder / name}.jpg, .png, ...; expected one, or its name as "

@@ -83,7 +83,7 @@ class CaptionTable:
         if found is None:
             raise ValueError(
                 f"data.captions.texts: no row of {self.path} has the key {key!r}; it has {len(self):,} rows, "
-                f"{_plain(self._parts[0].keys[0])!r} for one. Its column and the documents' fact are named by "
+                f"{self.item(0)[0]!r} for one. Its column and the documents' fact are named by "
                 "data.captions.texts.key and data.captions.by; data.captions.otherwise says what others get"
             )
         part, number = found
@@ -128,7 +128,8 @@ def _files(path: str) -> list[Path]:
     place = Path(path).expanduser()
     if place.is_dir():
         inner = place / "parquet" if (place / "parquet").is_dir() else place
-        files = sorted(file for file in inner.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+        names = (file for file in inner.iterdir() if not file.name.startswith("."))
+        files = sorted(file for file in names if file.suffix.lower() in SUFFIXES)
         if not files:
             raise FileNotFoundError(f"caption_table.path: {path} holds no {', '.join(SUFFIXES)} file")
         return files

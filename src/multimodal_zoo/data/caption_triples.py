@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from multimodal_zoo.data.caption_table import CaptionTable
+from multimodal_zoo.data.caption_table import CaptionTable, texts_of
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.emoji_triples import Triple, triples
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
@@ -45,10 +45,10 @@ class CaptionTriples:
         if not -len(self) <= index < len(self):
             raise IndexError(f"caption_triples has {len(self)} rows, no number {index}")
         key, row = self.table.item(index % len(self))
-        if row.get("status", "fused") not in ("fused", None) or not row.get("fused"):
+        fused = texts_of(row, "fused")
+        if not fused:
             raise UnusableError("no fused caption", key)
-        fused = row["fused"]
-        return Document([Text(fused if isinstance(fused, str) else fused[0])], {"key": key, **row})
+        return Document([Text(fused[0])], {"key": key, **row})
 
     def __iter__(self) -> Iterator[Document]:
         return usable(self)
@@ -111,7 +111,6 @@ def _captions(table: CaptionTable) -> dict[str, str]:
     found = {}
     for number in range(len(table)):
         key, row = table.item(number)
-        text = row.get("synthetic")
-        if text:
-            found[key] = text if isinstance(text, str) else text[0]
+        if texts := texts_of(row, "synthetic"):
+            found[key] = texts[0]
     return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
+from multimodal_zoo.data.caption_table import texts_of
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.registry import DATASETS
 
@@ -33,7 +34,7 @@ class AnyCaption:
 
     def __call__(self, document: Document, random: Random) -> str:
         """One text; the only one where there is one."""
-        return random.choice(document.meta.get("texts") or [document.text])
+        return random.choice(texts_of(document.meta, "texts") or [document.text])
 
 
 @DATASETS.register_module(name="alias_caption")
@@ -49,15 +50,19 @@ class AliasCaption:
 
     def __call__(self, document: Document, random: Random) -> str:
         """One alias, or what stands in for it."""
-        aliases = document.meta.get("aliases")
-        if aliases:
+        if aliases := texts_of(document.meta, "aliases"):
             return random.choice(aliases)
         return document.text if self.otherwise is None else self.otherwise(document, random)
 
 
 def _draw(document: Document, random: Random, fewest: int, most: int) -> list[str]:
-    keywords = document.meta.get("keywords") or ()
-    return random.sample(list(keywords), min(len(keywords), random.randint(fewest, most)))
+    keywords = texts_of(document.meta, "keywords")
+    return random.sample(keywords, min(len(keywords), random.randint(fewest, most)))
+
+
+def _check_counts(fewest: int, most: int) -> None:
+    if not 0 <= fewest <= most:
+        raise ValueError(f"data.captions: fewest is {fewest} and most {most}; expected 0 <= fewest <= most")
 
 
 @DATASETS.register_module(name="text_and_keywords")
@@ -68,9 +73,13 @@ class TextAndKeywords:
         fewest: smallest number of keywords.
         most: largest number of keywords.
         joiner: between the pieces.
+
+    Raises:
+        ValueError: numbers that run backwards.
     """
 
     def __init__(self, fewest: int, most: int, joiner: str = " ") -> None:
+        _check_counts(fewest, most)
         self.fewest, self.most, self.joiner = fewest, most, joiner
 
     def __call__(self, document: Document, random: Random) -> str:
@@ -86,9 +95,13 @@ class KeywordsCaption:
         fewest: smallest number of keywords.
         most: largest number of keywords.
         joiner: between the keywords.
+
+    Raises:
+        ValueError: numbers that run backwards.
     """
 
     def __init__(self, fewest: int, most: int, joiner: str = " ") -> None:
+        _check_counts(fewest, most)
         self.fewest, self.most, self.joiner = fewest, most, joiner
 
     def __call__(self, document: Document, random: Random) -> str:
@@ -103,9 +116,14 @@ class TemplateCaption:
     Args:
         templates: e.g. "an emoji of {text}", "a picture from {group_name}"; one is drawn.
         text: what `{text}` is; None: the document's text.
+
+    Raises:
+        ValueError: no template.
     """
 
     def __init__(self, templates: Sequence[str], text: CaptionSampler | None = None) -> None:
+        if not templates:
+            raise ValueError("data.captions.templates is empty; give at least one")
         self.templates = list(templates)
         self.text = text
 
@@ -113,13 +131,13 @@ class TemplateCaption:
         """One template, filled.
 
         Raises:
-            ValueError: a template names a fact that the document does not have.
+            ValueError: a template names a fact that the document does not have, or is no template.
         """
         template = random.choice(self.templates)
         text = document.text if self.text is None else self.text(document, random)
         try:
             return template.format(**{**document.meta, "text": text})
-        except (KeyError, IndexError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             facts = ", ".join(["text", *document.meta])
             raise ValueError(f"data.captions.templates: {template!r} needs {error}; documents have {facts}") from None
 
@@ -131,10 +149,13 @@ class CaptionMixture:
     Args:
         parts: the samplers.
         weights: as many non-negative numbers; only their ratios matter.
+
+    Raises:
+        ValueError: no part, or weights that do not fit.
     """
 
     def __init__(self, parts: Sequence[CaptionSampler], weights: Sequence[float]) -> None:
-        if len(parts) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
+        if not parts or len(parts) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(
                 f"data.captions has {len(parts)} parts and weights {list(weights)}; it needs one weight of at least 0 "
                 "for each part, not all 0"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media, StillPictures
+from multimodal_zoo.data.prompt_lists import listed_lines
 from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import DATASETS
@@ -29,7 +30,7 @@ class ClassFolders:
 
     Raises:
         FileNotFoundError: neither folder nor CSV.
-        ValueError: a CSV without these columns, or another number of folders than of names.
+        ValueError: a CSV without these columns, another number of folders than of names, or an empty line among names.
     """
 
     def __init__(self, root: str, split: str = "test", media: Media | None = None) -> None:
@@ -56,7 +57,7 @@ class ClassFolders:
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder} with a folder per class, and no {folder}.csv")
         classes = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda path: path.name)
-        if all(path.name.isdigit() for path in classes):
+        if all(path.name.isdecimal() for path in classes):
             classes.sort(key=lambda path: int(path.name))
         self.classnames = self.classnames or [spoken(path.name) for path in classes]
         if len(classes) != len(self.classnames):  # the n-th folder would get another class's name
@@ -78,8 +79,8 @@ class ClassFolders:
             rows = [(self.root / row["path"], row["label"].strip()) for row in reader]
         if not self.classnames:
             labels = {label for _, label in rows}
-            self.classnames = sorted(labels, key=int) if all(map(str.isdigit, labels)) else sorted(labels)
-        return [(place, int(label) if label.isdigit() else label) for place, label in rows]
+            self.classnames = sorted(labels, key=int) if all(map(str.isdecimal, labels)) else sorted(labels)
+        return [(place, int(label) if label.isdecimal() else label) for place, label in rows]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -120,4 +121,4 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
     with reading(path, "text in UTF-8"):
-        return path.read_text(encoding="utf-8").splitlines()
+        return listed_lines(path.read_text(encoding="utf-8"), str(path))

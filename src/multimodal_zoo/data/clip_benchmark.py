@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media, StillPictures
+from multimodal_zoo.data.prompt_lists import listed_lines
 from multimodal_zoo.data.shards import REMOTE, RawSample, decode_text, find_image, read_shard, read_text
 from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.registry import DATASETS
@@ -37,23 +38,20 @@ class ClipBenchmark:
         self.root = root.rstrip("/")
         self.media = media or StillPictures()
         count = read_text(f"{self.root}/{split}/nshards.txt").strip()
-        if not count.isdigit():
+        if not count.isdecimal():
             raise ValueError(f"{self.root}/{split}/nshards.txt says {count!r}; expected the number of shards")
         self.shards = [f"{self.root}/{split}/{number}.tar" for number in range(int(count))]
         self.classnames = self._lines("classnames.txt")
-        self.templates = [line.replace("{c}", "{}") for line in self._lines("zeroshot_classification_templates.txt")]
+        self.templates = self._lines("zeroshot_classification_templates.txt")
         if self._lines("dataset_type.txt") == ["multilabel"]:
             raise ValueError(f"{self.root} has several labels a picture; zero-shot classification needs one each")
         self.skips = Skips()
 
     def _lines(self, name: str) -> list[str]:
         try:
-            lines = [line.strip() for line in read_text(f"{self.root}/{name}").strip().splitlines()]
+            return listed_lines(read_text(f"{self.root}/{name}"), f"{self.root}/{name}")
         except FileNotFoundError:
             return []
-        if not all(lines):  # left out, it would shift the number of every later class
-            raise ValueError(f"{self.root}/{name}: line {lines.index('') + 1} is empty")
-        return lines
 
     def _decode(self, sample: RawSample) -> Document:
         key = sample["__key__"]
@@ -63,7 +61,7 @@ class ClipBenchmark:
         segment = self.media.read(encoded, key)
         if "cls" in sample:
             written = decode_text(sample["cls"])
-            if not written.isdigit():
+            if not written.isdecimal():
                 raise UnusableError("class that is no number", key)
             label = int(written)
             if self.classnames and label >= len(self.classnames):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.data.captions import CaptionSampler
-from multimodal_zoo.data.documents import Document, Picture
+from multimodal_zoo.data.documents import Document, Image, Picture
 from multimodal_zoo.data.processor import ImageTextProcessor, pad_ids
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.transforms import ImageTransform
@@ -88,6 +88,17 @@ def transformed(image_transform: PictureTransform | None, document: Document, ra
         return image_transform(document.image, random)
     except UnusableError as error:  # the transform cannot know the sample's name
         raise UnusableError(error.reason, document.key) from error
+
+
+def transformed_clip(
+    image_transform: PictureTransform | None, frames: Sequence[Picture], document: Document, random: Random
+) -> Tensor:
+    """Pixels of a clip's frames, all with the same crop: uint8 (frames, 3, height, width); raises as `transformed`."""
+    state, pixels = random.getstate(), []
+    for frame in frames:
+        random.setstate(state)
+        pixels.append(transformed(image_transform, Document([Image(frame)], document.meta), random))
+    return stack(pixels)
 
 
 def finished(

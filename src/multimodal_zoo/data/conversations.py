@@ -33,10 +33,7 @@ def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
     Raises:
         UnusableError: no conversation, or a speaker that is none.
     """
-    turns = record.get("conversations")
-    if turns is None and isinstance(record.get("instruction"), str) and isinstance(record.get("output"), str):
-        question = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
-        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": record["output"]}]
+    turns = _given_turns(record)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise UnusableError("broken record", f"{key} (conversations must be a list of turns)")
     found = []
@@ -50,6 +47,15 @@ def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
     if not found:
         raise UnusableError("broken record", f"{key} (no turn)")
     return found
+
+
+def _given_turns(record: dict[str, Any]) -> Any:
+    """The turns of a record as they stand there, in LLaVA's form."""
+    if "conversations" in record or not all(isinstance(record.get(name), str) for name in ("instruction", "output")):
+        return record.get("conversations")
+    asked = (record["instruction"], record.get("input"))
+    question = "\n".join(part for part in asked if part and isinstance(part, str))
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": record["output"]}]
 
 
 def segments_of(turns: list[tuple[str, str]], pictures: Sequence[Image | Video], key: str) -> list[Segment]:
@@ -131,8 +137,8 @@ class ConversationList:
         folder: what stands before each picture's path.
         records: the second folder, where the file is a list of names; None where it holds the records.
         suffix: what is put behind each name: `.json` for lists of EVE v1, nothing for those of v2.
-        lengths: a JSON list with the words of each record, negative without a picture, for `modality_length_order`;
-            None counts them when they are asked for.
+        lengths: a JSON list with the words of each record, negative without picture or clip, for
+            `modality_length_order`; None counts them when they are asked for.
         media: how clips are read (`video_frames`); None for lists without.
 
     Raises:
@@ -155,6 +161,8 @@ class ConversationList:
         self.rows = _rows(self.table, "table")
         self.skips = Skips()
         self._lengths = None if lengths is None else _listed(Path(lengths).expanduser(), "lengths")
+        if strange := [one for one in self._lengths or () if not isinstance(one, int)]:
+            raise ValueError(f"data.train.lengths holds {strange[0]!r:.60}; expected whole numbers")
         if self._lengths is not None and len(self._lengths) != len(self.rows):
             raise ValueError(
                 f"data.train.lengths has {len(self._lengths)} numbers, data.train.table {len(self.rows)} records"
@@ -237,19 +245,19 @@ class ConversationList:
 
     @cached_property
     def modality_lengths(self) -> list[int]:
-        """Words of all turns of each record, negative without a picture; 1 of a record that cannot be read."""
+        """Words of all turns of each record, negative without picture or clip; 1 of a record that cannot be read."""
         if self._lengths is not None:
-            return [int(length) for length in self._lengths]
+            return self._lengths
         return [self._length(index) for index in range(len(self))]
 
     def _length(self, index: int) -> int:
         try:
             record = self.record(index)
-            turns = record.get("conversations") or []
+            turns = _given_turns(record) or []
             words = sum(len(str(turn.get("value", "")).split()) for turn in turns if isinstance(turn, dict))
         except UnusableError:
             return 1
-        return max(1, words) if record.get("image") else -max(1, words)
+        return max(1, words) if record.get("image") or record.get("video") else -max(1, words)
 
 
 def _folder(path: str, key: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from multimodal_zoo.data.documents import Document, pair
 from multimodal_zoo.data.pictures import open_picture
-from multimodal_zoo.data.skips import MapReader, Skips, UnusableError, usable
+from multimodal_zoo.data.skips import MapReader, Skips, UnusableError, inside, usable
 from multimodal_zoo.files import parsed
 from multimodal_zoo.registry import DATASETS
 
@@ -103,8 +103,8 @@ class LinePairs:
     """
 
     def __init__(self, table: str, folder: str, refused: str | None = CHINESE, expected: int | None = None) -> None:
-        self.folder = str(Path(folder).expanduser().resolve())
-        if not os.path.isdir(self.folder):
+        self.folder = Path(folder).expanduser().resolve()
+        if not self.folder.is_dir():
             raise FileNotFoundError(f"data.train.folder: no folder {folder!r}")
         try:
             self.refused = None if refused is None else re.compile(refused)
@@ -165,9 +165,7 @@ class LinePairs:
         if not -len(self) <= index < len(self):
             raise IndexError(f"line_pairs has {len(self)} lines, no number {index}")
         meta = self.facts(index % len(self))
-        path = os.path.normpath(os.path.join(self.folder, meta["key"].lstrip("/")))
-        if not path.startswith(self.folder + os.sep):
-            raise UnusableError("path outside the folder", meta["key"])
+        path = inside(self.folder, meta["key"], meta["key"])
         return pair(open_picture(path, key=meta["key"]), meta["texts"][0], meta)
 
     def __iter__(self) -> Iterator[Document]:

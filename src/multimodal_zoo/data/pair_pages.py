@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from random import Random
 from typing import Any
 
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
 
 
@@ -73,18 +75,24 @@ class PairPages:
         """Another picture of the same thing; where there is none, what stood there."""
         concept = seen.meta.get("concept")
         pool = [] if concept is None else self._numbers.get(("concept", concept), [])
-        others = [number for number in pool if self._keys[number] != seen.key]
+        others = [number for number in pool if self._facts[number]["key"] != seen.key]
         return self.dataset[random.choice(others)] if others else otherwise
 
     @cached_property
-    def _keys(self) -> list[str]:
-        return [self.dataset[number].key for number in range(len(self.dataset))]
+    def _facts(self) -> dict[int, dict[str, Any]]:
+        """Key, concept and what pages have in common, of every usable pair by its number."""
+        found = {}
+        for number in range(len(self.dataset)):
+            with suppress(UnusableError):
+                document = self.dataset[number]
+                facts = {name: document.meta.get(name) for name in {self.same, "concept"} - {None}}
+                found[number] = {**facts, "key": document.key}
+        return found
 
     @cached_property
     def _numbers(self) -> dict[tuple[str | None, Any], list[int]]:
         found: dict[tuple[str | None, Any], list[int]] = defaultdict(list)
-        for number in range(len(self.dataset)):
-            meta = self.dataset[number].meta
+        for number, facts in self._facts.items():
             for name in {self.same, "concept"} - {None}:
-                found[name, meta.get(name)].append(number)
+                found[name, facts[name]].append(number)
         return found

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from multimodal_zoo.data.collate import BatchTransform, PictureTransform, finished, stack, transformed
-from multimodal_zoo.data.documents import Document, Image, Video
+from multimodal_zoo.data.collate import BatchTransform, PictureTransform, finished, transformed, transformed_clip
+from multimodal_zoo.data.documents import Document, Video
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.processor import ImageProcessor
 from multimodal_zoo.data.skips import UnusableError
@@ -66,11 +66,9 @@ class PixelCollate:
         if len(video.frames) < wanted:
             raise UnusableError("too few frames", document.key)
         first = random.randint(0, len(video.frames) - wanted)
-        state, pixels = random.getstate(), []
-        for frame in video.frames[first : first + wanted]:
-            random.setstate(state)  # the same crop for all
-            pixels.append(transformed(self.image_transform, Document([Image(frame)], document.meta), random))
-        return stack(pixels), self.text_row(document, random)
+        frames = video.frames[first : first + wanted]
+        pixels = transformed_clip(self.image_transform, frames, document, random)
+        return pixels, self.text_row(document, random)
 
     def text_row(self, document: Document, random: Random) -> PixelRow:
         """The row of a document whose pixels come from elsewhere."""

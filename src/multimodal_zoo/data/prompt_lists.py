@@ -49,6 +49,18 @@ def prompt_list(name: str) -> tuple[str, ...]:
     return packaged_prompts(IMAGENET).templates if name == EIGHTY else LISTS[name]
 
 
+def listed_lines(text: str, place: str) -> list[str]:
+    """The lines of `classnames.txt` or of a file of templates; blank ones behind the last are no lines.
+
+    Raises:
+        ValueError: a blank line; left out, it would shift the number of every later class.
+    """
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if not all(lines):
+        raise ValueError(f"{place}: line {lines.index('') + 1} is empty")
+    return lines
+
+
 def fill(templates: Sequence[str], name: str) -> list[str]:
     """The prompts of one class; its name is put in as it is, at `{c}` or `{}`."""
     return [template.replace("{c}", name).replace("{}", name) for template in templates]

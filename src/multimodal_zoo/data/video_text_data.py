@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.data.captions import CaptionSampler
-from multimodal_zoo.data.collate import PairCollate, PictureTransform, Row, stack, transformed
-from multimodal_zoo.data.documents import Document, Image, Video
+from multimodal_zoo.data.collate import PairCollate, PictureTransform, Row, transformed_clip
+from multimodal_zoo.data.documents import Document, Video
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.processor import ImageTextProcessor
 from multimodal_zoo.registry import DATASETS
@@ -32,11 +32,8 @@ class VideoCollate(PairCollate):
         video = next((segment for segment in document.segments if isinstance(segment, Video)), None)
         if video is None:
             raise ValueError(f"document {document.key!r} has no video: use image_text_data for pictures")
-        state, pixels = random.getstate(), []
-        for frame in video.frames:
-            random.setstate(state)
-            pixels.append(transformed(self.image_transform, Document([Image(frame)], document.meta), random))
-        return stack(pixels), self.text_row(document, random)
+        pixels = transformed_clip(self.image_transform, video.frames, document, random)
+        return pixels, self.text_row(document, random)
 
     def finish(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Normalised float (batch, frames, 3, height, width)."""

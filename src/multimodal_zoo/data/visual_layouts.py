@@ -8,6 +8,7 @@ from random import Random
 from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.conversation_layouts import ConversationLayout
 from multimodal_zoo.data.documents import Document, Image, Segment, Text, Video
+from multimodal_zoo.data.media import frame_numbers
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
 
@@ -127,8 +128,7 @@ class ClipFrames:
         total = len(clip.frames)
         if total <= count:
             return clip
-        even = [(2 * place + 1) * total // (2 * count) for place in range(count)]
-        chosen = sorted(random.sample(range(total), count)) if self.drawn else even
+        chosen = sorted(random.sample(range(total), count)) if self.drawn else frame_numbers(total, count)
         return Video([clip.frames[place] for place in chosen], clip.rate * count / total)
 
 

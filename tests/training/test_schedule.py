@@ -6,7 +6,14 @@ import math
 
 import pytest
 
-from multimodal_zoo.training.schedule import Constant, LogWarmupLinear, PolyWithWarmup, StartedCosine, WarmupCosine
+from multimodal_zoo.training.schedule import (
+    Constant,
+    LogWarmupLinear,
+    PolyWithWarmup,
+    StartedCosine,
+    WarmupCosine,
+    WarmupLinear,
+)
 
 
 def test_cosine_with_a_warmup_in_steps() -> None:
@@ -68,3 +75,9 @@ def test_a_warmup_that_is_neither(warmup: float) -> None:
 def test_a_warmup_longer_than_training() -> None:
     with pytest.raises(ValueError, match=r"schedule.warmup is 20 steps but training has 10 \(trainer.max_steps\)"):
         Constant(warmup=20)(0, 10)
+
+
+def test_a_negative_factor_is_refused() -> None:
+    for schedule in (WarmupCosine, WarmupLinear):
+        with pytest.raises(ValueError, match=r"schedule.final is -0.1; it must not be negative"):
+            schedule(final=-0.1)

@@ -95,9 +95,7 @@ def read(
     stream = (document.image for document in reading.documents(documents_of(dataset)))
     first = next(stream, None)
     if first is None:
-        why = skipped(dataset) or "nothing was skipped, so the source is empty"
-        raise ValueError(f"{describe(dataset)} has no usable document: {why}; check the evaluation's dataset")
-
+        raise nothing_usable(dataset)
     embeddings = embed_images(
         model,
         chain([first], stream),
@@ -136,6 +134,30 @@ def size_of(dataset: Any) -> int | None:
         return len(dataset)
     except TypeError:
         return None
+
+
+def evenly(size: int, count: int) -> list[int]:
+    """At most `count` numbers below `size`, evenly spread from 0 on."""
+    count = min(size, count)
+    return [place * size // count for place in range(count)]
+
+
+def usable_documents(dataset: Any) -> list[Document]:
+    """All usable documents of a dataset, at least one.
+
+    Raises:
+        ValueError: none; the message says what was skipped and why.
+    """
+    documents = list(documents_of(dataset))
+    if not documents:
+        raise nothing_usable(dataset)
+    return documents
+
+
+def nothing_usable(dataset: Any) -> ValueError:
+    """What to say of a dataset without a usable document."""
+    why = skipped(dataset) or "nothing was skipped, so the source is empty"
+    return ValueError(f"{describe(dataset)} has no usable document: {why}; check the evaluation's dataset")
 
 
 def texts_of(document: Document) -> list[str]:

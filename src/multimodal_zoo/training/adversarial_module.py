@@ -87,8 +87,7 @@ class AdversarialModule(ObjectiveModule):
         if playing:
             figures |= self._judge(judge, terms.made, batch.pixels)
         self._log("train", {"loss": loss, **figures}, len(batch))
-        group = learner.param_groups[0]
-        self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
+        self.log("train/learning_rate", self.rate(learner.optimizer))
         learner.step()
         for number, one in enumerate(self.lr_schedulers()):  # type: ignore[arg-type]
             if number == 0 or playing:

@@ -13,9 +13,8 @@ from torch import nn
 
 from multimodal_zoo.data.captions import CaptionSampler, TextCaption
 from multimodal_zoo.data.documents import Codes, Document
-from multimodal_zoo.data.skips import usable
 from multimodal_zoo.training.samples import send_sheet
-from multimodal_zoo.training.sheets import Sheet
+from multimodal_zoo.training.sheets import Sheet, validation_documents
 
 
 class DrawingSheet(Sheet):
@@ -48,8 +47,9 @@ class DrawingSheet(Sheet):
 
     def prepare(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Callable[[], bytes] | None:
         """Draw and name; every rank takes part, since the model may be sharded."""
-        documents = self._choose(trainer)
-        if not documents:
+        if self._documents is None:
+            self._documents = validation_documents(trainer, self.pictures)
+        if not (documents := self._documents):
             return None
         png = self.sheet(pl_module.model, documents)  # type: ignore[arg-type]
         return lambda: png
@@ -79,14 +79,3 @@ class DrawingSheet(Sheet):
         device = next(model.parameters()).device
         batch = torch.from_numpy(np.asarray(codes, dtype=np.int64))[None]
         return model.processor.pictures(model.decode(batch.to(device)).float().cpu())[0]
-
-    def _choose(self, trainer: lightning.Trainer) -> list[Document]:
-        """Documents spread evenly over the validation data: the same in every run of a recipe."""
-        if self._documents is None:
-            reader = getattr(getattr(trainer, "datamodule", None), "validation", None)
-            if reader is None or not hasattr(reader, "__getitem__"):
-                self._documents = []
-            else:
-                count = min(self.pictures, len(reader))
-                self._documents = list(usable(reader, [place * len(reader) // count for place in range(count)]))
-        return self._documents

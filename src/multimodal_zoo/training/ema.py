@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import distribute_tensor
 
-from multimodal_zoo.training.sharding import local, whole
+from multimodal_zoo.training.sharding import gathered, local
+from multimodal_zoo.training.steps import StepEnds
 
 
 class Ema(Callback):
@@ -34,7 +35,7 @@ class Ema(Callback):
         self.ramp = ramp
         self.updates = 0
         self.average: dict[str, Tensor] | None = None
-        self._step = 0
+        self._ends = StepEnds()
         self._pending: Mapping[str, Any] | None = None
         self._swapped = False
 
@@ -42,7 +43,7 @@ class Ema(Callback):
         """Start from the weights, or from what a checkpoint held."""
         weights = _state(pl_module)
         self.average = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        self._step = trainer.global_step
+        self._ends.begin(trainer)
         if self._pending is not None:
             self.updates = self._pending["updates"]
             for name, saved in self._pending["weights"].items():
@@ -59,9 +60,8 @@ class Ema(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update after an optimiser step; batches that only accumulate gradients change nothing."""
-        if trainer.global_step == self._step or self.average is None:
+        if not self._ends.over(trainer) or self.average is None:
             return
-        self._step = trainer.global_step
         decay = min(self.decay, (1 + self.updates) / (self.ramp + self.updates))
         self.updates += 1
         averages, weights = [], []
@@ -78,7 +78,7 @@ class Ema(Callback):
     ) -> None:
         """Add the average, every tensor whole."""
         if self.average is not None:
-            weights = {name: whole(tensor).cpu() for name, tensor in self.average.items()}
+            weights = gathered(self.average, keep=trainer.is_global_zero)  # the other processes' is not written
             checkpoint["ema"] = {"updates": self.updates, "weights": weights}
 
     def on_load_checkpoint(
@@ -114,11 +114,17 @@ class Ema(Callback):
     @torch.no_grad()
     def _swap(self, pl_module: lightning.LightningModule) -> None:
         assert self.average is not None
+        done: dict[int, Tensor] = {}
         for name, tensor in _state(pl_module).items():
             mine, theirs = local(self.average[name]), local(tensor)
+            if theirs.data_ptr() in done:  # a tied weight has two names, and is swapped once
+                mine.copy_(done[theirs.data_ptr()])
+                continue
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)
+            if theirs.numel():
+                done[theirs.data_ptr()] = mine
 
 
 def _state(pl_module: lightning.LightningModule) -> dict[str, Tensor]:

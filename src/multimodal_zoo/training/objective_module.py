@@ -111,6 +111,10 @@ class ObjectiveModule(lightning.LightningModule):
         """The model's own forward: images (batch, 3, height, width), and token ids or a mask."""
         return self.model(images, beside)
 
+    def setup(self, stage: str) -> None:
+        """Forget who watched the gradients of an earlier training."""
+        self.gradient_watchers.clear()
+
     def on_fit_start(self) -> None:
         """Make room for the batches that a step accumulates."""
         accumulated = self.trainer.accumulate_grad_batches
@@ -132,11 +136,15 @@ class ObjectiveModule(lightning.LightningModule):
         """One batch; returns the loss."""
         outputs = inside(self.model, self.objective, batch)
         self._log("train", outputs, len(batch))
-        group = self.trainer.optimizers[0].param_groups[0]
-        self.log("train/learning_rate", self.lr * group["lr"] / group["initial_lr"])  # every group has this factor
+        self.log("train/learning_rate", self.rate(self.trainer.optimizers[0]))
         if self._window is None or "loss_weight" not in outputs:
             return outputs["loss"]
         return outputs["loss"] * self._window.weigh(outputs["loss_weight"])
+
+    def rate(self, optimizer: Optimizer) -> float:
+        """The learning rate now of what no tower holds: the schedule's factor is that of every group."""
+        groups = optimizer.param_groups
+        return self.lr * next((group["lr"] / group["initial_lr"] for group in groups if group["initial_lr"]), 0.0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """One batch of the validation data; it counts by its `loss_weight`, or else by its rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from multimodal_zoo.training.steps import StepEnds
 
 
 class Throughput(Callback):
@@ -18,12 +21,14 @@ class Throughput(Callback):
         self._samples = 0
         self._since = 0.0
         self._paused = 0.0
+        self._ends = StepEnds()
         #: the last figure, for the progress bar
         self.rate = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock."""
         self._samples, self._since = 0, time.monotonic()
+        self._ends.begin(trainer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -32,7 +37,7 @@ class Throughput(Callback):
         self._samples += samples_in(batch)
         now = time.monotonic()
         self.rate = self._samples * trainer.world_size / max(now - self._since, 1e-9)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._ends.over(trainer) and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("samples_per_second", self.rate)
             self._samples, self._since = 0, now
 
@@ -90,9 +95,10 @@ class ProgressBar(Callback):
         pause = self.refresh_seconds if self._bar is not None else self.line_seconds
         if trainer.is_global_zero and now - self._shown >= pause:
             self._shown = now
-            self._show(trainer, float(outputs["loss"]))
+            self._show(trainer)
 
-    def _show(self, trainer: lightning.Trainer, loss: float) -> None:
+    def _show(self, trainer: lightning.Trainer) -> None:
+        loss = float(trainer.callback_metrics.get("train/loss", math.nan))  # what a step returns is an accumulated part
         rate = next((c.rate for c in trainer.callbacks if isinstance(c, Throughput)), 0.0)  # type: ignore[attr-defined]
         step, total = trainer.global_step, steps_of(trainer)
         if self._bar is not None and self._task is not None:
@@ -105,9 +111,8 @@ class ProgressBar(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the last state and leave the terminal as it was."""
-        loss = trainer.callback_metrics.get("train/loss")
-        if trainer.is_global_zero and loss is not None:
-            self._show(trainer, float(loss))
+        if trainer.is_global_zero and "train/loss" in trainer.callback_metrics:
+            self._show(trainer)
         self._close()
 
     def on_exception(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 import lightning
@@ -14,10 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from multimodal_zoo.evaluation.samples import evenly
 from multimodal_zoo.nn.modes import evaluation_mode
-from multimodal_zoo.training.sheets import Sheet
-
-log = logging.getLogger(__name__)
+from multimodal_zoo.training.sheets import Sheet, validation_documents
 
 #: A picture and its caption.
 Pair = tuple[Any, str]
@@ -51,24 +48,8 @@ class SampleSheet(Sheet):
         return lambda: self._picture(scores, pairs)
 
     def _choose(self, trainer: lightning.Trainer) -> list[Pair]:
-        """Pairs spread evenly over the validation data: the same in every run of a recipe."""
         if self._pairs is None:
-            from multimodal_zoo.data.skips import usable
-            from multimodal_zoo.evaluation.samples import documents_of, size_of
-
-            data = getattr(trainer, "datamodule", None)
-            dataset = getattr(data, "validation", None)
-            if dataset is None:
-                log.info("no validation data: no sample sheet")
-                self._pairs = []
-                return self._pairs
-            total = size_of(dataset)
-            if total and hasattr(dataset, "__getitem__"):
-                step = max(1, total // self.gallery)
-                documents = list(usable(dataset, range(0, min(total, step * self.gallery), step)))
-            else:
-                documents = list(islice(documents_of(dataset), self.gallery))
-            self._pairs = [(document.image, document.text) for document in documents]
+            self._pairs = [(one.image, one.text) for one in validation_documents(trainer, self.gallery)]
         return self._pairs
 
     def _picture(self, scores: Tensor, pairs: list[Pair]) -> bytes:
@@ -83,8 +64,7 @@ class SampleSheet(Sheet):
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """`count` pairs, evenly spread."""
-    count = min(count, len(pairs))
-    return [pairs[number * len(pairs) // count] for number in range(count)]
+    return [pairs[number] for number in evenly(len(pairs), count)]
 
 
 def captions_of(pairs: Sequence[Pair]) -> list[str]:

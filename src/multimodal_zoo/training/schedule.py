@@ -30,6 +30,7 @@ class WarmupCosine:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
+        _check_factors(final=self.final)
 
     def __call__(self, step: int, total: int) -> float:
         """Factor at `step` of `total`."""
@@ -107,9 +108,7 @@ class StartedCosine:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
-        for key in ("start", "final"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"schedule.{key} is {getattr(self, key)}; a factor on the rate must not be negative")
+        _check_factors(start=self.start, final=self.final)
 
     def __call__(self, step: int, total: int) -> float:
         """Factor at `step` of `total`."""
@@ -145,9 +144,7 @@ class PolyWithWarmup:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
-        for key in ("start", "power", "final"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"schedule.{key} is {getattr(self, key)}; it must not be negative")
+        _check_factors(start=self.start, power=self.power, final=self.final)
 
     def __call__(self, step: int, total: int) -> float:
         """Factor at `step` of `total`."""
@@ -190,6 +187,12 @@ def warmup_steps(warmup: int | float, total: int) -> int:
 def _check_warmup(warmup: int | float) -> None:
     if warmup < 0 or (isinstance(warmup, float) and warmup >= 1 and warmup != int(warmup)):
         raise ValueError(f"schedule.warmup is {warmup}; give a number of steps, or a fraction of all steps below 1")
+
+
+def _check_factors(**factors: float) -> None:
+    for key, value in factors.items():
+        if value < 0:
+            raise ValueError(f"schedule.{key} is {value}; it must not be negative")
 
 
 def scheduler(optimizer: Optimizer, schedule: Schedule, total: int) -> LambdaLR:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -145,12 +145,17 @@ def full_state(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
         model: sharded or not.
         keep: whether this rank wants it; elsewhere a tensor is let go as soon as it is gathered.
     """
-    state = {}
-    for name, tensor in model.state_dict().items():
-        gathered = whole(tensor)
+    return gathered(model.state_dict(), keep)
+
+
+def gathered(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Tensors whole and on the CPU; arguments as for `full_state`."""
+    found = {}
+    for name, tensor in state.items():
+        one = whole(tensor)
         if keep:
-            state[name] = gathered.detach().cpu()
-    return state
+            found[name] = one.detach().cpu()
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:

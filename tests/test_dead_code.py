@@ -20,7 +20,6 @@ ENTRIES = {
     "cli",
     "evaluation.lmms",
 }
-ENTRIES |= {"analysis.activations"}
 #: Parts by their registered names: whether a YAML, a test or a page uses them is asked below.
 REGISTERED = re.compile(r"register_module\(\s*name=\"(\w+)\"\s*\)\s*(?:@.*\s*)*(?:def|class)\s+(\w+)")
 

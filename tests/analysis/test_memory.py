@@ -11,7 +11,6 @@ from rich.console import Console
 from torch import nn
 
 from multimodal_zoo.analysis import Device, Setting, plan
-from multimodal_zoo.analysis.activations import kept_by
 from multimodal_zoo.analysis.formats import inference_bytes
 from multimodal_zoo.analysis.memory import activation_bytes, fewest_devices, parts_of, training_bytes
 from multimodal_zoo.analysis.peak import step_peak
@@ -40,29 +39,6 @@ def small(checkpoint: str = "none", device: str = "cpu") -> nn.Module:
 
 def inputs(batch: int):
     return torch.randn(batch, 3, 32, 32), torch.arange(12).repeat(batch, 1)  # full texts: shorter ones are packed
-
-
-def measured(model: nn.Module, batch: int) -> int:
-    """What a real forward pass keeps: every storage once, weights and their views never."""
-    storages: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model(*inputs(batch))  # held, so that no storage is given away twice
-    del outputs
-    return sum(size for pointer, size in storages.items() if pointer not in weights)
-
-
-@pytest.mark.parametrize("batch", [2, 7, 16])
-def test_activations_are_what_a_real_pass_keeps(batch):
-    kept = kept_by(small("block", "meta"), lambda: inputs(batch))  # its own setting does not change what is asked for
-    assert kept.total == pytest.approx(measured(small().train(), batch), rel=0.02)
-    assert kept.total == kept.outside + sum(kept.inside)
-    assert list(kept.inputs) == [batch * 17 * 64 * 4] * 3 + [batch * 12 * 64 * 4] * 2
 
 
 def allocated(run) -> list[int]:
@@ -176,7 +152,7 @@ def test_weights_by_format():
         ("ddp", 4, 1, 4 * 300),
         ("fsdp", 4, 4, 3 * 4 * 110),
         ("fsdp", 1, 1, 0),
-        ("deepspeed", 4, 4, 3 * 4 * 110),
+        ("deepspeed_stage_3", 4, 4, 3 * 4 * 110),
     ],
 )
 def test_strategies_share_what_they_share(strategy, devices, share, communication):
@@ -196,11 +172,11 @@ def test_the_lower_stages_of_deepspeed_keep_the_weights_whole(stage, gradients):
 
 @pytest.mark.parametrize(
     ("stage", "parts"),
-    [("_stage_1", (2, 2, 12 / 8)), ("_stage_2", (2, 2 / 8, 12 / 8)), ("", (2 / 8, 2 / 8, 12 / 8))],
+    [(1, (2, 2, 12 / 8)), (2, (2, 2 / 8, 12 / 8)), (3, (2 / 8, 2 / 8, 12 / 8))],
 )
 def test_deepspeed_in_half_precision_is_the_table_of_its_paper(stage, parts):
     model = nn.Linear(100, 80, bias=False)  # arXiv 1910.02054, section 5: 2 + 2 + 12 bytes a weight
-    found = training_bytes(model, 0, Setting(devices=8, strategy=f"deepspeed{stage}", precision="bf16-mixed"))
+    found = training_bytes(model, 0, Setting(devices=8, strategy=f"deepspeed_stage_{stage}", precision="bf16-mixed"))
     assert (found.weights, found.gradients, found.optimizer) == tuple(8000 * part for part in parts)
 
 

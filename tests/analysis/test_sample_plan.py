@@ -18,7 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from multimodal_zoo.analysis import Setting, sample_of, sample_plan
 from multimodal_zoo.analysis.memory import activation_bytes
 from multimodal_zoo.bev.cameras import Cameras
+from multimodal_zoo.catalogue import list_group
 from multimodal_zoo.cli import main
+from multimodal_zoo.commands.plan_recipe import trained_as
+from multimodal_zoo.config import compose
 from multimodal_zoo.zoo import build_model, declaration
 
 GRID = "{type: voxel_grid, counts: [40, 40, 2], size: [2.5, 2.5, 3.0], centre: [0, 0, -1]}"
@@ -129,6 +132,18 @@ def test_a_recipe_says_how_it_trains(capsys: pytest.CaptureFixture[str]) -> None
     assert (found["context_length"], found["setting"]["strategy"]) == (9216, "single")
     assert main(["plan", "clip_tiny", "as_trained=true"]) == 1
     assert "clip_tiny is no recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trainer", list_group("trainer"))
+def test_each_trainer_is_planned_with_what_it_shares(trainer: str) -> None:
+    recipe = compose("clip/vit_b32", [f"trainer={trainer}", "trainer.devices=2"])
+    word = trained_as(recipe, {"optim": "adamw"}, {})["strategy"]
+    stages = {"deepspeed": 1, "deepspeed_zero1": 1, "deepspeed_zero3": 3}
+    wanted = f"deepspeed_stage_{stages[trainer]}" if trainer in stages else trainer.removesuffix("_cpu")
+    assert word == ("ddp" if wanted in ("cpu", "gpu") else wanted)
+    assert Setting(devices=2, strategy=word)
+    with pytest.raises(ValueError, match=r"'deepspeed' is not known; .*deepspeed_stage_3"):
+        Setting(strategy="deepspeed")  # which stage?
 
 
 def test_declared_recomputation_is_that_of_each_stack() -> None:

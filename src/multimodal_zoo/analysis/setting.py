@@ -49,14 +49,14 @@ class Strategy(NamedTuple):
 
 
 _ALL = frozenset({"weights", "gradients", "optimizer"})
-#: `deepspeed` is ZeRO stage 3.
+#: The stages of ZeRO have Lightning's names.
 STRATEGIES: dict[str, Strategy] = {
     "single": Strategy(),
     "ddp": Strategy(),
     "fsdp": Strategy(_ALL, computes_in_half=True),
-    "deepspeed": Strategy(_ALL, computes_in_half=True, master=True),
     "deepspeed_stage_1": Strategy(frozenset({"optimizer"}), computes_in_half=True, master=True),
     "deepspeed_stage_2": Strategy(frozenset({"gradients", "optimizer"}), computes_in_half=True, master=True),
+    "deepspeed_stage_3": Strategy(_ALL, computes_in_half=True, master=True),
 }
 #: States that an optimiser keeps for each trainable weight: of a matrix or convolution, of anything smaller. `sgd` has
 #: momentum, as in `optim=sgd`; what groups with `fallback: true` keep more under `muon` is not counted.

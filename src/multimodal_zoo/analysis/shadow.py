@@ -28,11 +28,13 @@ def shadow(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
         replaced[id(parameter)] = nn.Parameter(make(parameter), parameter.requires_grad)
     for buffer in model.buffers():
         replaced[id(buffer)] = make(buffer)
-    for part in model.modules():
-        for name in ATTACHED:
-            if (attached := getattr(part, name, None)) is not None and not isinstance(attached, nn.Module):
-                replaced[id(attached)] = attached
-    return copy.deepcopy(model, replaced)
+    return copy.deepcopy(model, replaced | attached(model))
+
+
+def attached(model: nn.Module) -> dict[int, object]:
+    """What travels with a model or its parts and no copy needs anew, by id, as `copy.deepcopy` takes it."""
+    found = (getattr(part, name, None) for part in model.modules() for name in ATTACHED)
+    return {id(one): one for one in found if one is not None and not isinstance(one, nn.Module)}
 
 
 def on_meta(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from multimodal_zoo.analysis.shadow import attached
 from multimodal_zoo.nn.transformer import Transformer
 
 #: Fewest inner blocks of a stack for which leaving some out is worth it.
@@ -36,9 +37,7 @@ def thinned(model: nn.Module, kept: Mapping[str, int]) -> nn.Module:
         kept: how many inner blocks stay, by the stack's name.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    for name in ("processor", "card"):
-        if (attached := getattr(model, name, None)) is not None:
-            shared[id(attached)] = attached
+    shared |= attached(model)
     for name, count in kept.items():
         layers = model.get_submodule(name).layers
         shared[id(layers)] = nn.ModuleList([*layers[: 1 + count], layers[-1]])  # type: ignore[index, misc]

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 #: GPUs of a node where a recipe leaves their number to the machine.
 NODE = 8
-#: ZeRO's stage -> the plan's word.
-STAGES = {1: "deepspeed_stage_1", 2: "deepspeed_stage_2", 3: "deepspeed"}
+#: ZeRO's stage -> the plan's word, which is Lightning's.
+STAGES = {1: "deepspeed_stage_1", 2: "deepspeed_stage_2", 3: "deepspeed_stage_3"}
 #: Batches that are counted in documents and laid into rows: planned by the row.
 PACKED = "packed_documents"
 
@@ -53,7 +53,7 @@ def _devices(trainer: DictConfig) -> int:
 def _strategy(node: Any) -> str:
     """The plan's word for a strategy of Lightning or of this library."""
     if isinstance(node, str):
-        return "ddp" if node == "auto" else node
+        return {"auto": "ddp", "deepspeed": STAGES[2]}.get(node, node)  # Lightning's default stage
     if "DeepSpeed" not in node._target_:
         return "fsdp"
     zero = node.get("stage") or node.config.zero_optimization.stage

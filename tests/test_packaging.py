@@ -90,6 +90,16 @@ def test_the_citation_has_this_version() -> None:
     assert re.findall(r"^version: (.+)$", text, re.MULTILINE) == [multimodal_zoo.__version__]
 
 
+def test_the_newest_release_of_the_changelog_is_this_version() -> None:
+    import multimodal_zoo
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?$", text, re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == multimodal_zoo.__version__
+    assert all(day for _, day in headings[1:])
+
+
 @pytest.mark.slow
 def test_sdist_to_wheel_ships_every_yaml(tmp_path) -> None:
     checkout = tmp_path / "checkout"

@@ -106,7 +106,7 @@ def test_texts_longer_than_the_context_are_refused(filip):
 
 def test_a_model_without_the_head_is_refused():
     model = create("clip_tiny")
-    with pytest.raises(ValueError, match=r"no head 'token_wise', but none at all.*head@model.heads.token_wise"):
+    with pytest.raises(ValueError, match=r"needs model.heads.token_wise, the model has no heads.*matching=null"):
         model.encode_image_tokens(torch.randn(1, 3, 48, 48))
 
 

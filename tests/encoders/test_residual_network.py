@@ -77,3 +77,7 @@ def test_sizes_that_contradict_each_other_are_refused() -> None:
         tiny(depths=(1, 1))
     with pytest.raises(ValueError, match="divisible by 16"):
         tiny()(torch.randn(1, 3, 30, 32))
+    with pytest.raises(TypeError, match="expected a tensor, got list"):
+        tiny()([torch.randn(3, 32, 32)])
+    with pytest.raises(ValueError, match=r"expected \(batch, 3, height, width\)"):
+        tiny()(torch.randn(1, 4, 32, 32))

@@ -286,7 +286,7 @@ def test_a_tower_without_tokens_is_refused(token_width: int | None) -> None:
     model, objective = model_with_heads("token_wise"), objective_of("filip")
     model.image = NoTokens(token_width)
     if token_width is None:
-        with pytest.raises(ValueError, match="needs image tokens, which NoTokens does not give"):
+        with pytest.raises(ValueError, match="NoTokens gives no tokens; choose another"):
             objective.check(model)
     with pytest.raises(ValueError, match="NoTokens gives no tokens"):
         objective(model, batch())

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from multimodal_zoo.bev.cameras import Cameras
 from multimodal_zoo.bev.head import HeadMaps
 from multimodal_zoo.bev.post_processing import Detections
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import BEV
 
 
 @BEV.register_module(name="fast_bev")
-class FastBEV(nn.Module):
+class FastBEV(ShowsWeights):
     """Image encoder, pyramid, lifting by a table, encoder in bird's-eye view, head.
 
     Nothing is predicted for a picture alone, so that maps of earlier pictures serve again: `encode` makes them, `bev`

@@ -19,12 +19,13 @@ from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.nn.processes import world_size
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.nn.transformer import Observer
 from multimodal_zoo.registry import DECODERS
 
 
 @DECODERS.register_module(name="emu")
-class Emu(nn.Module):
+class Emu(ShowsWeights):
     """An image encoder, a connector, and a causal decoder that goes on in words or in visual embeddings.
 
     Visual embeddings have the connector's width. Emu's is that of the decoder (`causal_former`), and the decoder reads

@@ -13,12 +13,13 @@ from multimodal_zoo.generation.policies import FreeText, Layout, Policy, behind_
 from multimodal_zoo.generation.prompts import PromptBatch
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.masks import Document
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import DECODERS
 from multimodal_zoo.tokenizers.emu3_ids import Emu3Ids
 
 
 @DECODERS.register_module(name="emu3")
-class Emu3(nn.Module):
+class Emu3(ShowsWeights):
     """A causal decoder and the visual tokenizer whose codes it reads and writes.
 
     Args:

@@ -16,12 +16,13 @@ from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.nn.checks import may_look
 from multimodal_zoo.nn.masks import Document
 from multimodal_zoo.nn.patch_cells import PatchCells
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.nn.transformer import Observer
 from multimodal_zoo.registry import DECODERS
 
 
 @DECODERS.register_module(name="eve")
-class Eve(nn.Module):
+class Eve(ShowsWeights):
     """A causal decoder, and the layer that turns pictures into its tokens.
 
     Version 1 is a plain decoder behind `eve_patch_embedding`; version 2 has `decoupled_block`s behind

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimodal_zoo.decoders.causal_decoder import CausalDecoder, require_one_branch
 from multimodal_zoo.nn.masks import Document
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import DECODERS
 
 
 @DECODERS.register_module(name="language_model")
-class LanguageModel(nn.Module):
+class LanguageModel(ShowsWeights):
     """A causal decoder that trains on texts alone, as CapsFusion's student does (arXiv 2310.20550, section 3.2).
 
     Args:

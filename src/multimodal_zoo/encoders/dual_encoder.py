@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from multimodal_zoo.encoders.matching import mapped_patches, mapped_words
 from multimodal_zoo.encoders.outputs import Embeddings
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -146,7 +147,7 @@ def normed_patches(encoder: nn.Module, images: Tensor) -> tuple[Tensor, tuple[in
 
 
 @ENCODERS.register_module(name="dual_encoder")
-class DualEncoder(nn.Module):
+class DualEncoder(ShowsWeights):
     """An image tower and a text tower whose projections meet in one space (CLIP, arXiv 2103.00020).
 
     Args:
@@ -156,7 +157,7 @@ class DualEncoder(nn.Module):
         text_projection: from the text tower's width to `embed_dim`.
         logit_scale: gives the inverse temperature.
         embed_dim: width of the common space.
-        heads: further layers that objectives train beside the towers, by name (`simsiam`, `masked_words`, ...).
+        heads: further layers that objectives train beside the towers, by name (`simsiam`, ...); None leaves one out.
         matching: how images and texts are compared, where not by their global embeddings (`token_matching`); or None.
     """
 
@@ -168,7 +169,7 @@ class DualEncoder(nn.Module):
         text_projection: nn.Module,
         logit_scale: nn.Module,
         embed_dim: int,
-        heads: Mapping[str, nn.Module] | None = None,
+        heads: Mapping[str, nn.Module | None] | None = None,
         matching: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -184,10 +185,6 @@ class DualEncoder(nn.Module):
         self.logit_scale = logit_scale
         self.heads = nn.ModuleDict({name: head for name, head in (heads or {}).items() if head is not None})
         self.matching = matching
-
-    def extra_repr(self) -> str:
-        """Where the weights come from, so that nobody takes random ones for trained ones."""
-        return f"weights: {getattr(self, 'weights', 'random')}"
 
     def encode_image(self, images: Tensor) -> Tensor:
         """L2-normalised embeddings `(batch, embed_dim)` of images `(batch, 3, height, width)`."""

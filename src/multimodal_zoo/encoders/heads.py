@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from multimodal_zoo.registry import ENCODERS
+
+
+def head_of(model: Any, name: str, otherwise: str = "choose a model that has it", kind: str | None = None) -> Any:
+    """A head of a model.
+
+    Args:
+        model: with `heads`, or without any.
+        name: of the head.
+        otherwise: what else can be done where it is not there.
+        kind: the head that is added for it, an option of the group `head`; None: the one of that name.
+
+    Raises:
+        ValueError: the model has none of that name, with the override that adds it.
+    """
+    heads = getattr(model, "heads", {})
+    if name not in heads:
+        raise ValueError(
+            f"needs model.heads.{name}, the model has {', '.join(heads) or 'no heads'}; add "
+            f"+head@model.heads.{name}={kind or name}, or {otherwise}"
+        )
+    return heads[name]
 
 
 @ENCODERS.register_module(name="simclr_head")

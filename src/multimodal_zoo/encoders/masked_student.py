@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import ENCODERS
 
 #: What an image encoder must have, so that patches can be replaced before they get positions.
@@ -32,7 +33,7 @@ def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
 
 
 @ENCODERS.register_module(name="masked_student")
-class MaskedStudent(nn.Module):
+class MaskedStudent(ShowsWeights):
     """An image encoder with a mask token and a head of the teacher's width (EVA-02, arXiv 2303.11331, section 2.2).
 
     Masked patches are replaced before class token and positions come in; the head reads them behind the final norm.
@@ -70,10 +71,6 @@ class MaskedStudent(nn.Module):
         nn.init.normal_(self.mask_token, std=self.std)
         nn.init.normal_(self.head.weight, std=self.std)
         nn.init.zeros_(self.head.bias)
-
-    def extra_repr(self) -> str:
-        """Where the weights come from, so that nobody takes random ones for trained ones."""
-        return f"weights: {getattr(self, 'weights', 'random')}"
 
     def forward(self, images: Tensor, mask: Tensor) -> PatchFeatures:
         """Predictions for the masked patches.

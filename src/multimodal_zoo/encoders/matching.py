@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.heads import head_of
 from multimodal_zoo.encoders.text_transformer import filled
 from multimodal_zoo.nn.best_matches import Sequences, best_matches, mutual_matches
 from multimodal_zoo.registry import ENCODERS
@@ -147,7 +148,7 @@ def mapped_patches(model: Any, images: Tensor, head: str) -> Tensor:
     Raises:
         ValueError: no such head, or an image tower that gives no tokens.
     """
-    return _head(model, head).image(_patches(model, images))
+    return _matched(model, head).image(_patches(model, images))
 
 
 def mapped_words(model: Any, ids: Tensor, head: str, padding: bool) -> Tensor:
@@ -166,7 +167,7 @@ def mapped_words(model: Any, ids: Tensor, head: str, padding: bool) -> Tensor:
     Raises:
         ValueError: no such head, or texts longer than the context.
     """
-    mapped = _head(model, head).text
+    mapped = _matched(model, head).text
     features = model.text(filled(model.text, ids))
     tokens = mapped(features.tokens)
     return tokens if padding else tokens * features.mask[..., None]
@@ -220,11 +221,5 @@ def _patches(model: Any, images: Tensor) -> Tensor:
     return tokens
 
 
-def _head(model: Any, name: str) -> Any:
-    heads = getattr(model, "heads", {})
-    if name not in heads:
-        raise ValueError(
-            f"model.matching.head: the model has no head {name!r}, but {', '.join(heads) or 'none at all'}; add it "
-            f"with +head@model.heads.{name}=token_wise, or compare global embeddings with model.matching=null"
-        )
-    return heads[name]
+def _matched(model: Any, name: str) -> Any:
+    return head_of(model, name, "compare global embeddings with model.matching=null", kind="token_wise")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import ImageFeatures
+from multimodal_zoo.nn.patches import check_images
 from multimodal_zoo.registry import ENCODERS
 
 #: Channels of a bottleneck's result per channel inside it.
@@ -133,11 +134,8 @@ class ModifiedResNet(nn.Module):
             TypeError: pictures that are no tensor yet.
             ValueError: images that are not `(batch, 3, h, w)`, or too small for one cell of the last map.
         """
-        if not isinstance(images, Tensor):
-            raise TypeError(
-                f"images: expected a tensor, got {type(images).__name__}; the model's processor.images makes one"
-            )
-        if images.dim() != 4 or images.shape[1] != 3 or min(images.shape[2:]) < STRIDE:
+        check_images(images, 3)
+        if min(images.shape[2:]) < STRIDE:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected (batch, 3, height, width) with sides of at least "
                 f"{STRIDE} pixels (model.image.image_size, model.processor.images.size)"

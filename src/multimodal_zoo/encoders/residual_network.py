@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.encoders.outputs import ImageFeatures
+from multimodal_zoo.nn.patches import check_images
 from multimodal_zoo.registry import ENCODERS
 
 
@@ -115,10 +116,12 @@ class ResidualNetwork(nn.Module):
         """One map a stage, `(batch, channels[i], height / strides[i], width / strides[i])`.
 
         Raises:
+            TypeError: pictures that are no tensor yet.
             ValueError: images that are not `(batch, 3, h, w)` with sides divisible by the last stride.
         """
+        check_images(images, 3)
         last = self.strides[-1]
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % last or images.shape[3] % last:
+        if images.shape[2] % last or images.shape[3] % last:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected (batch, 3, height, width) with sides divisible by "
                 f"{last} (model.image.patch_size, model.processor.images.size)"

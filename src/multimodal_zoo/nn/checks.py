@@ -1,9 +1,9 @@
-"""Looking at the values of tensors, to refuse those that cannot be meant."""
+"""What may be done with tensors: looking at their values, and plain arithmetic where that is faster."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def may_look(tensor: Tensor) -> bool:
@@ -12,6 +12,22 @@ def may_look(tensor: Tensor) -> bool:
     On an accelerator every step would have to wait for them, and a compiler has none.
     """
     return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def plain_step(x: Tensor, weight: Tensor) -> bool:
+    """Whether a layer may compute as suits the few rows of a decoding step on a CPU: plain float32, no gradient wanted.
+
+    A quantised or sharded weight multiplies in its own way, and so do autocast and a compiler.
+    """
+    return (
+        not torch.is_grad_enabled()
+        and x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and x.device.type == "cpu"
+        and type(weight) in (Tensor, nn.Parameter)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
 
 
 def outside(numbers: Tensor, count: int) -> tuple[int, int] | None:

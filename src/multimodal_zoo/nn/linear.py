@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.checks import plain_step
 from multimodal_zoo.registry import ENCODERS
 
 #: Up to so many rows the product is taken the other way round: of matrices that widen, and of those that narrow.
@@ -40,19 +41,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _few(x: Tensor, weight: Tensor) -> bool:
-    """Whether the other way is the faster one: few rows of plain float32 on a CPU, and no gradient wanted."""
-    if torch.is_grad_enabled() or weight.numel() < SMALL or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
+    """Whether the other way is the faster one: few rows of a decoding step and a large matrix."""
+    if weight.numel() < SMALL or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
         return False
     rows, widening = x.numel() // x.shape[-1], weight.shape[0] >= weight.shape[1]
-    return (
-        (widening or 1 < rows <= FEW_NARROWING)
-        and x.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and x.device.type == "cpu"
-        and type(weight) in (Tensor, nn.Parameter)  # a quantised or sharded matrix multiplies in its own way
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+    return (widening or 1 < rows <= FEW_NARROWING) and plain_step(x, weight)
 
 
 @ENCODERS.register_module(name="linear_layer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.nn.checks import plain_step
 from multimodal_zoo.nn.recompute import recompute
 from multimodal_zoo.registry import ENCODERS
 
@@ -52,7 +53,7 @@ class RMSNorm(nn.Module):
         return recompute(self._normalise, tokens)
 
     def _normalise(self, tokens: Tensor) -> Tensor:
-        if _is_step(tokens, self.weight):
+        if tokens.numel() <= FEW * self.width and plain_step(tokens, self.weight):
             rows = tokens.reshape(-1, 1, self.width)
             factors = torch.bmm(rows, rows.mT).mul_(1 / self.width).add_(self.eps).rsqrt_()
             return (rows * factors).mul_(self.weight).view(tokens.shape)
@@ -63,20 +64,6 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Width and eps, for printing a model."""
         return f"{self.width}, eps={self.eps}"
-
-
-def _is_step(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether these are the few tokens of a decoding step: plain float32 on a CPU, and no gradient wanted."""
-    return (
-        not torch.is_grad_enabled()
-        and tokens.numel() <= FEW * weight.numel()
-        and tokens.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and tokens.device.type == "cpu"
-        and type(weight) is nn.Parameter
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
 
 
 @ENCODERS.register_module(name="identity")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from multimodal_zoo.registry import ENCODERS
 
 
-def grid_of(images: Tensor, patch_size: int, channels: int) -> tuple[int, int]:
-    """Rows and columns of patches.
+def check_images(images: Tensor, channels: int) -> None:
+    """Refuse what are no images.
 
     Raises:
         TypeError: pictures that are no tensor yet.
-        ValueError: a wrong number of channels, or a side that patches do not divide or that is zero.
+        ValueError: another shape than `(batch, channels, height, width)`.
     """
     if not isinstance(images, Tensor):
         raise TypeError(
@@ -26,6 +26,16 @@ def grid_of(images: Tensor, patch_size: int, channels: int) -> tuple[int, int]:
         )
     if images.dim() != 4 or images.shape[1] != channels:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (batch, {channels}, height, width)")
+
+
+def grid_of(images: Tensor, patch_size: int, channels: int) -> tuple[int, int]:
+    """Rows and columns of patches.
+
+    Raises:
+        TypeError: pictures that are no tensor yet.
+        ValueError: a wrong number of channels, or a side that patches do not divide or that is zero.
+    """
+    check_images(images, channels)
     height, width = images.shape[2:]
     if height % patch_size or width % patch_size or height == 0 or width == 0:
         raise ValueError(

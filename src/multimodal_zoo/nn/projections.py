@@ -49,11 +49,6 @@ def project(
     return query, key, value
 
 
-def _xavier(weight: Tensor) -> None:
-    """What torch's own attention does: Glorot uniform over the packed matrix (arXiv 1706.03762's reference code)."""
-    nn.init.xavier_uniform_(weight)
-
-
 @ENCODERS.register_module(name="packed_qkv")
 class PackedProjection(nn.Linear):
     """One matrix for all three, its rows in the order query, key, value; the bias, if any, covers all.
@@ -72,8 +67,8 @@ class PackedProjection(nn.Linear):
         self.width, self.heads, self.head_dim, self.kv_heads = width, heads, head_dim, kv_heads
 
     def reset_parameters(self) -> None:
-        """Glorot uniform weights, zero bias."""
-        _xavier(self.weight)
+        """Glorot uniform weights over all three, as torch's own attention does, and zero bias."""
+        nn.init.xavier_uniform_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -103,8 +98,8 @@ class KeylessBiasProjection(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot uniform weights, zero biases."""
-        _xavier(self.weight)
+        """Glorot uniform weights over all three, as torch's own attention does, and zero biases."""
+        nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.q_bias)
         nn.init.zeros_(self.v_bias)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from torch.utils.checkpoint import checkpoint as checkpoint_call
 
+from multimodal_zoo.nn.accumulate import plain_autograd
+
 _ATEN = torch.ops.aten
 #: Torch's fused attentions -> the argument that is their dropout.
 FUSED_ATTENTION = {
@@ -32,7 +34,7 @@ def recompute(run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """
     watched = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     # a compiler decides by itself what to keep; torch.func takes no hooks on what is kept
-    if not watched or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not watched or not plain_autograd():
         return run(*inputs)
     return checkpoint_call(run, *inputs, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
 

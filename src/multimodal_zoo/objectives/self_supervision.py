@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.heads import head_of
 from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.objectives.linear_cross_entropy import linear_cross_entropy
 from multimodal_zoo.objectives.nt_xent import nt_xent
@@ -17,20 +18,6 @@ from multimodal_zoo.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from multimodal_zoo.encoders.dual_encoder import DualEncoder
-
-
-def head_of(model: DualEncoder, name: str) -> nn.Module:
-    """A head of the model.
-
-    Raises:
-        ValueError: the model has none of that name, with the override that adds it.
-    """
-    if name not in model.heads:
-        raise ValueError(
-            f"needs model.heads.{name}, the model has {', '.join(model.heads) or 'no heads'}; add "
-            f"+head@model.heads.{name}={name}, or choose a model that has it"
-        )
-    return model.heads[name]
 
 
 def require_width(key: str, found: int, wanted: int) -> None:

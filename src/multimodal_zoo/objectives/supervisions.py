@@ -45,18 +45,19 @@ class SupervisedContrast(nn.Module):
         ValueError: no part, a part without a weight, or a weight of nothing.
     """
 
-    def __init__(self, parts: Mapping[str, nn.Module | None], weights: Mapping[str, float]) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module | None], weights: Mapping[str, float | None]) -> None:
         super().__init__()
         if strange := sorted(weights.keys() - parts.keys()):
             raise ValueError(f"objective.weights names {strange}; objective.parts has {sorted(parts)}")
         self.parts = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
         if not len(self.parts):
             raise ValueError("objective.parts is empty: an objective needs at least one supervision")
-        if missing := [name for name in self.parts if weights.get(name) is None]:
+        known = {name: float(weight) for name, weight in weights.items() if weight is not None}
+        if missing := [name for name in self.parts if name not in known]:
             raise ValueError(
                 f"objective.weights has nothing for {missing}: set objective.weights.{missing[0]}=0.2, say"
             )
-        self.weights = {name: float(weights[name]) for name in self.parts}
+        self.weights = {name: known[name] for name in self.parts}
 
     def _supervisions(self) -> list[tuple[str, Supervision]]:
         return [(name, cast(Supervision, part)) for name, part in self.parts.items()]

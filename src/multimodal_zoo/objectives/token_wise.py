@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_zoo.encoders.heads import head_of
 from multimodal_zoo.encoders.image_tokens import token_width
 from multimodal_zoo.objectives.image_text import Pair, read_pairs, views_of
-from multimodal_zoo.objectives.self_supervision import head_of, require_width
+from multimodal_zoo.objectives.self_supervision import require_width
 from multimodal_zoo.objectives.token_matching import token_wise_loss
 from multimodal_zoo.objectives.views import Needs, Views
 from multimodal_zoo.registry import OBJECTIVES

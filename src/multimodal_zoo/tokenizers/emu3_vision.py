@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.modes import evaluation_mode
+from multimodal_zoo.nn.shown_weights import ShowsWeights
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.emu3_vision_decoder import Emu3VisionDecoder
 from multimodal_zoo.tokenizers.emu3_vision_encoder import Emu3VisionEncoder
@@ -32,7 +33,7 @@ class Reconstruction(NamedTuple):
 
 
 @TOKENIZERS.register_module(name="emu3_vision_tokenizer")
-class Emu3VisionTokenizer(nn.Module):
+class Emu3VisionTokenizer(ShowsWeights):
     """Codes of pictures and clips, and pixels of codes.
 
     A picture stands for a clip of `temporal_factor` equal frames, of which decoding keeps the first; what is equal is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.files import parsed, reading
 from multimodal_zoo.registry import TOKENIZERS
-from multimodal_zoo.tokenizers.carrying import carried_node
+from multimodal_zoo.tokenizers.carrying import carried_node, copied_node
 from multimodal_zoo.tokenizers.words import check_ids, listed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -118,16 +115,8 @@ class JsonTokenizer:
 
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The node of a copy of the file inside `folder`, where it travels with a model's weights.
-
-        A file that is not there (weights can be made and saved without texts) leaves the node as it is.
-        """
-        path = Path(node["path"])
-        if not path.is_file():
-            logger.warning("the tokenizer does not travel with the model: no file %s", path)
-            return dict(node)
-        (folder / TOKENIZER_FILE).write_bytes(path.read_bytes())
-        return {**node, "path": TOKENIZER_FILE}
+        """The node of a copy of the file inside `folder`; see `copied_node`."""
+        return copied_node(node, Path(node["path"]), folder, TOKENIZER_FILE)
 
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:

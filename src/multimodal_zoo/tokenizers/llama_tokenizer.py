@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
-from multimodal_zoo.tokenizers.carrying import carried_node
+from multimodal_zoo.tokenizers.carrying import carried_node, copied_node
 from multimodal_zoo.tokenizers.json_tokenizer import read_facts
 from multimodal_zoo.tokenizers.words import check_ids, listed, split_special
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
-
-logger = logging.getLogger(__name__)
 
 MODEL_FILE = "tokenizer.model"
 #: What sentencepiece writes in place of a blank.
@@ -152,16 +149,8 @@ class LlamaTokenizer:
 
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The node of a copy of the file inside `folder`, where it travels with a model's weights.
-
-        A file that is not there (weights can be made and saved without texts) leaves the node as it is.
-        """
-        path = node["path"]
-        if path is None or not Path(path).is_file():
-            logger.warning("the tokenizer does not travel with the model: no file %s", path)
-            return dict(node)
-        (folder / MODEL_FILE).write_bytes(Path(path).read_bytes())
-        return {**node, "path": MODEL_FILE}
+        """The node of a copy of the file inside `folder`; see `copied_node`."""
+        return copied_node(node, None if node["path"] is None else Path(node["path"]), folder, MODEL_FILE)
 
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:

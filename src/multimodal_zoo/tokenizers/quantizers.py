@@ -53,20 +53,22 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat(found).view(vectors.shape[:-1])
 
 
-@TOKENIZERS.register_module(name="vector_quantizer")
-class VectorQuantizer(nn.Module):
-    """A codebook that learns by gradient (VQ-VAE, arXiv 1711.00937, equation 3).
+class Codebook(nn.Module):
+    """What quantisers share: entries that vectors are replaced by.
 
-    Args:
-        codebook_size: number of entries.
-        width: of an entry.
+    Attributes:
+        codebook: `(codebook_size, width)`.
     """
+
+    codebook: Tensor
 
     def __init__(self, codebook_size: int, width: int) -> None:
         super().__init__()
         self.codebook_size, self.width = codebook_size, width
-        self.codebook = nn.Parameter(torch.empty(codebook_size, width))
-        nn.init.uniform_(self.codebook, -1 / codebook_size, 1 / codebook_size)
+
+    def first_entries(self) -> Tensor:
+        """What a codebook begins with: uniform values, the smaller the more entries there are."""
+        return torch.empty(self.codebook_size, self.width).uniform_(-1 / self.codebook_size, 1 / self.codebook_size)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Codes `(...)` of vectors `(..., width)`."""
@@ -78,7 +80,23 @@ class VectorQuantizer(nn.Module):
         Raises:
             ValueError: codes outside the codebook; looked at on a CPU only.
         """
-        return look_up(codes, self.codebook)
+        if (run := outside(codes, len(self.codebook))) is not None:
+            raise ValueError(f"codes run from {run[0]} to {run[1]}; the codebook has {len(self.codebook)} entries")
+        return F.embedding(codes, self.codebook)
+
+
+@TOKENIZERS.register_module(name="vector_quantizer")
+class VectorQuantizer(Codebook):
+    """A codebook that learns by gradient (VQ-VAE, arXiv 1711.00937, equation 3).
+
+    Args:
+        codebook_size: number of entries.
+        width: of an entry.
+    """
+
+    def __init__(self, codebook_size: int, width: int) -> None:
+        super().__init__(codebook_size, width)
+        self.codebook = nn.Parameter(self.first_entries())
 
     def forward(self, vectors: Tensor) -> Quantized:
         """Replace vectors `(..., width)` by their entries."""
@@ -89,7 +107,7 @@ class VectorQuantizer(nn.Module):
 
 
 @TOKENIZERS.register_module(name="ema_quantizer")
-class EmaQuantizer(nn.Module):
+class EmaQuantizer(Codebook):
     """A codebook whose entries are moving averages of the vectors that chose them (arXiv 1711.00937, appendix A.1).
 
     An entry that hardly any vector chooses is replaced by a vector of the batch, so that none stays unused (Jukebox,
@@ -104,32 +122,17 @@ class EmaQuantizer(nn.Module):
 
     #: Buffers that only training needs; no publisher's naming has them.
     training_state = ("counts", "sums")
-    codebook: Tensor
     counts: Tensor
     sums: Tensor
 
     def __init__(self, codebook_size: int, width: int, decay: float = 0.99, revive_below: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(codebook_size, width)
         if not 0 <= decay < 1:
             raise ValueError(f"quantizer.decay is {decay}; expected at least 0 and less than 1")
-        self.codebook_size, self.width = codebook_size, width
         self.decay, self.revive_below = decay, revive_below
-        entries = torch.empty(codebook_size, width).uniform_(-1 / codebook_size, 1 / codebook_size)
-        self.register_buffer("codebook", entries)
+        self.register_buffer("codebook", self.first_entries())
         self.register_buffer("counts", torch.zeros(codebook_size))
         self.register_buffer("sums", torch.zeros(codebook_size, width))
-
-    def nearest(self, vectors: Tensor) -> Tensor:
-        """Codes `(...)` of vectors `(..., width)`."""
-        return nearest_codes(vectors, self.codebook)
-
-    def look_up(self, codes: Tensor) -> Tensor:
-        """Entries `(..., width)` of codes `(...)`.
-
-        Raises:
-            ValueError: codes outside the codebook; looked at on a CPU only.
-        """
-        return look_up(codes, self.codebook)
 
     def forward(self, vectors: Tensor) -> Quantized:
         """Replace vectors `(..., width)` by their entries; while training, the entries then move."""
@@ -159,17 +162,6 @@ class EmaQuantizer(nn.Module):
         self.codebook.copy_(drawn.where(idle[:, None], self.codebook))
         self.sums.copy_((drawn * self.revive_below).where(idle[:, None], self.sums))
         self.counts.masked_fill_(idle, self.revive_below)
-
-
-def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
-    """Entries `(..., width)` of codes `(...)`.
-
-    Raises:
-        ValueError: codes outside the codebook; looked at on a CPU only.
-    """
-    if (run := outside(codes, len(codebook))) is not None:
-        raise ValueError(f"codes run from {run[0]} to {run[1]}; the codebook has {len(codebook)} entries")
-    return F.embedding(codes, codebook)
 
 
 def straight_through(vectors: Tensor, entries: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -17,11 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multimodal_zoo.files import reading
-from multimodal_zoo.registry import TOKENIZERS
-from multimodal_zoo.tokenizers.carrying import carried_node
+from multimodal_zoo.registry import TOKENIZERS, build
+from multimodal_zoo.tokenizers.carrying import carried_node, copied_node
+from multimodal_zoo.tokenizers.clip_bpe import byte_symbols
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
-
-logger = logging.getLogger(__name__)
 
 #: Where one word ends and the next begins (the Emu3 tokenizer's rule): English contractions in any case, letters with
 #: at most one other sign in front, single digits, signs with a blank in front and line ends behind, line ends, blanks.
@@ -185,17 +183,12 @@ class TiktokenFile:
 
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The node of a copy of the file inside `folder`, where it travels with a model's weights.
-
-        A file that is not there (weights can be made and saved without texts) leaves the node as it is.
-        """
+        """The node of a copy of the file inside `folder`; see `copied_node`."""
         try:
-            content = TiktokenFile(node.get("path"), node["size"]).file().read_bytes()
-        except FileNotFoundError as error:
-            logger.warning("the vocabulary does not travel with the model: %s", error)
-            return dict(node)
-        (folder / RANKS_FILE).write_bytes(content)
-        return {**node, "path": RANKS_FILE}
+            file = TiktokenFile(node.get("path"), node["size"]).file()
+        except FileNotFoundError:
+            file = None
+        return copied_node(node, file, folder, RANKS_FILE)
 
     @staticmethod
     def carried(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -209,7 +202,6 @@ def _trained(texts: tuple[str, ...], size: int) -> Ranks:
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from tokenizers.trainers import BpeTrainer
 
-    from multimodal_zoo.tokenizers.clip_bpe import byte_symbols
     from tokenizers import Regex, Tokenizer
 
     model = Tokenizer(BPE())
@@ -261,8 +253,6 @@ class TrainedVocabulary:
     @staticmethod
     def carry(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """The node of a file inside `folder` that holds what was learnt."""
-        from multimodal_zoo.registry import build
-
         ranks = train_vocabulary(build(node["texts"]), node["size"])
         (folder / RANKS_FILE).write_text(ranks_text(ranks))
         return {"type": "tiktoken_file", "path": RANKS_FILE, "size": node["size"]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import entry_points
@@ -88,6 +89,18 @@ def require(name: str, known: list[str], what: str, key: str) -> str:
     if name in known:
         return name
     raise unknown(name, known, what, key)
+
+
+def chosen(names: Sequence[str], patterns: Sequence[str] | None, what: str, key: str) -> list[str]:
+    """The names that fit any of some shell patterns, in their own order; all of them for None.
+
+    Raises:
+        KeyError: a pattern that no name fits, see `unknown`.
+    """
+    for pattern in patterns or ():
+        if not any(fnmatch(name, pattern) for name in names):
+            raise unknown(pattern, list(names), what, key)
+    return [name for name in names if patterns is None or any(fnmatch(name, pattern) for pattern in patterns)]
 
 
 def unknown(name: str, known: list[str], what: str, key: str) -> KeyError:

@@ -168,7 +168,7 @@ def test_dialogue_ranking(eve: nn.Module, tmp_path: Path) -> None:
     assert judged.details["judged"] == judged.details["rounds"] == 1
     assert 0 < judged.metrics["ndcg"] <= 1
     (tmp_path / "d.json").write_text('{"data": {"dialogs": [{}]}}')
-    with pytest.raises(ValueError, match="not in VisDial's layout"):
+    with pytest.raises(ValueError, match="dialogues in VisDial's layout"):
         whole.rounds()
 
 
@@ -188,6 +188,8 @@ def test_area_under_the_curve(eve: nn.Module, tmp_path: Path) -> None:
     assert 0 <= found.metrics["auc"] <= 1
     with pytest.raises(ValueError, match="question 0 has no 'bad'"):
         YesNoAuc(memes, "memes", label="bad")(eve, None, CPU)
+    with pytest.raises(ValueError, match=r"yes_no_auc.label: question 0 has 'word 0' as its 'text'; expected 0 or 1"):
+        YesNoAuc(memes, "memes", label="text")(eve, None, CPU)
 
 
 def test_settings_of_asking_are_noted(eve: nn.Module, tmp_path: Path) -> None:

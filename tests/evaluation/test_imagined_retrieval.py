@@ -86,7 +86,7 @@ def test_examples_stand_in_front_as_text_and_picture(emu: Any, squares: Callable
 def test_bad_input(emu: Any, model: nn.Module, processor: Any) -> None:
     with pytest.raises(TypeError, match="needs an Emu and its processor, got TinyModel"):
         ImaginedRetrieval([])(model, processor, CPU)
-    with pytest.raises(ValueError, match="list has no usable document: empty"):
+    with pytest.raises(ValueError, match="list has no usable document: nothing was skipped, so the source is empty"):
         ImaginedRetrieval([])(emu, emu.processor, CPU)
     with pytest.raises(ValueError, match="batch_size is 0"):
         ImaginedRetrieval([], batch_size=0)

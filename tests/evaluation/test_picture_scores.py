@@ -236,3 +236,19 @@ def test_bad_input(coco: Path) -> None:
         PictureScores(alone, str(coco / "drawn"), clip_text=DualEncoderFeatures(None))(nn.Identity(), None, CPU)
     with pytest.raises(ValueError, match=r"dual_encoder_features\.path is null"):
         PictureScores(suite, str(coco / "drawn"), clip_image=DualEncoderFeatures(None))(nn.Identity(), None, CPU)
+
+
+def test_a_dual_encoder_is_marked_by_its_weights(tmp_path: Path) -> None:
+    marks = []
+    for seed in (0, 1):
+        place = tmp_path / str(seed) / "model"
+        save_model(
+            zoo.create(
+                "clip_tiny", overrides=["encoder@model.image=clip_vit_tiny", "model.text.blocks.depth=1"], seed=seed
+            ),
+            place,
+        )
+        features = DualEncoderFeatures(str(place))
+        assert features.name == "the dual encoder model"
+        marks.append(features.mark(CPU))
+    assert marks[0] != marks[1]

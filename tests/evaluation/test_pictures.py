@@ -65,3 +65,19 @@ def test_texts_that_the_font_cannot_draw_or_would_read_as_formulas():
     assert pictures.shorten("日本 two\n lines", 40) == "?? two lines"
     assert pictures.shorten("x" * 50, 10) == "x" * 9 + "…"
     pictures.text_queries(["$5 costs $6 日本"], [[SQUARE]], [["hit"]])
+
+
+def test_a_running_mean_bridges_gaps():
+    line = [float(n % 2) for n in range(100)]
+    line[50], line[51] = float("nan"), float("inf")
+    smooth = pictures.smooth(line)
+    assert np.isfinite(smooth).all()
+    assert np.abs(smooth[20:80] - 0.5).max() < 0.05
+    assert pictures.is_noisy(line)
+    assert np.isnan(pictures.smooth([float("nan")] * 3)).all()
+
+
+def test_curves_that_no_axis_can_show_have_gaps():
+    far = [1e308, -1e308, float("inf"), float("nan"), 1.0]
+    assert np.isnan(pictures.drawable(far)).tolist() == [True] * 4 + [False]
+    assert opened(pictures.curves({"loss": {"train": ([1.0, 2.0, 3.0, 4.0, 5.0], far)}})).size

@@ -83,3 +83,10 @@ def test_interval_contains_the_share_and_shrinks():
     assert interval(0.3, 5000)[1] - interval(0.3, 5000)[0] < high - low
     assert interval(0.0, 10)[0] == 0.0
     assert (low, high) == pytest.approx((0.19100, 0.43750), abs=1e-4)
+
+
+def test_an_interval_holds_its_share_whatever_is_rounded():
+    for count in range(1, 60):
+        for hits in range(count + 1):
+            low, high = interval(hits / count, count)
+            assert 0 <= low <= hits / count <= high <= 1

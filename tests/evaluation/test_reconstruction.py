@@ -16,7 +16,8 @@ from torch.testing import assert_close
 from multimodal_zoo.data.documents import Document, Image, Video
 from multimodal_zoo.data.emu3_processor import Emu3PictureProcessor
 from multimodal_zoo.data.size_rule import Emu3ImageTransform, SizeRule
-from multimodal_zoo.evaluation.reconstruction import Reconstruction, batches, fidelity, spread
+from multimodal_zoo.evaluation.reconstruction import Reconstruction, batches, fidelity, psnr
+from multimodal_zoo.evaluation.samples import evenly
 
 
 class Rounding(nn.Module):
@@ -115,10 +116,24 @@ def test_batches_end_where_sizes_change() -> None:
 
 
 def test_chosen_documents() -> None:
-    assert spread(10, 5) == {0, 2, 4, 6, 8}
-    assert spread(3, 5) == {0, 1, 2}
-    assert spread(None, 2) == {0, 1}
-    assert spread(7, 0) == set()
+    assert evenly(10, 5) == [0, 2, 4, 6, 8]
+    assert evenly(3, 5) == [0, 1, 2]
+    assert evenly(7, 0) == evenly(0, 7) == []
+
+
+def test_the_tokenizer_is_in_evaluation_mode_meanwhile() -> None:
+    tokenizer, modes = Rounding().train(), []
+    encode = tokenizer.encode
+    tokenizer.encode = lambda pixels: modes.append(tokenizer.training) or encode(pixels)
+    Reconstruction(Documents([0, 255]), shown=0)(tokenizer, processor(), torch.device("cpu"))
+    assert modes == [False]
+    assert tokenizer.training
+
+
+def test_equal_pictures_have_a_bounded_psnr() -> None:
+    picture = torch.rand(2, 3, 16, 16)
+    assert psnr(picture, picture).tolist() == pytest.approx([100.0, 100.0])
+    assert psnr(picture * 0, picture * 0 + 0.1).tolist() == pytest.approx([20.0, 20.0])
 
 
 def test_the_real_tokenizer_and_a_decoder_that_holds_one() -> None:

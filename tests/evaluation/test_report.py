@@ -72,9 +72,13 @@ def test_result_refuses_what_does_not_fit(tmp_path):
         Table("t", ("a", "b"), [("x",)])
     with pytest.raises(ValueError, match=r"headline names \['top1'\]"):
         Result("r", {}, headline=("top1",))
-    (tmp_path / "r.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a saved evaluation result"):
-        Result.load(tmp_path / "r.json")
+    for damaged in (b"{}", b"[]", b"\xff", b'{"figures": []}'):
+        (tmp_path / "r.json").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"r.json is damaged or no saved evaluation result .*; delete it"):
+            Result.load(tmp_path / "r.json")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run.json is damaged or no record of a run .*; delete it"):
+        write_report(tmp_path)
 
 
 def test_show():

@@ -223,3 +223,11 @@ def test_tars_tables_and_texts(pictures, tmp_path, monkeypatch):
     assert manifest["counts"] == {"images": 0, "texts": 3}
     assert main(["retrieve", "words", "three", "k=1"]) == 0  # no pictures: tiles with the texts
     assert json.loads((tmp_path / "retrieved.json").read_text())["answers"][0]["matches"][0]["text"] == "three"
+
+
+def test_of_equal_scores_the_earlier_row_is_found() -> None:
+    rows = np.tile(unit(1, 4), (5000, 1))
+    rows[4000] = -rows[4000]
+    scores, numbers = nearest(np.vstack([rows[:1], -rows[:1]]), [rows], 3, "torch")
+    assert numbers.tolist() == [[0, 1, 2], [4000, 0, 1]]
+    assert np.allclose(scores, [[1, 1, 1], [1, -1, -1]])

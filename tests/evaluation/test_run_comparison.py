@@ -171,6 +171,9 @@ def test_pictures_are_made_small_and_bounded(zoo, monkeypatch):
     monkeypatch.setattr(comparison_pictures, "LARGEST", 1999 * 500)
     problems = comparison_pictures.gallery(find_runs([place / "runs/next_token"])).problems
     assert problems == ["runs/next_token: picture step_2.png is left out (2000 x 500 pixels)"]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    (problem,) = comparison_pictures.gallery(find_runs([place / "runs/next_token"])).problems
+    assert "could be decompression" in problem
 
 
 def test_seeds_of_a_sweep_without_evaluations(tmp_path):

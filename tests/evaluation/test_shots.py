@@ -89,6 +89,15 @@ def test_rices_takes_the_likest_pictures(squares: Pool, model: nn.Module, proces
         again.ready(own, CPU)
         assert keys(again.chosen(questions)) == keys(shots.chosen(questions))
     assert calls == [24, 2, 2]  # all examples once, and the questions each time
+
+    class Retrained(Counted):
+        def mark(self, device: torch.device) -> str:
+            return "weights of another run in a folder of the same name"
+
+    other = RicesShots(pool, 3, Retrained())
+    other.share(Workspace(tmp_path, "mark"))
+    other.ready(own, CPU)
+    assert calls == [24, 2, 2, 24]
     far = RicesShots(pool, 22, features, apart=("concept",))
     far.ready(own, CPU)
     with pytest.raises(ValueError, match="21 examples differ from question 'red-0' in concept, 22 are asked for"):

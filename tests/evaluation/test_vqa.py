@@ -70,6 +70,25 @@ def test_an_interrupted_run_goes_on(model: nn.Module, root: Path) -> None:
     assert file.read_bytes() == whole
 
 
+def test_line_ends_of_unicode_in_an_answer_are_no_ends_of_its_line(
+    model: nn.Module, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VisualQuestions, "_answers", lambda self, model, documents: ["a\u2028b\x85c"] * len(documents))
+    for asked, first in ((2, 2), (3, 5)):
+        result = benchmark(root, first=first, examples=0)(model, model.processor, torch.device("cpu"))
+        assert result.metrics["asked_now"] == asked
+
+
+def test_a_damaged_answer_file_is_named(model: nn.Module, root: Path) -> None:
+    (root / "answers").mkdir()
+    (root / "answers/answers.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"answers.jsonl, line 1: no 'question_id'"):
+        benchmark(root)(model, model.processor, torch.device("cpu"))
+    (root / "answers/settings.json").write_text("[")
+    with pytest.raises(ValueError, match=r"settings.json is damaged"):
+        benchmark(root)(model, model.processor, torch.device("cpu"))
+
+
 def test_other_settings_and_questions_are_refused(model: nn.Module, root: Path) -> None:
     benchmark(root, first=2)(model, model.processor, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"answers of another ending \('Be short.', now ''\)"):

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.evaluation.vqa_questions import Question
-from multimodal_zoo.files import write_bytes, write_text
-
-#: What the answers of a folder were written with.
-SETTINGS = "settings.json"
+from multimodal_zoo.evaluation.settings_file import settle
+from multimodal_zoo.evaluation.vqa_questions import Question, json_lines
+from multimodal_zoo.files import write_bytes
 
 
 class AnswerFile:
@@ -29,22 +27,8 @@ class AnswerFile:
         self.path = folder / "answers.jsonl"
 
     def settle(self, wanted: Mapping[str, Any]) -> None:
-        """Note what answers are written with, or compare with what an earlier run noted.
-
-        Raises:
-            ValueError: an answer file of another model, or of other settings.
-        """
-        file = self.folder / SETTINGS
-        if not file.is_file():
-            write_text(file, json.dumps(dict(wanted), indent=1, ensure_ascii=False) + "\n")
-            return
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if differing := [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]:
-            first = differing[0]
-            raise ValueError(
-                f"vqa.folder: {self.folder} holds answers of another {first} ({there.get(first)!r}, now "
-                f"{wanted.get(first)!r}); give another folder, or delete it"
-            )
+        """Note what answers are written with, or compare with what an earlier run noted; raises like `settle`."""
+        settle(self.folder, wanted, "answers", "vqa.folder")
 
     def read(self, questions: Sequence[Question]) -> list[str]:
         """The answers so far; a line that an interrupted run left unfinished is dropped.
@@ -58,13 +42,13 @@ class AnswerFile:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) != len(content):
             write_bytes(self.path, whole)
-        rows = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        rows = list(json_lines(self.path, ("question_id", "prompt", "text")))
         if len(rows) > len(questions):
             raise ValueError(f"{self.path}: {len(rows)} answers to {len(questions)} questions; delete it")
         for number, (row, question) in enumerate(zip(rows, questions, strict=False), start=1):
             if (row["question_id"], row["prompt"]) != (question.key, question.asked(self.ending)):
                 raise ValueError(f"{self.path}, line {number}: no answer to question {question.key!r}; delete it")
-        return [row["text"] for row in rows]
+        return [str(row["text"]) for row in rows]
 
     def add(self, questions: Sequence[Question], texts: Sequence[str]) -> None:
         """Put answers behind those that are there."""

@@ -18,7 +18,15 @@ from multimodal_zoo.evaluation.features import Counter, batched, evaluating
 from multimodal_zoo.evaluation.likelihood import continuation_scores
 from multimodal_zoo.evaluation.ranking import given, interval, rank_summary, ranks, recall_at
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
-from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
+from multimodal_zoo.evaluation.samples import (
+    attribution_of,
+    describe,
+    evenly,
+    numbered,
+    size_of,
+    skipped,
+    usable_documents,
+)
 from multimodal_zoo.evaluation.shots import Shots, in_context
 from multimodal_zoo.evaluation.workspace import Workspace, share
 from multimodal_zoo.generation.prompts import PromptBatch
@@ -107,7 +115,7 @@ class Captioning:
             ValueError: an empty dataset, or a document without a picture or a text.
         """
         del processor  # the writer finds it at the model
-        writer, documents = writer_of(model, "captioning"), list(documents_of(self.dataset))
+        writer, documents = writer_of(model, "captioning"), usable_documents(self.dataset)
         names = [document.text for document in documents]
         choices = list(dict.fromkeys(names))
         check_choices(len(choices), self.choices)
@@ -210,7 +218,7 @@ class Captioning:
     def _figures(self, documents: Sequence[Document], pairs: Sequence[tuple[str, str]]) -> dict[str, Picture]:
         if not self.examples:
             return {}
-        shown = torch.linspace(0, len(pairs) - 1, min(self.examples, len(pairs))).long().tolist()
+        shown = evenly(len(pairs), self.examples)
         texts = [[pairs[number][0] or "(nothing)", f"({pairs[number][1]})"] for number in shown]
         grades = [[_grade(*pairs[number]), "miss"] for number in shown]
         png = pictures.image_queries([documents[number].image for number in shown], texts, grades)

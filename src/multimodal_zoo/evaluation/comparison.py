@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.catalogue import unknown
+from multimodal_zoo.catalogue import chosen, unknown
 from multimodal_zoo.evaluation.comparison_families import families
 from multimodal_zoo.evaluation.comparison_page import Comparison
 from multimodal_zoo.evaluation.comparison_training import trainings
@@ -43,13 +42,13 @@ def collect(
         ValueError: evaluations of one name that measured different things.
     """
     runs = [with_finals(run) for run in find_runs(places)]
-    names = _chosen([*dict.fromkeys(name for run in runs for name in run.results)], only)
+    names = chosen([*dict.fromkeys(name for run in runs for name in run.results)], only, "evaluation", "only")
     kept = [replace(run, results={n: r for n, r in run.results.items() if n in names}) for run in runs]
     measured = [name for name in names if name != TRAINING]
     remarks = _unlike(kept, mixed)
     methods, more = sort_into_methods(kept, by)
-    chosen = _columns(kept, names if figures else measured, figures)
-    shown = families(methods, chosen) if chosen else [training.family() for training in trainings(methods)]
+    columns = _columns(kept, names if figures else measured, figures)
+    shown = families(methods, columns) if columns else [training.family() for training in trainings(methods)]
     return Comparison(
         title,
         tuple(by),
@@ -70,13 +69,6 @@ def with_finals(run: Run) -> Run:
 def _damage(runs: Sequence[Run]) -> list[str]:
     lines = [problem for run in runs for problem in run.problems]
     return lines[:LISTED] + ([f"{len(lines) - LISTED} more files are damaged"] if len(lines) > LISTED else [])
-
-
-def _chosen(names: list[str], only: Sequence[str] | None) -> list[str]:
-    for pattern in only or ():
-        if not any(fnmatch(name, pattern) for name in names):
-            raise unknown(pattern, names, "evaluation", "only")
-    return names if only is None else [name for name in names if any(fnmatch(name, pattern) for pattern in only)]
 
 
 def _unlike(runs: Sequence[Run], mixed: bool) -> list[str]:

@@ -102,7 +102,11 @@ def shrunk(path: Path) -> bytes:
     """
     from PIL import Image
 
-    with Image.open(path, formats=("PNG",)) as opened:
+    try:
+        opened = Image.open(path, formats=("PNG",))
+    except Image.DecompressionBombError as error:  # no OSError
+        raise ValueError(str(error)) from None
+    with opened:
         if opened.width * opened.height > LARGEST:
             raise ValueError(f"{opened.width} x {opened.height} pixels")
         picture = opened.convert("RGB")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from multimodal_zoo.evaluation.comparison_families import Family
 from multimodal_zoo.evaluation.estimate import Estimate
 from multimodal_zoo.evaluation.methods import Method, numeric
-from multimodal_zoo.evaluation.pictures import FAINT, INK, LINES, blank, encode, shorten
+from multimodal_zoo.evaluation.pictures import DRAWN, FAINT, INK, LINES, blank, drawable, encode, plain_axes, shorten
 from multimodal_zoo.evaluation.result import Picture
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def plot(families: Sequence[Family], by: Sequence[str]) -> Picture:
             named = place % wide == 0 or shown[place - 1][0] is not family
             _dots(axes, family.methods, evaluation, name, named)
         axes.set_title(shorten(f"{evaluation}, {name}".replace("_", " "), 46), fontsize=9, color=INK, loc="left")
-        _plain(axes)
+        plain_axes(axes, ink=INK)
     what = f"over {by[-1]}" if across else "by method"
     more = f"; the first {PANELS} of {len(panels)} figures" if len(panels) > PANELS else ""
     caption = f"Each figure {what}: mean and 95 % interval, and the runs themselves as faint dots{more}"
@@ -60,8 +60,8 @@ def _dots(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, nam
             )
             continue
         colour = LINES[place % len(LINES)]
-        axes.plot(found.values, [place] * len(found.values), "o", color=colour, alpha=0.3, ms=4, lw=0)
-        axes.errorbar(found.mean, place, xerr=_reach(found), fmt="o", color=colour, ms=6, capsize=3, lw=1.4)
+        axes.plot(drawable(found.values), [place] * len(found.values), "o", color=colour, alpha=0.3, ms=4, lw=0)
+        axes.errorbar(drawable([found.mean]), place, xerr=_reach(found), fmt="o", color=colour, ms=6, capsize=3, lw=1.4)
     labels = [shorten(method.name, 30) for method in methods] if named else [""] * len(methods)
     axes.set_yticks(range(len(methods)), labels, fontsize=8)
     axes.set_ylim(len(methods) - 0.4, -0.6)
@@ -77,10 +77,11 @@ def _lines(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, ke
         found = [(method.values[-1], e) for method in members if (e := method.estimate(evaluation, name)) is not None]
         colour = LINES[place % len(LINES)]
         for x, one in found:
-            axes.plot([x] * len(one.values), one.values, "o", color=colour, alpha=0.3, ms=3, lw=0)
-            axes.errorbar(x, one.mean, yerr=_reach(one), color=colour, capsize=2, lw=1)
+            axes.plot([x] * len(one.values), drawable(one.values), "o", color=colour, alpha=0.3, ms=3, lw=0)
+            axes.errorbar(x, drawable([one.mean]), yerr=_reach(one), color=colour, capsize=2, lw=1)
         label = shorten(", ".join(map(str, values)), 30) or None
-        axes.plot([x for x, _ in found], [one.mean for _, one in found], "o-", color=colour, ms=4, lw=1.4, label=label)
+        means = drawable([one.mean for _, one in found])
+        axes.plot([x for x, _ in found], means, "o-", color=colour, ms=4, lw=1.4, label=label)
         if label:
             axes.legend(fontsize=7, frameon=False)
     axes.set_xlabel(shorten(key.rpartition(".")[2], 40), fontsize=8, color=FAINT)
@@ -88,14 +89,6 @@ def _lines(axes: Axes, methods: Sequence[Method], evaluation: str, name: str, ke
 
 def _reach(found: Estimate) -> list[list[float]] | None:
     """How far the interval goes below and above the mean."""
-    if found.low is None or found.high is None:
+    if found.low is None or found.high is None or not found.high - found.low <= DRAWN:
         return None
     return [[found.mean - found.low], [found.high - found.mean]]
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(axis="both", labelsize=8, colors=INK, length=0)
-    axes.grid(color="#e6e9ee", lw=0.7)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)

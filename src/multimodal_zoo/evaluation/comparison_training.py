@@ -10,7 +10,18 @@ from multimodal_zoo.evaluation.comparison_families import Family, connected
 from multimodal_zoo.evaluation.estimate import Estimate
 from multimodal_zoo.evaluation.history import PANELS, telling
 from multimodal_zoo.evaluation.methods import Method
-from multimodal_zoo.evaluation.pictures import FAINT, INK, LINES, blank, encode, is_noisy, shorten, smooth
+from multimodal_zoo.evaluation.pictures import (
+    FAINT,
+    INK,
+    LINES,
+    blank,
+    drawable,
+    encode,
+    is_noisy,
+    plain_axes,
+    shorten,
+    smooth,
+)
 from multimodal_zoo.evaluation.result import Cell, Picture, Table
 from multimodal_zoo.evaluation.runs import TRAINING, Run, select
 
@@ -135,7 +146,7 @@ def _moves(methods: Sequence[Method], column: str) -> bool:
 def _line(axes: Axes, run: Run, column: str, colour: str, dashes: str) -> None:
     if column not in run.history:
         return
-    steps, values = run.history[column]
+    steps, values = run.history[column][0], drawable(run.history[column][1])
     noisy = is_noisy(values)
     marker = "o" if len(values) < 15 else None
     alpha = 0.2 if noisy else 0.8
@@ -147,10 +158,7 @@ def _line(axes: Axes, run: Run, column: str, colour: str, dashes: str) -> None:
 def _plain(axes: Axes, column: str) -> None:
     axes.set_title(shorten(column.replace("_", " "), 40), fontsize=9, color=INK, loc="left")
     axes.set_xlabel("step", fontsize=8, color=FAINT)
-    axes.tick_params(labelsize=8, colors=FAINT, length=0)
-    axes.grid(color="#e6e9ee", lw=0.7)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    plain_axes(axes)
 
 
 def _legend(figure: Figure, methods: Sequence[Method], columns: int) -> None:

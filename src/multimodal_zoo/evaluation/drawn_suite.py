@@ -16,14 +16,16 @@ from multimodal_zoo.evaluation.environment import fingerprint
 from multimodal_zoo.evaluation.features import Counter
 from multimodal_zoo.evaluation.prompt_suites import Prompt, PromptSuite
 from multimodal_zoo.evaluation.result import Picture, Result
+from multimodal_zoo.evaluation.samples import evenly
+from multimodal_zoo.evaluation.settings_file import settle
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.files import write_text
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.text_to_image import draw
 from multimodal_zoo.registry import EVALUATORS
 
-#: What the pictures of a folder were drawn with, and which picture has which seed.
-SETTINGS, SEEDS = "settings.json", "seeds.jsonl"
+#: Which picture has which seed.
+SEEDS = "seeds.jsonl"
 #: Pictures of a prompt on the sheet of the report.
 COLUMNS = 4
 
@@ -84,7 +86,7 @@ class DrawnSuite:
         if self.folder is None:
             raise ValueError("drawn_suite.folder: say where the pictures go")
         prompts = self.suite.prompts()
-        self._settle(self.folder, model)
+        settle(self.folder, self._settings(model), "pictures", "drawn_suite.folder")
         waiting = [place for place in range(len(prompts)) if not self._finished(self.folder, place, prompts[place])]
         at_once = max(1, self.batch_size // self.per_prompt)
         with Counter(f"prompts of {self.suite.name}", len(prompts)) as counter:
@@ -138,20 +140,6 @@ class DrawnSuite:
             "seed": self.seed,
         }
 
-    def _settle(self, folder: Path, model: nn.Module) -> None:
-        """Note what the pictures are drawn with, or compare with what an earlier run noted."""
-        wanted, file = self._settings(model), folder / SETTINGS
-        if not file.is_file():
-            write_text(file, json.dumps(wanted, indent=1) + "\n")
-            return
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if differing := [key for key, value in wanted.items() if there.get(key) != value]:
-            first = differing[0]
-            raise ValueError(
-                f"drawn_suite.folder: {folder} holds pictures of another {first} ({there.get(first)}, now "
-                f"{wanted[first]}); give another folder, or delete it"
-            )
-
     def _note_seeds(self, folder: Path, prompts: Sequence[Prompt]) -> None:
         rows = (
             {"key": one.key, "prompt": one.text, "seeds": self.seeds(place),
@@ -163,8 +151,7 @@ class DrawnSuite:
     def _sheet(self, folder: Path, prompts: Sequence[Prompt]) -> dict[str, Picture]:
         if not self.examples:
             return {}
-        count = min(self.examples, len(prompts))
-        places = [round(number * (len(prompts) - 1) / max(1, count - 1)) for number in range(count)]
+        places = evenly(len(prompts), self.examples)
         names = {place: self.suite.files(place, prompts[place], self.per_prompt)[:COLUMNS] for place in places}
         columns = {}
         for column in range(max(len(files) for files in names.values())):

@@ -37,7 +37,7 @@ class Estimate:
     @property
     def mean(self) -> float:
         """Over the runs that have it."""
-        return statistics.fmean(self.values)
+        return sum(self.values) / len(self.values)  # statistics.fmean raises at -inf beside inf
 
     def __str__(self) -> str:
         """`0.412 ± 0.010` over runs, `0.412 (0.380-0.444)` of one run; fewer values than runs are said."""
@@ -64,9 +64,11 @@ def estimate(values: Sequence[float], runs: int, figure: str, trials: int | None
     if not values:
         raise ValueError(f"{figure}: there is no value to estimate from")
     found = tuple(values)
+    if not all(map(math.isfinite, found)):  # a training that diverged: its mean says so, and nothing bounds it
+        return Estimate(found, runs)
     if len(found) > 1:
         half = student(len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
-        mean = statistics.fmean(found)
+        mean = Estimate(found, runs).mean
         return Estimate(found, runs, mean - half, mean + half, "t")
     if trials and SHARES.fullmatch(figure) and 0 <= found[0] <= 1:
         return Estimate(found, runs, *interval(found[0], trials), "wilson")

@@ -14,7 +14,7 @@ from multimodal_zoo.decoders.emu import Emu
 from multimodal_zoo.evaluation.features import Counter, batched, evaluating, finite
 from multimodal_zoo.evaluation.ranking import inner_products, rank_summary, ranks, recall_at
 from multimodal_zoo.evaluation.result import Cell, Result, Table
-from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
+from multimodal_zoo.evaluation.samples import attribution_of, describe, numbered, size_of, skipped, usable_documents
 from multimodal_zoo.evaluation.shots import Shots, in_context
 from multimodal_zoo.inference.visual_drawing import VisualPainter
 from multimodal_zoo.nn.counted_images import CountedImages
@@ -76,9 +76,7 @@ class ImaginedRetrieval:
         """
         if not isinstance(model, Emu) or not hasattr(processor, "drawing_prompt"):
             raise TypeError(f"imagined_retrieval needs an Emu and its processor, got {type(model).__name__}")
-        documents = list(documents_of(self.dataset))
-        if not documents:
-            raise ValueError(f"{describe(self.dataset)} has no usable document: {skipped(self.dataset) or 'empty'}")
+        documents = usable_documents(self.dataset)
         if self.shots is not None:
             self.shots.ready(model, device)
         made, true = [], []

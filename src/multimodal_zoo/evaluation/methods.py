@@ -36,7 +36,8 @@ class Method:
     def estimate(self, evaluation: str, figure: str) -> Estimate | None:
         """Mean and interval of a figure over its runs; None if none has it."""
         results = [run.results[evaluation] for run in self.runs if evaluation in run.results]
-        values = [result.metrics[figure] for result in results if figure in result.metrics]
+        results = [result for result in results if figure in result.metrics]
+        values = [result.metrics[figure] for result in results]
         if not values:
             return None
         counts = trials(results[0], figure) if "images" in results[0].details else None

@@ -40,12 +40,19 @@ class Hit(NamedTuple):
 def _torch(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
-    found = (torch.from_numpy(queries) @ torch.from_numpy(rows).T).topk(count, dim=1)
-    return found.values.numpy(), found.indices.numpy()
+    scores = torch.from_numpy(queries) @ torch.from_numpy(rows).T
+    found, numbers = scores.topk(count, dim=1)
+    # which of equal ones topk takes is left open: where more are equal to the last one, all are sorted
+    open_ended = (scores >= found[:, -1:]).sum(dim=1) > count
+    if open_ended.any():
+        found[open_ended], numbers[open_ended] = (
+            part[:, :count] for part in scores[open_ended].sort(dim=1, descending=True, stable=True)
+        )
+    return found.numpy(), numbers.numpy()
 
 
 def _faiss(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """What an IndexFlatIP computes, without its copy of the rows."""
+    """What an IndexFlatIP computes, without its copy of the rows; among equal scores faiss itself chooses."""
     try:
         import faiss
     except ModuleNotFoundError as error:
@@ -76,7 +83,7 @@ def nearest(
 
     Returns:
         scores and row numbers, both (queries, count) or fewer columns when there are fewer rows; best first, of equal
-        scores the earlier row.
+        scores the earlier row (faiss may leave out earlier ones).
 
     Raises:
         ValueError: a block of another width, an unknown search.

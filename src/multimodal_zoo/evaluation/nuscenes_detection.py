@@ -25,7 +25,7 @@ from multimodal_zoo.evaluation.nuscenes_metrics import DetectionScores, detectio
 from multimodal_zoo.evaluation.nuscenes_report import headline_of, metrics_of, recall_precision, tables_of
 from multimodal_zoo.evaluation.nuscenes_submission import MOTION, meta_of, scene_boxes, write_submission
 from multimodal_zoo.evaluation.result import Picture, Result
-from multimodal_zoo.evaluation.samples import describe
+from multimodal_zoo.evaluation.samples import describe, evenly
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.inference.detection import SeenScene
 from multimodal_zoo.nn.modes import evaluation_mode
@@ -125,7 +125,7 @@ class NuScenesDetection:
     ) -> tuple[list[GlobalBoxes], dict[str, Picture]]:
         """Boxes of each key frame, and pictures of some."""
         look = getattr(model, self.way)
-        wanted = {place * len(frames) // max(1, self.shown) for place in range(self.shown)}
+        wanted = set(evenly(len(frames), self.shown))
         parts: list[GlobalBoxes] = []
         figures: dict[str, Picture] = {}
         with Counter("key frames", len(frames)) as counter, evaluation_mode(model):

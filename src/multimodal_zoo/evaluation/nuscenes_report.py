@@ -68,10 +68,7 @@ def recall_precision(scores: DetectionScores) -> Picture:
         axes.set_title(title, fontsize=9, color=pictures.INK, loc="left")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.tick_params(labelsize=7, colors=pictures.FAINT, length=0)
-        axes.grid(color="#e6e9ee", lw=0.7)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        pictures.plain_axes(axes, size=7)
         if place % across == 0:
             axes.set_ylabel("precision", fontsize=8, color=pictures.FAINT)
         if place >= len(rules.classes) - across:

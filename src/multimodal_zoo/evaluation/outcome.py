@@ -45,6 +45,11 @@ class Outcome:
             content = parsed((folder / FILE).read_bytes())
             return cls(tuple(map(str, content["order"])), {**content["absent"]}, {**content["failed"]})
 
+    def ordered(self, results: Mapping[str, Result]) -> dict[str, Result]:
+        """Results in the order of the configuration; others follow as they come."""
+        first = [name for name in self.order if name in results]
+        return {name: results[name] for name in dict.fromkeys([*first, *results])}
+
     def tables(self) -> list[Table]:
         """One short list: a row for each failure, and one for all that is absent."""
         rows = [("failed", name.replace("_", " "), message) for name, message in self.failed.items()]
@@ -62,8 +67,7 @@ def load_results(folder: Path, pictures: bool = True) -> dict[str, Result]:
         pictures: whether their pictures are read too.
     """
     found = {path.stem: Result.load(path, pictures) for path in sorted((folder / "evaluation").glob("*.json"))}
-    order = [name for name in Outcome.load(folder).order if name in found]
-    return {name: found[name] for name in [*order, *(name for name in found if name not in order)]}
+    return Outcome.load(folder).ordered(found)
 
 
 def summaries(results: Mapping[str, Result]) -> list[Table]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from multimodal_zoo.encoders.image_tokens import image_tokens
+from multimodal_zoo.evaluation.environment import fingerprint
 from multimodal_zoo.evaluation.features import embed_images
 from multimodal_zoo.evaluation.samples import text_embeddings
 from multimodal_zoo.registry import EVALUATORS
@@ -35,6 +36,10 @@ class PictureFeatures(Protocol):
         """
         ...
 
+    def mark(self, device: torch.device) -> str:
+        """What decides the vectors beside the evaluated model: a hash of the weights, or nothing."""
+        ...
+
 
 @EVALUATORS.register_module(name="own_features")
 class OwnFeatures:
@@ -48,6 +53,11 @@ class OwnFeatures:
 
     def __init__(self, batch_size: int = 64) -> None:
         self.batch_size = batch_size
+
+    def mark(self, device: torch.device) -> str:
+        """Nothing: the evaluated model decides alone."""
+        del device
+        return ""
 
     def vectors(self, model: nn.Module, pictures: Iterable[Any], device: torch.device) -> Tensor:
         """See `PictureFeatures`.
@@ -103,6 +113,10 @@ class DualEncoderFeatures:
                 raise ValueError(f"dual_encoder_features.path: {self.path} is a {type(self._model).__name__}")
         return self._model.to(device)
 
+    def mark(self, device: torch.device) -> str:
+        """See `PictureFeatures`."""
+        return fingerprint(self.encoder(device))
+
     def vectors(self, model: nn.Module, pictures: Iterable[Any], device: torch.device) -> Tensor:
         """See `PictureFeatures`."""
         own = self.encoder(device)
@@ -141,6 +155,11 @@ class TransformersFeatures:
             prepare = AutoImageProcessor.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
             self._parts = (getattr(model, "vision_model", model).eval(), prepare)
         return self._parts
+
+    def mark(self, device: torch.device) -> str:
+        """See `PictureFeatures`."""
+        del device
+        return fingerprint(self._loaded()[0])
 
     def vectors(self, model: nn.Module, pictures: Iterable[Any], device: torch.device) -> Tensor:
         """See `PictureFeatures`; the class token behind the last norm, as DINO's scores take it."""

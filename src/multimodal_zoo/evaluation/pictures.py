@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GRADES = {"hit": "#1a9850", "related": "#f0a30a", "miss": "#c9ced6"}
 INK = "#1f2430"
 FAINT = "#8a93a3"
+#: Largest figure that is drawn: axes cannot be made for numbers near the end of their range.
+DRAWN = 1e100
 LINES = ("#2f6fde", "#d1495b", "#2a9d8f", "#8d5fd3", "#e08e00", "#5c6b7a")
 
 
@@ -112,21 +114,34 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
     for place, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         for colour, (name, (steps, values)) in zip(LINES * (1 + len(lines) // len(LINES)), lines.items(), strict=False):
-            marker = "o" if len(values) < 15 else None
-            noisy = is_noisy(values)
-            axes.plot(steps, values, color=colour, lw=1, alpha=0.3 if noisy else 1.0, marker=marker, ms=3,
+            line = drawable(values)
+            marker = "o" if len(line) < 15 else None
+            noisy = is_noisy(line)
+            axes.plot(steps, line, color=colour, lw=1, alpha=0.3 if noisy else 1.0, marker=marker, ms=3,
                       label=None if noisy else name)  # fmt: skip
             if noisy:
-                axes.plot(steps, smooth(values), color=colour, lw=1.6, label=name)
+                axes.plot(steps, smooth(line), color=colour, lw=1.6, label=name)
         axes.set_title(title.replace("_", " "), fontsize=10, color=INK, loc="left")
         axes.set_xlabel("step", fontsize=8, color=FAINT)
-        axes.tick_params(labelsize=8, colors=FAINT, length=0)
-        axes.grid(color="#e6e9ee", lw=0.7)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        plain_axes(axes)
         if len(lines) > 1:
             axes.legend(fontsize=7, frameon=False)
     return encode(figure)
+
+
+def plain_axes(axes: Axes, size: float = 8, ink: str = FAINT) -> None:
+    """Labels of a size and a faint grid, without a frame or ticks."""
+    axes.tick_params(axis="both", labelsize=size, colors=ink, length=0)
+    axes.grid(color="#e6e9ee", lw=0.7)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def drawable(values: Sequence[float]) -> np.ndarray:
+    """The values of a line with gaps (NaN) where no axis could show one: float64 (values,)."""
+    line = np.asarray(values, dtype=float)
+    return np.where(np.abs(line) <= DRAWN, line, np.nan)
 
 
 def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> bytes:
@@ -146,19 +161,22 @@ def sheet(pictures: Sequence[Any], titles: Sequence[str], columns: int = 8) -> b
     return encode(axes.figure)
 
 
-def is_noisy(values: Sequence[float]) -> bool:
+def is_noisy(values: Sequence[float] | np.ndarray) -> bool:
     """Whether a line jumps so much from point to point that only its running mean can be read."""
     line = np.asarray(values, dtype=float)
+    line = line[np.isfinite(line)]
     return len(line) > 60 and float(np.abs(np.diff(line, 2)).mean()) > 0.004 * float(np.ptp(line))
 
 
-def smooth(values: Sequence[float], span: int = 25) -> np.ndarray:
-    """Centred running mean over about `span` values (fewer at the ends): (values,)."""
+def smooth(values: Sequence[float] | np.ndarray, span: int = 25) -> np.ndarray:
+    """Centred running mean over about `span` values, fewer at the ends and beside gaps: (values,), NaN in long gaps."""
     line = np.asarray(values, dtype=float)
-    total = np.cumsum(np.insert(line, 0, 0.0))
+    known = np.isfinite(line)
+    total, count = (np.cumsum(np.insert(one, 0, 0.0)) for one in (np.where(known, line, 0.0), known.astype(float)))
     start = np.maximum(np.arange(len(line)) - span // 2, 0)
     stop = np.minimum(np.arange(len(line)) + span // 2 + 1, len(line))
-    return (total[stop] - total[start]) / (stop - start)
+    inside = count[stop] - count[start]
+    return np.divide(total[stop] - total[start], inside, out=np.full(len(line), np.nan), where=inside > 0)
 
 
 def shorten(text: str, length: int) -> str:

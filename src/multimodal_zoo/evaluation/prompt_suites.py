@@ -83,7 +83,7 @@ def _lines(path: Path, suite: str) -> list[str]:
     if not path.is_file():
         raise AbsentDataError(f"{suite}: no file {path}")
     with reading(path, "list of prompts in UTF-8"):
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
     if not any(lines):
         raise ValueError(f"{suite}: {path} holds no prompt")
     return [line for line in lines if line]

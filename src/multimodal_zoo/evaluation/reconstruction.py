@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from multimodal_zoo.data.documents import Document, Video
 from multimodal_zoo.evaluation import pictures
+from multimodal_zoo.evaluation.features import evaluating
 from multimodal_zoo.evaluation.result import Picture, Result, Table
-from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, size_of, skipped
+from multimodal_zoo.evaluation.samples import (
+    attribution_of,
+    describe,
+    documents_of,
+    evenly,
+    nothing_usable,
+    size_of,
+    skipped,
+)
 from multimodal_zoo.registry import EVALUATORS
 
 #: Mean squared errors below this count as this: equal pictures would have an infinite PSNR.
@@ -51,36 +60,38 @@ class Reconstruction:
             raise ValueError(f"reconstruction needs a visual tokenizer; {type(model).__name__} is none and has none")
         transform = processor.transform
         scale, shift = transform.std.view(3, 1, 1), transform.mean.view(3, 1, 1)
-        found = _Found(torch.zeros(int(tokenizer.codebook_size)), spread(size_of(self.dataset), self.shown))
-        for pixels in batches(documents_of(self.dataset), processor, self.batch_size):
-            made, codes = _through(tokenizer, pixels.to(device))
-            if pixels.ndim == 5:
-                pixels = pixels[:, : made.shape[1]]  # frames behind the last whole code do not come back
-            given, made = ((side.cpu() * scale + shift).clamp(0, 1) for side in (pixels, made))
-            found.add(given, made, codes.cpu())
+        size = size_of(self.dataset)
+        wanted = range(self.shown) if size is None else evenly(size, self.shown)  # of a stream the first ones
+        found = _Found(torch.zeros(int(tokenizer.codebook_size)), set(wanted))
+        with evaluating(tokenizer):
+            for pixels in batches(documents_of(self.dataset), processor, self.batch_size):
+                made, codes = _through(tokenizer, pixels.to(device))
+                if pixels.ndim == 5:
+                    pixels = pixels[:, : made.shape[1]]  # frames behind the last whole code do not come back
+                given, made = ((side.cpu() * scale + shift).clamp(0, 1) for side in (pixels, made))
+                found.add(given, made, codes.cpu())
         if not found.psnr:
-            why = skipped(self.dataset) or "nothing was skipped, so the source is empty"
-            raise ValueError(f"{describe(self.dataset)} has no usable document: {why}; check the evaluation's dataset")
+            raise nothing_usable(self.dataset)
         return self._result(found)
 
     def _result(self, found: _Found) -> Result:
-        psnr, ssim = torch.cat(found.psnr), torch.cat(found.ssim)
+        decibels, ssim = torch.cat(found.psnr), torch.cat(found.ssim)
         shares = found.counts / found.counts.sum()
         metrics = {
-            "psnr": float(psnr.mean()),
+            "psnr": float(decibels.mean()),
             "ssim": float(ssim.mean()),
             "codebook_usage": float((found.counts > 0).float().mean()),
             "perplexity": float(torch.special.entr(shares).sum().exp()),
-            "pictures": float(len(psnr)),
+            "pictures": float(len(decibels)),
         }
         rows = [
-            ("PSNR, dB", metrics["psnr"], float(psnr.quantile(0.1)), float(psnr.quantile(0.9))),
+            ("PSNR, dB", metrics["psnr"], float(decibels.quantile(0.1)), float(decibels.quantile(0.9))),
             ("SSIM", metrics["ssim"], float(ssim.quantile(0.1)), float(ssim.quantile(0.9))),
         ]
         use = [("codes that occur", f"{int((found.counts > 0).sum())} of {len(found.counts)}")]
         use.append(("perplexity of the codes", f"{metrics['perplexity']:.1f}"))
         tables = [
-            Table(f"reconstruction of {len(psnr)} pictures of {describe(self.dataset)}",
+            Table(f"reconstruction of {len(decibels)} pictures of {describe(self.dataset)}",
                   ("figure", "mean", "10th percentile", "90th percentile"), rows),
             Table("use of the codebook", ("figure", "value"), use),
         ]  # fmt: skip
@@ -113,23 +124,16 @@ class _Found:
 
     def add(self, given: Tensor, made: Tensor, codes: Tensor) -> None:
         """Count a batch in: pixels from 0 to 1, (batch, [frames,] 3, height, width)."""
-        psnr, ssim = fidelity(made.flatten(0, -4), given.flatten(0, -4))
-        self.psnr.append(psnr)
+        decibels, ssim = fidelity(made.flatten(0, -4), given.flatten(0, -4))
+        self.psnr.append(decibels)
         self.ssim.append(ssim)
         self.counts += torch.bincount(codes.flatten(), minlength=len(self.counts)).float()
-        first = psnr.view(len(given), -1)[:, 0].tolist()
+        first = decibels.view(len(given), -1)[:, 0].tolist()
         for number in range(len(given)):
             if self.seen + number in self.wanted:
                 pair = (side[number] if given.ndim == 4 else side[number, 0] for side in (given, made))
                 self.kept.append((*pair, first[number]))
         self.seen += len(given)
-
-
-def spread(size: int | None, count: int) -> set[int]:
-    """Numbers of documents evenly spread over a dataset; the first ones of a stream of unknown length."""
-    if size is None:
-        return set(range(count))
-    return {place * size // count for place in range(count)}
 
 
 def fidelity(made: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,10 +145,15 @@ def fidelity(made: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    errors = (made - given).square().mean((1, 2, 3)).clamp_min(SMALLEST)
     ssim = structural_similarity_index_measure(made, given, data_range=1.0, reduction="none")
     assert isinstance(ssim, Tensor)
-    return -10 * errors.log10(), ssim.reshape(-1)
+    return psnr(made, given), ssim.reshape(-1)
+
+
+def psnr(made: Tensor, given: Tensor) -> Tensor:
+    """Of each picture in dB, (pictures,); both (pictures, 3, height, width), from 0 to 1."""
+    errors = (made - given).square().mean((1, 2, 3)).clamp_min(SMALLEST)
+    return -10 * errors.log10()
 
 
 def batches(documents: Iterable[Document], processor: Any, batch_size: int) -> Iterator[Tensor]:
@@ -164,7 +173,6 @@ def batches(documents: Iterable[Document], processor: Any, batch_size: int) -> I
         yield torch.stack(held)
 
 
-@torch.inference_mode()
 def _through(tokenizer: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """What decoding gives, in float32, and the codes."""
     dtype = next(tokenizer.parameters()).dtype

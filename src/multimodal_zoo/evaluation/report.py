@@ -13,8 +13,9 @@ from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.history import panels, read_history
 from multimodal_zoo.evaluation.outcome import Outcome, headlines, load_results, measurements, summaries
 from multimodal_zoo.evaluation.result import Picture, Result, Table, show
+from multimodal_zoo.evaluation.run_files import read_mapping
 from multimodal_zoo.evaluation.style import CSS
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import reading, write_text
 
 #: Columns of text of a table that is printed elsewhere than on a terminal.
 WIDTH = 140
@@ -39,9 +40,10 @@ def write_report(folder: Path, title: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the folder holds none of these.
+        ValueError: one of them is damaged, with its path.
     """
     results = load_results(folder)
-    run = _read_json(folder / "run.json")
+    run = _run(folder)
     if not results and not run and not (folder / "metrics.csv").is_file():
         raise FileNotFoundError(f"{folder}: no run.json, metrics.csv or evaluation/*.json to report on")
     title = title or str(run.get("variant") or folder.resolve().name)
@@ -189,8 +191,13 @@ def _summary(title: str, run: Mapping[str, Any], results: Mapping[str, Result]) 
     return json.dumps(content, indent=1) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _run(folder: Path) -> dict[str, Any]:
+    """What `run.json` says; empty without one."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return {}
+    with reading(path, "record of a run", "delete it to report without it"):
+        return read_mapping(path)
 
 
 def print_overview(results: Mapping[str, Result]) -> None:

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.files import write_bytes, write_text
+from multimodal_zoo.files import parsed, reading, write_bytes, write_text
 
 Cell = str | float | int
 #: A figure as text, with what may stand behind it.
@@ -197,8 +197,8 @@ class Result:
             FileNotFoundError: the JSON or one of its pictures is gone.
             ValueError: the file is not a saved result.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path, "saved evaluation result", "delete it to evaluate again"):
+            content = parsed(path.read_bytes())
             figures = {
                 key: Picture((path.parent / Path(entry["file"]).name).read_bytes(), entry["caption"])
                 for key, entry in content["figures"].items()
@@ -208,7 +208,3 @@ class Result:
             return cls(
                 content["name"], content["metrics"], tables, figures, content["details"], tuple(content["headline"])
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: not a saved evaluation result ({error!r}); delete it to evaluate again"
-            ) from None

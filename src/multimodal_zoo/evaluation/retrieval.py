@@ -26,6 +26,7 @@ from multimodal_zoo.evaluation.samples import (
     Samples,
     attribution_of,
     describe,
+    evenly,
     numbered,
     pick_images,
     read,
@@ -178,7 +179,7 @@ class Retrieval:
         if not self.examples:
             return {}
         labels = torch.arange(len(samples.images)) if concepts is None else concepts
-        asked = torch.linspace(0, len(samples.texts) - 1, min(self.examples, len(samples.texts))).long()
+        asked = torch.tensor(evenly(len(samples.texts), self.examples))
         _, found_images = best(scores["text_to_image"].take(asked), 5)
         shown = samples.image_of_text[asked]
         _, found_texts = best(scores["image_to_text"].take(shown), 5)

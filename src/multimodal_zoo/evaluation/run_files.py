@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from multimodal_zoo.evaluation.history import Line, read_history, thin
 from multimodal_zoo.evaluation.outcome import Outcome, measurements
+from multimodal_zoo.evaluation.pictures import DRAWN
 from multimodal_zoo.evaluation.result import Result
 
 T = TypeVar("T")
@@ -20,8 +21,6 @@ LARGEST = {".csv": 128 << 20, ".json": 32 << 20, ".yaml": 4 << 20}
 NODES = 20_000
 #: Columns of metrics.csv that are read.
 COLUMNS = 200
-#: Largest figure that is shown: axes of plots cannot be made for numbers near the end of their range.
-DRAWN = 1e100
 #: Characters of an error that a remark repeats.
 QUOTED = 160
 #: Whatever reading a damaged file can raise. yaml's errors are put into ValueErrors where they arise.
@@ -67,9 +66,7 @@ class RunFiles:
         """The measured results without their pictures, in the order of the last suite; others follow by name."""
         paths = sorted((self.folder / "evaluation").glob("*.json"))
         found = {path.stem: result for path in paths if (result := self._read(path, read_result)) is not None}
-        order = [name for name in outcome.order if name in found]
-        kept = measurements({name: found[name] for name in [*order, *(name for name in found if name not in order)]})
-        return {result.name: result for result in kept}
+        return {result.name: result for result in measurements(outcome.ordered(found))}
 
     def _read(self, path: Path, read: Callable[[Path], T]) -> T | None:
         """What a reader makes of a file; None, with a remark, if the file is damaged, and None if there is none."""

@@ -193,9 +193,8 @@ class RicesShots:
     def _vectors(self, model: nn.Module, device: torch.device) -> Tensor:
         """One for each example; those of one picture (`image` in the metadata) are computed once."""
         facts = getattr(self.dataset, "facts", None)
-        names = [str(number) for number in range(len(self.dataset))]
-        if facts is not None:
-            names = [str(facts(number).get("image", number)) for number in range(len(self.dataset))]
+        metas = ({} if facts is None else facts(number) for number in range(len(self.dataset)))
+        names = [str(meta.get("image", f"{number} {meta.get('key', '')}")) for number, meta in enumerate(metas)]
         first = {name: number for number, name in reversed(list(enumerate(names)))}
         order = list(dict.fromkeys(names))
 
@@ -204,7 +203,8 @@ class RicesShots:
             return self.features.vectors(model, (self.dataset[first[name]].image for name in missing), device)
 
         workspace: Workspace = self._known.get("workspace") or Workspace(None, "")
-        found = workspace.class_vectors(order, [self.features.name, describe(self.dataset)], compute)
+        decided_by = [self.features.name, self.features.mark(device), describe(self.dataset)]
+        found = workspace.class_vectors(order, decided_by, compute)
         place = {name: number for number, name in enumerate(order)}
         return found[[place[name] for name in names]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import re
 import time
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 import multimodal_zoo
-from multimodal_zoo.catalogue import unknown
+from multimodal_zoo.catalogue import chosen
 from multimodal_zoo.data.benchmark_set import AbsentDataError, MissingRootError, NoRootError
 from multimodal_zoo.evaluation.environment import config_hash, fingerprint, ways_of
 from multimodal_zoo.evaluation.outcome import Outcome
@@ -64,9 +63,9 @@ def run_suite(
     """
     evaluators = _plain(evaluators)
     parts = {name: part for name, part in evaluators.items() if not _summarises(name, part)}
-    chosen = _chosen(list(parts), only)
+    wanted = chosen(list(parts), only, "evaluation", "only")
     setting = _Setting.of(model, processor, device, folder)
-    known, absent, errors = _measured(setting, parts, chosen, carry_on=failed is not None)
+    known, absent, errors = _measured(setting, parts, wanted, carry_on=failed is not None)
     if not known and errors:
         raise next(iter(errors.values()))
     if absent:
@@ -77,7 +76,7 @@ def run_suite(
     messages = {name: _message(error) for name, error in errors.items()}
     if failed is not None:
         failed.update(messages)
-    results = {name: result for name, result in known.items() if name in chosen}
+    results = {name: result for name, result in known.items() if name in wanted}
     missing = {**absent, **messages}
     results.update(_summaries({n: e for n, e in evaluators.items() if n not in parts}, known, missing, setting))
     Outcome(tuple(evaluators), absent, messages).save(folder)
@@ -85,7 +84,7 @@ def run_suite(
 
 
 def _measured(
-    setting: _Setting, parts: Mapping[str, Any], chosen: Sequence[str], carry_on: bool
+    setting: _Setting, parts: Mapping[str, Any], wanted: Sequence[str], carry_on: bool
 ) -> tuple[dict[str, Result], dict[str, str], dict[str, Exception]]:
     """The results, old and new, by name; why data is absent; what was raised, if the suite is to carry on."""
     known: dict[str, Result] = {}
@@ -93,11 +92,11 @@ def _measured(
     errors: dict[str, Exception] = {}
     for name, evaluator in parts.items():
         found = setting.kept(name, evaluator)
-        if found is not None and name in chosen:
+        if found is not None and name in wanted:
             logger.info("%s: taken from %s", name, setting.folder)
-        elif found is None and name in chosen:
+        elif found is None and name in wanted:
             try:
-                found = setting.measure(name, evaluator, f"{chosen.index(name) + 1} of {len(chosen)}")
+                found = setting.measure(name, evaluator, f"{wanted.index(name) + 1} of {len(wanted)}")
             except AbsentDataError as error:
                 logger.info("%s: absent", name)
                 absent[name] = str(error)
@@ -204,15 +203,6 @@ def _summarises(name: str, part: Any) -> bool:
     if isinstance(part, Mapping) and "type" in part:
         part = find(part["type"], f"evaluation.{name}")
     return hasattr(part, "summarise")
-
-
-def _chosen(names: list[str], only: Sequence[str] | None) -> list[str]:
-    if only is None:
-        return names
-    for pattern in only:
-        if not fnmatch.filter(names, pattern):
-            raise unknown(pattern, names, "evaluation", "only")
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in only)]
 
 
 def finished(folder: Path, name: str, mark: str) -> Result | None:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from multimodal_zoo.data.documents import Document, Image, Picture, Video
 from multimodal_zoo.data.transforms import RESIZES, ImageTransform, choose
 from multimodal_zoo.evaluation.features import Counter, evaluating, finite, floating_dtype, grouped, prefetched
-from multimodal_zoo.evaluation.samples import Reading, Samples, describe, documents_of, size_of, skipped
+from multimodal_zoo.evaluation.samples import Reading, Samples, documents_of, nothing_usable, size_of
 
 #: A batch of pictures after the transforms: distinct pixels (rows, 3, size, size) uint8, and the row of each picture
 #: under each transform (pictures, transforms).
@@ -86,8 +86,7 @@ def read_views(
     documents = reading.documents(documents_of(dataset))
     first = next(documents, None)
     if first is None:
-        why = skipped(dataset) or "nothing was skipped, so the source is empty"
-        raise ValueError(f"{describe(dataset)} has no usable document: {why}; check the evaluation's dataset")
+        raise nothing_usable(dataset)
     views = embed_views(
         model,
         map(pictures_of, chain([first], documents)),

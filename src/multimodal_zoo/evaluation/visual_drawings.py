@@ -15,8 +15,9 @@ from multimodal_zoo.evaluation.drawing_sheet import drawing_sheet
 from multimodal_zoo.evaluation.features import Counter, batched, evaluating, finite
 from multimodal_zoo.evaluation.imagined_retrieval import encoded, imagined
 from multimodal_zoo.evaluation.ranking import inner_products, rank_summary, ranks, recall_at
+from multimodal_zoo.evaluation.reconstruction import psnr
 from multimodal_zoo.evaluation.result import Cell, Picture, Result, Table
-from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, size_of, skipped
+from multimodal_zoo.evaluation.samples import attribution_of, describe, evenly, numbered, size_of, usable_documents
 from multimodal_zoo.nn.counted_images import CountedImages
 from multimodal_zoo.registry import EVALUATORS
 
@@ -72,9 +73,7 @@ class VisualDrawings:
             raise TypeError(
                 f"visual_drawings needs an Emu with a visual decoder (model.visual_decoder), got {type(model).__name__}"
             )
-        documents = list(documents_of(self.dataset))
-        if not documents:
-            raise ValueError(f"{describe(self.dataset)} has no usable document: {skipped(self.dataset) or 'empty'}")
+        documents = usable_documents(self.dataset)
         pixels = processor.images([one.image for one in documents])
         drawn: dict[str, list[Tensor]] = {way: [] for way in WAYS}
         with evaluating(model), torch.no_grad(), Counter("drawings", size_of(self.dataset)) as counter:
@@ -124,8 +123,8 @@ class VisualDrawings:
         for way, title in WAYS.items():
             places = ranks(inner_products(_centred(embeddings[1][way], way), gallery), labels, labels)
             smaller = interpolate(pictures, size=drawn[way].shape[-1], mode="bicubic", antialias=True).clamp(0, 1)
-            errors = (smaller - drawn[way]).square().flatten(1).mean(1).clamp_min(1e-10)
-            found = {**recall_at(places, PLACES), **rank_summary(places), "psnr": float(-10 * errors.log10().mean())}
+            decibels = float(psnr(drawn[way], smaller).mean())
+            found = {**recall_at(places, PLACES), **rank_summary(places), "psnr": decibels}
             metrics |= {f"{way}_{name}": value for name, value in found.items()}
             rows.append((title, *found.values()))
         rows.append(("chance", *(min(1.0, k / count) for k in PLACES), (count + 1) / 2, (count + 1) / 2, "-"))
@@ -142,7 +141,7 @@ class VisualDrawings:
     def _figures(self, documents: Sequence[Document], drawn: dict[str, Tensor]) -> dict[str, Picture]:
         if not self.shown:
             return {}
-        numbers = torch.linspace(0, len(documents) - 1, min(self.shown, len(documents))).long().tolist()
+        numbers = evenly(len(documents), self.shown)
         columns: dict[str, list[tuple[Any, str]]] = {"picture": [(documents[one].image, "") for one in numbers]}
         for way, title in WAYS.items():
             columns[title] = [(_array(drawn[way][one]), "") for one in numbers]

@@ -20,6 +20,9 @@ from multimodal_zoo.inference.speaking import evaluating
 from multimodal_zoo.inference.writers import writer_of
 from multimodal_zoo.registry import EVALUATORS
 
+#: What a record may hold, as text -> whether it is a yes.
+TRUTHS = {"0": False, "1": True, "False": False, "True": True, "0.0": False, "1.0": True}
+
 
 def area_under_curve(scores: Tensor, labels: Tensor) -> float:
     """How often a positive is above a negative, equal ones counting half: the area under the ROC curve.
@@ -95,6 +98,12 @@ class YesNoAuc:
         if lost or not questions:
             what = f"question {lost[0]!r} has no {self.label!r}" if lost else "there is no question"
             raise ValueError(f"yes_no_auc.questions: {what}")
+        strange = [one for one in questions if str(one.facts[self.label]) not in TRUTHS]
+        if strange:
+            raise ValueError(
+                f"yes_no_auc.label: question {strange[0].key!r} has {strange[0].facts[self.label]!r} as its "
+                f"{self.label!r}; expected 0 or 1"
+            )
         if self.shots is not None:
             self.shots.ready(model, device)
         scores = []
@@ -112,7 +121,9 @@ class YesNoAuc:
                     yes, no = likelihoods(writer.model.decoder, prompt, ends).scores.tolist()
                     scores.append(yes - no)
                     counter.advance(1)
-        return self._result(torch.tensor(scores), torch.tensor([bool(int(one.facts[self.label])) for one in questions]))
+        return self._result(
+            torch.tensor(scores), torch.tensor([TRUTHS[str(one.facts[self.label])] for one in questions])
+        )
 
     def _result(self, scores: Tensor, labels: Tensor) -> Result:
         accuracy = ((scores > 0) == labels).double().mean().item()

@@ -47,9 +47,8 @@ class DrawingSheet(Sheet):
 
     def prepare(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Callable[[], bytes] | None:
         """Draw and name; every rank takes part, since the model may be sharded."""
-        if self._documents is None:
-            self._documents = validation_documents(trainer, self.pictures)
-        if not (documents := self._documents):
+        documents = self._choose(trainer)
+        if not documents:
             return None
         png = self.sheet(pl_module.model, documents)  # type: ignore[arg-type]
         return lambda: png
@@ -79,3 +78,8 @@ class DrawingSheet(Sheet):
         device = next(model.parameters()).device
         batch = torch.from_numpy(np.asarray(codes, dtype=np.int64))[None]
         return model.processor.pictures(model.decode(batch.to(device)).float().cpu())[0]
+
+    def _choose(self, trainer: lightning.Trainer) -> list[Document]:
+        if self._documents is None:
+            self._documents = validation_documents(trainer, self.pictures)
+        return self._documents

@@ -79,6 +79,14 @@ def test_line_ends_of_unicode_in_an_answer_are_no_ends_of_its_line(
         assert result.metrics["asked_now"] == asked
 
 
+def test_one_evaluator_serves_several_models(model: nn.Module, root: Path) -> None:
+    evaluator, device = benchmark(root, folder=None, first=1, examples=0), torch.device("cpu")
+    for name in ("one", "two"):
+        found = run_suite(model, model.processor, {"gqa": evaluator}, root / name, device)["gqa"]
+        assert found.details["folder"] == str(root / name / "gqa")
+        assert (root / name / "gqa" / "answers.jsonl").is_file()
+
+
 def test_a_damaged_answer_file_is_named(model: nn.Module, root: Path) -> None:
     (root / "answers").mkdir()
     (root / "answers/answers.jsonl").write_text("{}\n")

@@ -67,13 +67,13 @@ class DrawnSuite:
         self.suite, self.per_prompt, self.guidance = suite, per_prompt, guidance
         self.sampling = None if sampling is None else Sampling(**sampling)
         self.ratio, self.area, self.seed, self.batch_size = ratio, area, seed, batch_size
-        self.folder = None if folder is None else Path(folder)
+        self.folder = self.place = None if folder is None else Path(folder)
         self.examples = examples
 
     def share(self, workspace: Workspace) -> None:
         """Take the evaluated model's folder, where none was given."""
         if self.folder is None and workspace.folder is not None:
-            self.folder = workspace.folder.parent / self.suite.name
+            self.place = workspace.folder.parent / self.suite.name
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Draw what is missing.
@@ -83,25 +83,25 @@ class DrawnSuite:
             FileNotFoundError: no prompts.
         """
         del processor, device  # `draw` finds both at the model
-        if self.folder is None:
+        if self.place is None:
             raise ValueError("drawn_suite.folder: say where the pictures go")
         prompts = self.suite.prompts()
-        settle(self.folder, self._settings(model), "pictures", "drawn_suite.folder")
-        waiting = [place for place in range(len(prompts)) if not self._finished(self.folder, place, prompts[place])]
+        settle(self.place, self._settings(model), "pictures", "drawn_suite.folder")
+        waiting = [place for place in range(len(prompts)) if not self._finished(self.place, place, prompts[place])]
         at_once = max(1, self.batch_size // self.per_prompt)
         with Counter(f"prompts of {self.suite.name}", len(prompts)) as counter:
             counter.advance(len(prompts) - len(waiting))
             for start in range(0, len(waiting), at_once):
-                self._draw(self.folder, model, prompts, waiting[start : start + at_once])
+                self._draw(self.place, model, prompts, waiting[start : start + at_once])
                 counter.advance(len(waiting[start : start + at_once]))
-        self._note_seeds(self.folder, prompts)
+        self._note_seeds(self.place, prompts)
         metrics: dict[str, float] = {
             "prompts": len(prompts),
             "pictures": len(prompts) * self.per_prompt,
             "drawn_now": len(waiting),
         }
-        details = {**self._settings(model), "folder": str(self.folder), "scored_by": self.suite.scored_by}
-        figures = self._sheet(self.folder, prompts)
+        details = {**self._settings(model), "folder": str(self.place), "scored_by": self.suite.scored_by}
+        figures = self._sheet(self.place, prompts)
         return Result(self.suite.name, metrics, [], figures, details, ("prompts", "pictures"))
 
     def seeds(self, place: int) -> list[int]:

@@ -153,14 +153,14 @@ class PictureScores:
         if fid is None and clip_image is None and clip_text is None and dino is None:
             raise ValueError("picture_scores: give features for one figure at least (fid, clip_image, clip_text, dino)")
         self.suite, self.per_prompt = suite, per_prompt
-        self.folder = None if folder is None else Path(folder)
+        self.folder = self.place = None if folder is None else Path(folder)
         self.fid, self.clip_text = fid, clip_text
         self.nearness = {"clip_image": clip_image, "dino": dino}
 
     def share(self, workspace: Workspace) -> None:
         """Take the evaluated model's folder, where none was given."""
         if self.folder is None and workspace.folder is not None:
-            self.folder = workspace.folder.parent / self.suite.name
+            self.place = workspace.folder.parent / self.suite.name
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Measure.
@@ -170,11 +170,11 @@ class PictureScores:
             FileNotFoundError: a drawing that is not there.
         """
         del processor
-        if self.folder is None:
+        if self.place is None:
             raise ValueError("picture_scores.folder: say where the drawings are")
         prompts = self.suite.prompts()
         drawings = [
-            [self.folder / name for name in self.suite.files(place, one, self.per_prompt)]
+            [self.place / name for name in self.suite.files(place, one, self.per_prompt)]
             for place, one in enumerate(prompts)
         ]
         all_drawings = [path for paths in drawings for path in paths]
@@ -196,7 +196,7 @@ class PictureScores:
                 metrics["fid"] = self._distance(self.fid, prompts, all_drawings, device)
         rows: list[tuple[Cell, ...]] = [(len(prompts), len(all_drawings), *metrics.values())]
         table = Table(self.suite.name, ("prompts", "drawings", *(name.replace("_", " ") for name in metrics)), rows)
-        details = {"folder": str(self.folder), "per_prompt": self.per_prompt, **self._sources()}
+        details = {"folder": str(self.place), "per_prompt": self.per_prompt, **self._sources()}
         return Result(f"{self.suite.name}_scores", metrics, [table], {}, details, tuple(metrics))
 
     def _sources(self) -> dict[str, str]:

@@ -61,7 +61,7 @@ class VisualQuestions:
             raise ValueError(f"max_new_tokens {max_new_tokens}, batch_size {batch_size}: expected 1 or more of both")
         self.questions, self.score, self.ending = questions, score, ending
         self.max_new_tokens, self.batch_size, self.first = max_new_tokens, batch_size, first
-        self.folder = None if folder is None else Path(folder)
+        self.folder = self.place = None if folder is None else Path(folder)
         self.examples = examples
         self.asking, self.shots = asking or Asking(), shots
 
@@ -75,7 +75,7 @@ class VisualQuestions:
             raise ValueError("vqa.shots is null: say where examples come from (random_shots, rices_shots)")
         other = copy.copy(self)
         other.shots = self.shots.taking(count)
-        other.folder = None if self.folder is None else self.folder / f"{count}_shots"
+        other.folder = other.place = None if self.folder is None else self.folder / f"{count}_shots"
         return other
 
     def share(self, workspace: Workspace) -> None:
@@ -83,7 +83,7 @@ class VisualQuestions:
         share(self.shots, workspace)
         if self.folder is None and workspace.folder is not None:
             name = self.score.name if self.shots is None else f"{self.score.name}_{self.shots.count}_shots"
-            self.folder = workspace.folder.parent / name
+            self.place = workspace.folder.parent / name
 
     def __call__(self, model: nn.Module, processor: Any, device: torch.device) -> Result:
         """Answer what is not answered yet, and judge all.
@@ -94,13 +94,13 @@ class VisualQuestions:
             UnusableError: a picture that is missing or broken.
         """
         del processor  # `answer` finds it at the model
-        if self.folder is None:
+        if self.place is None:
             raise ValueError("vqa.folder: say where the answers go")
         questions = self.questions.read()[: self.first]
         if not questions:
             raise ValueError(f"vqa.questions: there is no question for {self.score.name}")
         settings = self._settings(model)
-        file = AnswerFile(self.folder, f"{settings['model']}-{settings['weights']}", self.ending)
+        file = AnswerFile(self.place, f"{settings['model']}-{settings['weights']}", self.ending)
         file.settle(settings)
         texts = file.read(questions)
         asked_now = len(questions) - len(texts)
@@ -114,9 +114,9 @@ class VisualQuestions:
                 file.add(part, said)
                 texts += said
                 counter.advance(len(part))
-        scored = self.score(list(zip(questions, texts, strict=True)), self.folder)
+        scored = self.score(list(zip(questions, texts, strict=True)), self.place)
         metrics = {**scored.metrics, "questions": float(len(questions)), "asked_now": float(asked_now)}
-        details = {**settings, "folder": str(self.folder)}
+        details = {**settings, "folder": str(self.place)}
         return Result(
             self.score.name, metrics, scored.tables, self._sheet(questions, texts), details, (*scored.headline,)
         )

@@ -161,13 +161,15 @@ def replay(path: str | Path, model: torch.nn.Module | None = None, objective: to
     """
     from multimodal_zoo.objectives import batch as classes
     from multimodal_zoo.registry import build
+    from multimodal_zoo.training.assemble import learnt_from
 
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if model is None:
         node = saved["config"]["model"]
         model = build({k: v for k, v in node.items() if k not in ("processor", "card")}, path="model")
     if objective is None:
-        objective = build(saved["config"]["objective"], path="objective")
+        config = saved["config"]
+        objective = build(config["objective"], path="objective", **learnt_from(config))
     model.load_state_dict(saved["model"])
     objective.load_state_dict(saved["objective"])
     outputs: Any = None

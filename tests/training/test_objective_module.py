@@ -116,6 +116,15 @@ def test_accumulation_averages_gradients_of_separate_batches(fit, tiny, batches)
         torch.testing.assert_close(module.model.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
 
 
+def test_fewer_batches_at_the_end_of_an_epoch_count_in_full(fit, tmp_path: Path) -> None:
+    still = {"_target_": "torch.optim.SGD", "lr": 0.0, "weight_decay": 0.0, "fused": False}
+    fit(folder="plain", optim=still, trainer={"max_steps": 3})
+    fit(folder="accumulated", optim=still, trainer={"max_steps": 2, "accumulate_grad_batches": 2})
+    plain, accumulated = (read_metrics(tmp_path / name / "metrics.csv") for name in ("plain", "accumulated"))
+    assert len(accumulated) == 2  # of two batches, and of the third alone
+    assert accumulated[1]["train/gradient_norm"] == pytest.approx(plain[2]["train/gradient_norm"], rel=1e-5)
+
+
 @pytest.mark.parametrize(("ranks", "expected"), [(1, 0), (2, 1)])
 def test_batch_norm_on_several_ranks_is_said(tiny, caplog, monkeypatch, ranks: int, expected: int) -> None:
     from types import SimpleNamespace

@@ -16,7 +16,7 @@ from multimodal_zoo.evaluation.comparison_pictures import Gallery, gallery
 from multimodal_zoo.evaluation.comparison_training import Trainings, trainings
 from multimodal_zoo.evaluation.methods import Method
 from multimodal_zoo.evaluation.report import attributions, page
-from multimodal_zoo.evaluation.result import Cell, Picture, Table
+from multimodal_zoo.evaluation.result import Cell, Picture, Table, plain
 from multimodal_zoo.evaluation.runs import Run
 from multimodal_zoo.files import write_bytes, write_text
 
@@ -183,9 +183,14 @@ class Comparison:
 
     def markdown(self) -> str:
         """Tables, remarks and references to the plots."""
-        remarks = "".join(f"- {remark}\n" for remark in self.remarks)
-        plots = [(picture.caption, file) for file, picture in self._plots().items()]
-        parts = [f"# {self.title}\n", *(table.markdown() for table in self.overviews()), INTERVALS + "\n", remarks]
+        remarks = "".join(f"- {plain(remark)}\n" for remark in self.remarks)
+        plots = [(plain(picture.caption), file) for file, picture in self._plots().items()]
+        parts = [
+            f"# {plain(self.title)}\n",
+            *(table.markdown() for table in self.overviews()),
+            INTERVALS + "\n",
+            remarks,
+        ]
         parts += [f"![{caption}]({file})\n" for caption, file in plots]
         parts += [training.table().markdown() for training in self.trainings]
         parts += [table.markdown() for table in (*self.details(), *self._differences(), self.runs())]

@@ -12,7 +12,7 @@ from multimodal_zoo.card import Card
 from multimodal_zoo.evaluation import pictures
 from multimodal_zoo.evaluation.history import panels, read_history
 from multimodal_zoo.evaluation.outcome import Outcome, headlines, load_results, measurements, summaries
-from multimodal_zoo.evaluation.result import Picture, Result, Table, show
+from multimodal_zoo.evaluation.result import Picture, Result, Table, plain, show
 from multimodal_zoo.evaluation.run_files import read_mapping
 from multimodal_zoo.evaluation.style import CSS
 from multimodal_zoo.files import reading, write_text
@@ -171,7 +171,7 @@ def _provenance(run: Mapping[str, Any]) -> str:
 
 
 def _markdown(title: str, run: Mapping[str, Any], overview: Iterable[Table], results: Mapping[str, Result]) -> str:
-    parts = [f"# {title}\n", _subtitle(run), ""]
+    parts = [f"# {plain(title)}\n", plain(_subtitle(run)), ""]
     parts += [table.markdown() for table in overview]
     for result in measurements(results):
         parts.append(result.markdown().replace(f"]({result.name}_", f"](evaluation/{result.name}_"))

@@ -60,8 +60,8 @@ class Table:
         """The table in GitHub's Markdown."""
         rules = ["--:" if numeric else "---" for numeric in self.numeric()]
         lines = [self.columns, rules, *([show(c) for c in row] for row in self.rows)]
-        body = "\n".join("| " + " | ".join(_plain(str(c)) for c in line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n"
+        body = "\n".join("| " + " | ".join(_cell(str(c)) for c in line) + " |" for line in lines)
+        return f"**{plain(self.title)}**\n\n{body}\n"
 
     def html(self) -> str:
         """The table as an HTML fragment."""
@@ -79,9 +79,14 @@ class Table:
         )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text in Markdown: one line, without tags."""
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def _cell(text: str) -> str:
     """A cell of Markdown: one line, no column or tag of its own."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return plain(text).replace("|", "\\|")
 
 
 def _figure(cell: Cell) -> bool:
@@ -157,7 +162,9 @@ class Result:
     def markdown(self) -> str:
         """Tables and references to the picture files, as Markdown."""
         parts = [f"## {self.name}\n", *(t.markdown() for t in self.tables or [self.metric_table()])]
-        parts += [f"![{p.caption}]({self.name}_{key}.png)\n\n*{p.caption}*\n" for key, p in self.figures.items()]
+        for key, picture in self.figures.items():
+            caption = plain(picture.caption)
+            parts.append(f"![{caption}]({self.name}_{key}.png)\n\n*{caption}*\n")
         return "\n".join(parts)
 
     def metric_table(self) -> Table:

@@ -13,7 +13,8 @@ class Window:
 
     A loss per token is a sum over a divisor that differs from batch to batch, so the mean of such losses is not the
     loss of all tokens together. Each batch's loss is weighed by its divisor before the backward pass, relative to the
-    first one's, and the gradients are put right before the step.
+    first one's, and the gradients are put right before the step. Other losses have the divisor 1: what is put right
+    then is the last window of an epoch, which may have fewer batches than the trainer divides by.
 
     Args:
         batches: how many a full window has; the trainer divides every loss by it.

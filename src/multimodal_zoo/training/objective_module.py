@@ -45,8 +45,9 @@ Batch = ImageTextBatch | MultiViewBatch | MaskedImageBatch | TokenBatch | Prefer
 class ObjectiveModule(lightning.LightningModule):
     """Trains a model with any objective of one batch: a dual encoder on pairs or views, a causal decoder on tokens.
 
-    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches, or weighs them by the entry
-    `loss_weight` of the objective where it has one, so that they are those of one large batch. Pairs of different
+    With `trainer.accumulate_grad_batches=k` a step averages the gradients of k batches (fewer at the end of an epoch),
+    or weighs them by the entry `loss_weight` of the objective where it has one, so that they are those of one large
+    batch. Pairs of different
     batches do not see each other as negatives; for one large batch with all its negatives give the objective a chunk
     size instead.
 
@@ -137,9 +138,10 @@ class ObjectiveModule(lightning.LightningModule):
         outputs = inside(self.model, self.objective, batch)
         self._log("train", outputs, len(batch))
         self.log("train/learning_rate", self.rate(self.trainer.optimizers[0]))
-        if self._window is None or "loss_weight" not in outputs:
+        if self._window is None:
             return outputs["loss"]
-        return outputs["loss"] * self._window.weigh(outputs["loss_weight"])
+        weight = outputs.get("loss_weight", outputs["loss"].new_ones(()))
+        return outputs["loss"] * self._window.weigh(weight)
 
     def rate(self, optimizer: Optimizer) -> float:
         """The learning rate now of what no tower holds: the schedule's factor is that of every group."""

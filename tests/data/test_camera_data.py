@@ -150,7 +150,7 @@ def test_broken_pictures(folder: Path, tmp_path: Path, caplog: pytest.LogCapture
     assert "s0-1" not in keys
     assert "data.train: 1 skipped: broken image 1 (s0-1 (" in caplog.text
     assert "CAM_BACK/0_6.jpg" in caplog.text
-    with pytest.raises(ValueError, match=r"sample s1-1: broken image: .*CAM_BACK/1_6\.jpg; evaluation needs"):
+    with pytest.raises(ValueError, match=r"sample s1-1: broken image: .*CAM_BACK/1_6\.jpg; every picture is needed"):
         list(data.val_dataloader())
 
 

@@ -54,12 +54,7 @@ class CameraCollate:
             ValueError: a picture that is missing or broken, with its file: what is judged must be complete.
         """
         del random
-        try:
-            sample = self.processor.sample(scene.info, scene.root)
-        except UnusableError as error:
-            raise ValueError(
-                f"sample {scene.info.token}: {error.reason}: {error.key}; evaluation needs every picture"
-            ) from error
+        sample = self.processor.whole(scene.info, scene.root)
         return sample.pixels, CameraRow(sample, self.learnt(scene.info, None))
 
     def learnt(self, info: SceneInfo, change: BevChange | None) -> Boxes:

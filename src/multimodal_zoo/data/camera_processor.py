@@ -107,14 +107,7 @@ class CameraProcessor:
         Raises:
             ValueError: a picture that is missing or broken, with its file, or a calibration that cannot be right.
         """
-        samples = []
-        for info in infos:
-            try:
-                samples.append(self.sample(info, root))
-            except UnusableError as error:
-                raise ValueError(
-                    f"sample {info.token}: {error.reason}: {error.key}; every picture is needed"
-                ) from error
+        samples = [self.whole(info, root) for info in infos]
         images, cameras = self.joined(samples)
         none = [torch.zeros(0, 9), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)]
         boxes, labels, known = (tuple(one for _ in samples) for one in none)
@@ -126,6 +119,17 @@ class CameraProcessor:
         matrices = torch.stack([sample.lidar_to_image for sample in samples])
         images = self.normalise(torch.stack([sample.pixels for sample in samples]), present)
         return images, Cameras(matrices, self.size, None if bool(present.all()) else present)
+
+    def whole(self, info: SceneInfo, root: Path) -> CameraSample:
+        """A key frame of which every picture is needed, nothing drawn; see `sample`.
+
+        Raises:
+            ValueError: a picture that is missing or broken, with its file, or a calibration that cannot be right.
+        """
+        try:
+            return self.sample(info, root)
+        except UnusableError as error:
+            raise ValueError(f"sample {info.token}: {error.reason}: {error.key}; every picture is needed") from error
 
     def sample(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media, StillPictures
 from multimodal_zoo.data.prompt_lists import listed_lines
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.skips import Skips, UnusableError, made_of
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import DATASETS
 
@@ -46,6 +46,7 @@ class ClassFolders:
             self.files = self._from_csv(listed)
         else:
             self.files = self._from_folders(self.root / split)
+        self.numbers = {name: place for place, name in enumerate(self.classnames)}
 
     @classmethod
     def fits(cls, root: Path, split: str) -> bool:
@@ -92,24 +93,16 @@ class ClassFolders:
             NoUsableSamplesError: there is none.
         """
         self.skips.take()
-        number = {name: place for place, name in enumerate(self.classnames)}
-        found = False
-        for path, written in self.files:
-            key = str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
-            try:
-                label = number.get(written, -1) if isinstance(written, str) else written
-                if not 0 <= label < len(self.classnames):
-                    raise UnusableError("class that has no name", key)
-                segments = [self.media.read(path, key), Text(self.classnames[label])]
-                document = Document(segments, {"key": key, "label": label})
-            except UnusableError as error:
-                self.skips.add(error.reason, error.key)
-                continue
-            found = True
-            yield document
+        yield from made_of(self.files, self._read, self.skips, str(self.root), "benchmark_root")
         self.skips.report(self.title)
-        if not found:
-            raise self.skips.nothing_usable(str(self.root), "benchmark_root")
+
+    def _read(self, file: tuple[Path, int | str]) -> Document:
+        path, written = file
+        key = str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        label = self.numbers.get(written, -1) if isinstance(written, str) else written
+        if not 0 <= label < len(self.classnames):
+            raise UnusableError("class that has no name", key)
+        return Document([self.media.read(path, key), Text(self.classnames[label])], {"key": key, "label": label})
 
 
 def spoken(name: str) -> str:

@@ -13,7 +13,7 @@ from multimodal_zoo.data.documents import Document, Text
 from multimodal_zoo.data.media import Media, StillPictures
 from multimodal_zoo.data.prompt_lists import listed_lines
 from multimodal_zoo.data.shards import REMOTE, RawSample, decode_text, find_image, read_shard, read_text
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.skips import Skips, UnusableError, made_of
 from multimodal_zoo.registry import DATASETS
 
 
@@ -80,16 +80,6 @@ class ClipBenchmark:
             NoUsableSamplesError: there is none.
         """
         self.skips.take()  # counts of an earlier pass
-        found = False
-        for shard in self.shards:
-            for sample in read_shard(shard, self.skips):
-                try:
-                    document = self._decode(sample)
-                except UnusableError as error:
-                    self.skips.add(error.reason, error.key)
-                    continue
-                found = True
-                yield document
+        samples = (sample for shard in self.shards for sample in read_shard(shard, self.skips))
+        yield from made_of(samples, self._decode, self.skips, "clip_benchmark", "benchmark's root")
         self.skips.report(self.root if REMOTE.match(self.root) else self.root.rsplit("/", 1)[-1])
-        if not found:
-            raise self.skips.nothing_usable("clip_benchmark", "benchmark's root")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 from multimodal_zoo.data.conversation_templates import Turn
-from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Seen, Segment, Text, Video
+from multimodal_zoo.data.documents import Codes, Document, Image, Picture, Seen, Text, Video
 
 #: Who may speak.
 ROLES = ("user", "assistant")
+#: The role of a text that is one special token, by its string (Emu).
+TOKEN = "token"
 
 
 class UnfitDocumentError(ValueError):
@@ -83,10 +84,7 @@ def lesson_of(document: Document) -> tuple[list[Turn], list[Picture]]:
     Raises:
         UnfitDocumentError: an empty answer or none; or see `turns_of`.
     """
-    texts = [place for place, one in enumerate(document.segments) if isinstance(one, Text)]
-    if texts and all(document.segments[place].role is None for place in texts):  # type: ignore[union-attr]
-        document = Document(_answered(document.segments, texts[-1]), document.meta)
-    turns, pictures = turns_of(document)
+    turns, pictures = turns_of(with_answer(document))
     for number, turn in enumerate(turns, start=1):
         if turn.answer is None:
             raise UnfitDocumentError("question without an answer", document, f"turn {number} of {len(turns)}")
@@ -95,9 +93,12 @@ def lesson_of(document: Document) -> tuple[list[Turn], list[Picture]]:
     return turns, pictures
 
 
-def _answered(segments: Sequence[Segment], place: int) -> list[Segment]:
-    """Segments with the text at a place as the answer, behind everything else."""
-    last = segments[place]
-    assert isinstance(last, Text)
-    rest = [one for number, one in enumerate(segments) if number != place]
-    return [*rest, Text(last.text, "assistant")]
+def with_answer(document: Document) -> Document:
+    """A document of which no text has a role, with the last text as the answer behind everything else."""
+    spoken = [(place, one) for place, one in enumerate(document.segments) if isinstance(one, Text)]
+    spoken = [(place, one) for place, one in spoken if one.role != TOKEN]
+    if not spoken or any(one.role is not None for _, one in spoken):
+        return document
+    place, last = spoken[-1]
+    rest = [one for number, one in enumerate(document.segments) if number != place]
+    return Document([*rest, Text(last.text, "assistant")], document.meta)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown, Words
-from multimodal_zoo.data.conversation_turns import UnfitDocumentError
+from multimodal_zoo.data.conversation_turns import TOKEN, UnfitDocumentError
+from multimodal_zoo.data.conversation_turns import with_answer as with_answer
 from multimodal_zoo.data.documents import Codes, Document, Picture, Seen, Segment, Text, Video
 
-#: Who may speak; a text of the role `token` is one special token, by its string.
+#: Who may speak; see `TOKEN` for what nobody says.
 ROLES = ("system", "user", "assistant")
-TOKEN = "token"
 #: Stands in front of the frames of a clip, where frames are told from pictures.
 VIDEO = "[VIDEO]"
 
@@ -109,16 +109,6 @@ def _role(segment: Segment, document: Document) -> str | None:
         known = ", ".join((*ROLES, TOKEN))
         raise UnfitDocumentError("unknown role", document, f"{segment.role!r} speaks; known are {known}")
     return segment.role or "user"
-
-
-def with_answer(document: Document) -> Document:
-    """A document of which no text has a role, with the last text as the answer behind everything else."""
-    texts = [place for place, one in enumerate(document.segments) if isinstance(one, Text) and one.role != TOKEN]
-    if not texts or any(document.segments[place].role is not None for place in texts):  # type: ignore[union-attr]
-        return document
-    last = document.segments[texts[-1]]
-    rest = [one for place, one in enumerate(document.segments) if place != texts[-1]]
-    return Document([*rest, Text(last.text, "assistant")], document.meta)  # type: ignore[union-attr]
 
 
 def said(pieces: Sequence[Piece]) -> list[Piece]:

@@ -15,9 +15,8 @@ from multimodal_zoo.data.eve_images import (
     up_to_cells,
     whole_cells,
 )
-from multimodal_zoo.data.pictures import AnyPicture, Background, listed_pictures
-from multimodal_zoo.nn.patch_cells import PatchCells, cut
-from multimodal_zoo.objectives.batch import Box
+from multimodal_zoo.data.pictures import AnyPicture, Background
+from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.registry import DATASETS
 
 #: `training` shrinks large pictures and rounds to the nearest cells; `inference` brings all to one area and rounds up.
@@ -114,29 +113,6 @@ class EveAreaTransform(CellPixels):
         size = self.size(height, width, training)
         grid = (size[0] // (self.patch * self.window), size[1] // (self.patch * self.window))
         return Geometry(size, size, (0, 0), grid, cell_tokens(grid), None)
-
-    def pixels(self, picture: AnyPicture, training: bool = False) -> Tensor:
-        """One picture as float (3, height, width).
-
-        Raises:
-            UnfitPictureError: see `size`.
-            UnusableError: a file that cannot be read, or a picture without pixels.
-        """
-        image = self.open(picture)
-        return self.resized(image, self.size(image.height, image.width, training))
-
-    def cells(self, picture: AnyPicture, training: bool = False) -> PatchCells:
-        """One picture, normalised and cut into cells; raises as `pixels`."""
-        return cut(self.pixels(picture, training), self.patch, self.window)
-
-    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Tensor]:
-        """Each picture as float (3, height, width), by the rule of inference.
-
-        Raises:
-            TypeError: one picture in place of a list.
-            UnfitPictureError, UnusableError: see `pixels`.
-        """
-        return [self.pixels(picture) for picture in listed_pictures(pictures)]
 
     def teacher(self, picture: AnyPicture) -> tuple[Tensor, Box]:
         """EVE v2 has no teacher.

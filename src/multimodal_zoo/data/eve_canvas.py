@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.data.eve_images import CellPixels, Geometry, cell_tokens, check_shape
-from multimodal_zoo.data.pictures import AnyPicture, Background, listed_pictures
-from multimodal_zoo.nn.patch_cells import PatchCells, cut
-from multimodal_zoo.objectives.batch import Box
+from multimodal_zoo.data.pictures import AnyPicture, Background
+from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.registry import DATASETS
 
 
@@ -78,26 +77,6 @@ class EveImageTransform(CellPixels):
         top, left, high, wide = (part * unit for part in box)
         grid = (high // (self.patch * self.window), wide // (self.patch * self.window))
         return Geometry((high, wide), (self.image_size,) * 2, (top, left), grid, cell_tokens(grid), box)
-
-    def cells(self, picture: AnyPicture, training: bool = False) -> PatchCells:
-        """One picture, normalised and cut into cells.
-
-        Raises:
-            UnfitPictureError: see `preview`.
-            UnusableError: a file that cannot be read, or a picture without pixels.
-        """
-        image = self.open(picture)
-        return cut(self.resized(image, self.preview(image.height, image.width).size), self.patch, self.window)
-
-    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Tensor]:
-        """Each picture as float (3, height, width), what surrounds it on the canvas left out.
-
-        Raises:
-            TypeError: one picture in place of a list.
-            UnfitPictureError, UnusableError: see `cells`.
-        """
-        opened = [self.open(picture) for picture in listed_pictures(pictures)]
-        return [self.resized(image, self.preview(image.height, image.width).size) for image in opened]
 
     def canvas(self, picture: AnyPicture) -> Tensor:
         """A picture as the published code passes it on: float (4, side, side), the last channel 1 on the picture."""

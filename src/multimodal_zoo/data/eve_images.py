@@ -6,6 +6,7 @@ The first version brings the long side to a canvas and keeps the picture's recta
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multimodal_zoo.data.pictures import AnyPicture, Background, load, open_picture, to_rgb
+from multimodal_zoo.data.pictures import AnyPicture, Background, listed_pictures, load, open_picture, to_rgb
 from multimodal_zoo.data.size_rule import UnfitPictureError
-from multimodal_zoo.data.transforms import INTERPOLATIONS, colour, to_tensor
-from multimodal_zoo.nn.patch_cells import PatchCells
-from multimodal_zoo.objectives.batch import Box
+from multimodal_zoo.data.transforms import INTERPOLATIONS, colour, normalised, to_tensor
+from multimodal_zoo.nn.masked_canvas import Box
+from multimodal_zoo.nn.patch_cells import PatchCells, cut
 
 
 class Geometry(NamedTuple):
@@ -86,8 +87,8 @@ def cell_tokens(grid: tuple[int, int]) -> int:
     return 1 + grid[0] * (grid[1] + 1)
 
 
-class CellPixels:
-    """What both transforms share: opening, normalising, and the colour of what is no picture.
+class CellPixels(ABC):
+    """What both transforms share: all but the size that a picture is brought to.
 
     Args:
         patch: side of a patch, in pixels.
@@ -133,9 +134,40 @@ class CellPixels:
             check_shape(picture.shape[0], picture.shape[1], self.ratio)
         return to_rgb(load(open_picture(picture)), self.background)
 
+    @abstractmethod
+    def preview(self, height: int, width: int, training: bool = False) -> Geometry:
+        """What becomes of a picture of a size.
+
+        Raises:
+            UnfitPictureError: no area, or sides of too different lengths.
+        """
+
+    def pixels(self, picture: AnyPicture, training: bool = False) -> Tensor:
+        """One picture as float (3, height, width), without what may surround it.
+
+        Raises:
+            UnfitPictureError: see `preview`.
+            UnusableError: a file that cannot be read, or a picture without pixels.
+        """
+        image = self.open(picture)
+        return self.resized(image, self.preview(image.height, image.width, training).size)
+
+    def cells(self, picture: AnyPicture, training: bool = False) -> PatchCells:
+        """One picture, normalised and cut into cells; raises as `pixels`."""
+        return cut(self.pixels(picture, training), self.patch, self.window)
+
+    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Tensor]:
+        """Each picture as float (3, height, width), by the rule of inference.
+
+        Raises:
+            TypeError: one picture in place of a list.
+            UnfitPictureError, UnusableError: see `pixels`.
+        """
+        return [self.pixels(picture) for picture in listed_pictures(pictures)]
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float (..., 3, height, width) from uint8 of the same shape."""
-        return pixels.float().div_(255).sub_(self.mean.view(3, 1, 1)).div_(self.std.view(3, 1, 1))
+        return normalised(pixels, self.mean, self.std)
 
     def resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
         """A picture brought to a height and width as 8-bit values (bicubic), then normalised: (3, height, width)."""

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from multimodal_zoo.data import emu_templates
+from multimodal_zoo.data.conversation_turns import TOKEN
 from multimodal_zoo.data.documents import Document, Image, Picture, Segment, Text
-from multimodal_zoo.data.emu_messages import TOKEN
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
@@ -21,7 +22,7 @@ Box = tuple[float, float, float, float]
 STEPS = 224
 #: Which lists of phrases GRIT has: whole expressions, or the nouns alone.
 PHRASES = ("ref_exps", "noun_chunks")
-GROUNDING = Text("<grounding>", TOKEN)
+GROUNDING = Text(emu_templates.GROUNDING, TOKEN)
 DELIMITER = Text("</delimiter_of_multi_objects/>", TOKEN)
 
 

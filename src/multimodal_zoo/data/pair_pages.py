@@ -79,9 +79,9 @@ class PairPages:
         return self.dataset[random.choice(others)] if others else otherwise
 
     @cached_property
-    def _facts(self) -> dict[int, dict[str, Any]]:
+    def _facts(self) -> dict[int, dict[str | None, Any]]:
         """Key, concept and what pages have in common, of every usable pair by its number."""
-        found = {}
+        found: dict[int, dict[str | None, Any]] = {}
         for number in range(len(self.dataset)):
             with suppress(UnusableError):
                 document = self.dataset[number]

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.data.picture_sequences import PictureSample, restored
-from multimodal_zoo.data.token_batches import rows_batch
+from multimodal_zoo.data.token_batches import joined_rows, rows_batch
 from multimodal_zoo.data.token_loader import SampleKind
-from multimodal_zoo.data.token_sequences import TokenSample
 from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.nn.patch_cells import joined
 from multimodal_zoo.objectives.batch import PictureTokenBatch
@@ -32,12 +31,8 @@ def picture_rows_batch(
         ValueError: no row, one that is longer than `length`, or a teacher's view of some pictures only.
     """
     samples = [sample for row in rows for sample in row]
-    plain = [[TokenSample(sample.ids, sample.weights, sample.key) for sample in row] for row in rows]
-    tokens = rows_batch(plain, pad_id, length)
-    vision = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        joint = torch.cat([sample.vision for sample in row]) if row else vision[place, :0]
-        vision[place, : len(joint)] = joint
+    tokens = rows_batch(rows, pad_id, length)
+    vision = joined_rows([[sample.vision for sample in row] for row in rows], tokens.ids.shape[1], 0, torch.bool)
     cells = [sample.cells for sample in samples if sample.cells is not None]
     teacher, boxes = _seen(samples)
     rest = (vision, joined(cells) if cells else None, teacher, boxes)

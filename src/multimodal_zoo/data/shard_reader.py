@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.shards import RawSample, expand, read_shard
-from multimodal_zoo.data.skips import Skips, UnusableError
+from multimodal_zoo.data.skips import Skips, made_of
 
 
 class ShardReader(ABC):
@@ -62,16 +62,10 @@ class ShardReader(ABC):
         Raises:
             NoUsableSamplesError: there is none.
         """
-        found = False
-        for shard in self.shards:
-            for sample in self.raw(shard, self.skips):
-                try:
-                    document = self.decode(sample)
-                    self.check(document)
-                except UnusableError as error:
-                    self.skips.add(error.reason, error.key)
-                    continue
-                found = True
-                yield document
-        if not found:
-            raise self.skips.nothing_usable(self.name, f"its sources, {self.shards[0]} first")
+        samples = (sample for shard in self.shards for sample in self.raw(shard, self.skips))
+        return made_of(samples, self._checked, self.skips, self.name, f"its sources, {self.shards[0]} first")
+
+    def _checked(self, sample: RawSample) -> Document:
+        document = self.decode(sample)
+        self.check(document)
+        return document

@@ -140,7 +140,8 @@ def _files(stream: Tail, address: str, skips: Skips) -> Iterator[dict[str, Any]]
     Raises:
         tarfile.TarError: the tar is damaged or cut off, or names a path outside of its folder.
     """
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
+    file: Any = stream  # reading is all that is asked of it
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
         for member in tar:
             tar.members = []  # they would pile up
             if not member.isreg():

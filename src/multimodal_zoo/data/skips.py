@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from multimodal_zoo.data.documents import Document
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 #: Examples kept for each reason.
 EXAMPLES = 3
 
@@ -138,14 +139,35 @@ def usable(reader: MapReader, indices: Iterable[int] | None = None) -> Iterator[
     Raises:
         NoUsableSamplesError: none was usable.
     """
+    numbers = range(len(reader)) if indices is None else indices
+    return made_of(
+        numbers, reader.__getitem__, reader.skips, type(reader).__name__, "the paths and columns of the data"
+    )
+
+
+def made_of(
+    items: Iterable[Item], make: Callable[[Item], Document], skips: Skips, name: str, key: str
+) -> Iterator[Document]:
+    """What can be made of some items, in order; what cannot is counted.
+
+    Args:
+        items: numbers or encoded samples.
+        make: raises `UnusableError`.
+        skips: counts.
+        name: the data set.
+        key: what to look at where nothing is usable.
+
+    Raises:
+        NoUsableSamplesError: none was usable.
+    """
     found = False
-    for index in range(len(reader)) if indices is None else indices:
+    for item in items:
         try:
-            document = reader[index]
+            document = make(item)
         except UnusableError as error:
-            reader.skips.add(error.reason, error.key)
+            skips.add(error.reason, error.key)
             continue
         found = True
         yield document
     if not found:
-        raise reader.skips.nothing_usable(type(reader).__name__, "the paths and columns of the data set")
+        raise skips.nothing_usable(name, key)

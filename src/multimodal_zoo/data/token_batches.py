@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from multimodal_zoo.data.token_sequences import TokenSample
 from multimodal_zoo.objectives.batch import TokenBatch
 
 
-def rows_batch(rows: Sequence[Sequence[TokenSample]], pad_id: int, length: int | None = None) -> TokenBatch:
+class Sample(Protocol):
+    """What rows are made of: `TokenSample` and its like."""
+
+    @property
+    def ids(self) -> Tensor:
+        """Long (tokens,)."""
+        ...
+
+    @property
+    def weights(self) -> Tensor:
+        """Float32 (tokens,)."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The document's name."""
+        ...
+
+
+def joined_rows(rows: Sequence[Sequence[Tensor]], width: int, fill: float, dtype: torch.dtype) -> Tensor:
+    """Values (tokens,) of the samples of each row, one behind the other: (rows, width).
+
+    Args:
+        rows: the values of each row's samples.
+        width: of the rows.
+        fill: stands behind them.
+        dtype: of the result.
+    """
+    found = torch.full((len(rows), width), fill, dtype=dtype)
+    for place, row in enumerate(rows):
+        joint = torch.cat(list(row)) if row else found[place, :0]
+        found[place, : len(joint)] = joint
+    return found
+
+
+def rows_batch(rows: Sequence[Sequence[Sample]], pad_id: int, length: int | None = None) -> TokenBatch:
     """A batch of rows, each of some samples one behind the other, filled up on the right.
 
     Args:
@@ -27,16 +64,15 @@ def rows_batch(rows: Sequence[Sequence[TokenSample]], pad_id: int, length: int |
     width = max(sizes) if length is None else length
     if max(sizes) > width:
         raise ValueError(f"a row has {max(sizes)} tokens; rows of {width} were asked for")
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    weights, documents, positions = torch.zeros(ids.shape), torch.full_like(ids, -1), torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        start = 0
-        for number, sample in enumerate(row):
-            part = slice(start, start + len(sample.ids))
-            ids[i, part], weights[i, part] = sample.ids, sample.weights
-            documents[i, part], positions[i, part] = number, torch.arange(len(sample.ids))
-            start = part.stop
-    return TokenBatch(ids, weights, documents, positions, [sample.key for row in rows for sample in row])
+    numbers = [[torch.full_like(sample.ids, number) for number, sample in enumerate(row)] for row in rows]
+    places = [[torch.arange(len(sample.ids)) for sample in row] for row in rows]
+    return TokenBatch(
+        ids=joined_rows([[sample.ids for sample in row] for row in rows], width, pad_id, torch.long),
+        weights=joined_rows([[sample.weights for sample in row] for row in rows], width, 0, torch.float32),
+        documents=joined_rows(numbers, width, -1, torch.long),
+        positions=joined_rows(places, width, 0, torch.long),
+        keys=[sample.key for row in rows for sample in row],
+    )
 
 
 def padded_batch(samples: Sequence[TokenSample], pad_id: int, length: int | None = None) -> TokenBatch:

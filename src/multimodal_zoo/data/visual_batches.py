@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from multimodal_zoo.data.token_batches import rows_batch
+from multimodal_zoo.data.token_batches import joined_rows, rows_batch
 from multimodal_zoo.data.token_loader import SampleKind
-from multimodal_zoo.data.token_sequences import TokenSample
 from multimodal_zoo.data.visual_sequences import VisualSample, restored
 from multimodal_zoo.nn.counted_images import joined_images
 from multimodal_zoo.objectives.visual_batch import VisualTokenBatch
@@ -27,16 +26,10 @@ def visual_rows_batch(
     Raises:
         ValueError: no row, or one that is longer than `length`.
     """
-    plain = [[TokenSample(sample.ids, sample.weights, sample.key) for sample in row] for row in rows]
-    tokens = rows_batch(plain, pad_id, length)
-    vision = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    regression = torch.zeros(tokens.ids.shape)
-    for place, row in enumerate(rows):
-        start = 0
-        for sample in row:
-            part = slice(start, start + len(sample.ids))
-            vision[place, part], regression[place, part] = sample.vision, sample.regression
-            start = part.stop
+    tokens = rows_batch(rows, pad_id, length)
+    width = tokens.ids.shape[1]
+    vision = joined_rows([[sample.vision for sample in row] for row in rows], width, 0, torch.bool)
+    regression = joined_rows([[sample.regression for sample in row] for row in rows], width, 0, torch.float32)
     samples = [sample for row in rows for sample in row]
     images = [sample.images for sample in samples if sample.images is not None]
     visual = [sample.visual for sample in samples if sample.visual is not None]

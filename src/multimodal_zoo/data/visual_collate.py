@@ -43,6 +43,4 @@ class VisualCollate(SequenceCollate):
 
     def cut(self, sample: VisualSample) -> VisualSample:
         """The beginning that fits; raises UnusableError where there is nothing in it to learn."""
-        if len(sample.ids) <= self.context_length:
-            return sample
         return shortened(sample, self.context_length, self.processor.ids.image_begin)

@@ -184,7 +184,8 @@ class VisualStoreWriter:
         """Write what waits; a part appears whole or not at all."""
         if not self._waiting:
             return
-        part = self.folder / f"visual-{len(list(self.folder.glob('visual-*.npy'))):05d}.npy"
+        numbers = [int(one.stem.partition("-")[2]) for one in self.folder.glob("visual-*.npy")]
+        part = self.folder / f"visual-{max(numbers, default=-1) + 1:05d}.npy"  # one in between may have been deleted
         keys = np.stack([np.frombuffer(key, np.uint8) for key, _ in self._waiting])
         starts = np.cumsum([0, *(len(one) for _, one in self._waiting[:-1])])
         with atomic_file(_index(part)) as temporary, temporary.open("wb") as file:

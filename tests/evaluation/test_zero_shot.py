@@ -22,6 +22,15 @@ def test_accuracies_against_brute_force():
     assert found["mean_per_class"] == pytest.approx(sum(recalls) / 6, abs=1e-6)
 
 
+def test_of_equal_scores_the_earlier_class_comes_first():
+    target = torch.arange(10)
+    found = accuracies(torch.zeros(10, 10), target)
+    assert (found["top1"], found["top5"]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert found["mean_per_class"] == pytest.approx(0.1)
+    few = accuracies(torch.eye(3), torch.tensor([0, 1, 0]))
+    assert (few["top1"], few["top5"]) == (pytest.approx(2 / 3), 1.0)
+
+
 def test_confusion_counts():
     found = confusion(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]), 3)
     assert found.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]

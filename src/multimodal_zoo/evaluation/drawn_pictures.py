@@ -22,7 +22,15 @@ from multimodal_zoo.evaluation.likelihood import picture_scores
 from multimodal_zoo.evaluation.neighbours import COPY, Nearest, Seen
 from multimodal_zoo.evaluation.ranking import inner_products, ranks, recall_at
 from multimodal_zoo.evaluation.result import Picture, Result, Table
-from multimodal_zoo.evaluation.samples import attribution_of, describe, documents_of, numbered, pick_images
+from multimodal_zoo.evaluation.samples import (
+    attribution_of,
+    describe,
+    documents_of,
+    evenly,
+    numbered,
+    pick_images,
+    usable_documents,
+)
 from multimodal_zoo.evaluation.workspace import Workspace
 from multimodal_zoo.generation.sampling import Sampling
 from multimodal_zoo.inference.text_to_image import draw
@@ -146,7 +154,7 @@ class DrawnPictures:
 
     def _look(self, model: nn.Module, processor: Any, device: torch.device) -> _Round:
         """Draw, and see all pictures as the model does."""
-        documents = list(documents_of(self.dataset))
+        documents = usable_documents(self.dataset)
         prompts = self.prompts(documents)
         drawn, codes = self._draw(model, prompts)
         with evaluating(model):
@@ -198,7 +206,7 @@ class DrawnPictures:
     def _figures(self, found: _Round, nearest: Mapping[str, Nearest]) -> dict[str, Picture]:
         if not self.examples:
             return {}
-        places = torch.linspace(0, len(found.documents) - 1, min(self.examples, len(found.documents))).long().tolist()
+        places = evenly(len(found.documents), self.examples)
         wanted = {int(one.number[place]) for one in nearest.values() for place in places}
         gallery = pick_images(self.training, wanted)
         columns: dict[str, list[tuple[Any, str]]] = {"drawn": [(found.drawn[place], "") for place in places]}

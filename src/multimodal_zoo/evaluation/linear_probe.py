@@ -195,6 +195,6 @@ class LinearProbe:
         for inverse_penalty in sorted(self.inverse_penalties):
             fitted = fit_logistic(features[~aside], target[~aside], classes, inverse_penalty, start=fitted)
             predicted = linear(features[aside], *fitted).argmax(dim=1)
-            found = one_hot(predicted, classes)
+            found = one_hot(predicted, classes).float()
             sweep.append((inverse_penalty, accuracies(found, target[aside])[self.judged_by]))
         return max(sweep, key=lambda entry: (entry[1], -entry[0]))[0], sweep

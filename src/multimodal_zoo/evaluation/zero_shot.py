@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from multimodal_zoo.data.transforms import choose
 from multimodal_zoo.encoders.matching import matching_of
 from multimodal_zoo.evaluation import pictures
-from multimodal_zoo.evaluation.ranking import interval
+from multimodal_zoo.evaluation.ranking import given, interval, ranks, recall_at
 from multimodal_zoo.evaluation.result import Picture, Result, Table
 from multimodal_zoo.evaluation.samples import Samples, attribution_of, describe, read, skipped
 from multimodal_zoo.evaluation.views import read_views
@@ -26,7 +26,7 @@ def confusion(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
 
 
 def accuracies(logits: Tensor, target: Tensor) -> dict[str, float]:
-    """Top-1, top-5 and the mean recall over the classes that occur.
+    """Top-1, top-5 and the mean recall over the classes that occur; of equal scores the earlier class comes first.
 
     Args:
         logits: (images, classes).
@@ -35,14 +35,14 @@ def accuracies(logits: Tensor, target: Tensor) -> dict[str, float]:
     Returns:
         fractions `top1`, `top5` (with fewer than five classes: the share among them all) and `mean_per_class`.
     """
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = best == target[:, None]
-    counts = confusion(best[:, 0], target, logits.shape[1])
+    classes = logits.shape[1]
+    hits = recall_at(ranks(given(logits), target, torch.arange(classes, device=target.device)), (1, 5))
+    counts = confusion(logits.argmax(dim=1), target, classes)
     support = counts.sum(dim=1)
     recalls = counts.diagonal().double() / support.clamp(min=1)
     return {
-        "top1": hits[:, 0].double().mean().item(),
-        "top5": hits.any(dim=1).double().mean().item(),
+        "top1": hits["R@1"],
+        "top5": hits["R@5"],
         "mean_per_class": recalls[support > 0].mean().item(),
     }
 

@@ -216,7 +216,7 @@ def test_what_decides_answers_is_described(folder: Path, tmp_path: Path) -> None
     ],
 )
 def test_values_that_cannot_be_are_refused(folder: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         engine(folder, **options)
 
 

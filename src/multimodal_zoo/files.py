@@ -135,6 +135,20 @@ def read_record(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """The lines of a text file in UTF-8, without blanks around them.
+
+    Args:
+        path: the file.
+        what: it should be, for the message.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    with reading(path, what, "give a text file in UTF-8"):
+        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
 def parsed(content: str | bytes) -> Any:
     """What JSON says.
 

@@ -257,7 +257,7 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_submission(file, TOKENS, RULES)
     file.write_bytes(b'{"meta": {}, "results": {"first": [')
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="no JSON file of detections"):
         read_submission(file, TOKENS, RULES)
     write_submission(file, some(2), TOKENS, RULES)
     twice = file.read_text().replace('"second": []', '"first": [], "second": []')
@@ -265,7 +265,7 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 boxes are in a sample that stands twice"):
         read_submission(file, TOKENS, RULES)
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="no JSON file of detections"):
         read_submission(file, TOKENS, RULES)
 
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from multimodal_zoo.captions.job import WORK
-from multimodal_zoo.captions.unit_files import FORMATS, RECORDS, UnitRecord, finished, record_of
-from multimodal_zoo.files import leftovers, read_record
+from multimodal_zoo.captions.unit_files import FORMATS, RECORDS, finished, read_unit_record, record_of
+from multimodal_zoo.files import leftovers
 
 
 def is_whole(folder: str | Path, name: str) -> bool:
@@ -26,8 +26,8 @@ def verify(folder: str | Path) -> list[str]:
     known: set[str] = set()
     for name in sorted(finished(folder)):
         try:
-            record = UnitRecord(**read_record(Path(folder) / RECORDS / f"{name}.json"))
-        except (ValueError, TypeError) as error:
+            record = read_unit_record(folder, name)
+        except ValueError as error:
             wrong.append(f"{RECORDS}/{name}.json is no record: {error}")
             continue
         known.update(record.files)

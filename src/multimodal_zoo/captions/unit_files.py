@@ -20,7 +20,7 @@ from multimodal_zoo.captions.rows import STATUSES, FusedRow
 from multimodal_zoo.captions.sources import Unit
 from multimodal_zoo.captions.unit_tables import UnitTable
 from multimodal_zoo.captions.unit_tars import UnitTar
-from multimodal_zoo.files import atomic_file, read_record, write_bytes, write_text
+from multimodal_zoo.files import atomic_file, read_record, reading, write_bytes, write_text
 
 #: Formats by name: their suffix; each has a folder of its name.
 FORMATS = {"parquet": ".parquet", "webdataset": ".tar"}
@@ -174,13 +174,28 @@ def parquet_bytes(table: Any) -> bytes:
     return content
 
 
+def read_unit_record(folder: str | Path, name: str) -> UnitRecord:
+    """The record of a unit as it stands, whatever became of the files.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    path = _record_path(folder, name)
+    with reading(path, "record of a unit", "delete it, and the unit is written again"):
+        record = UnitRecord(**read_record(path))
+        for held in (record.statuses, record.files, record.sizes):
+            if not isinstance(held, dict):
+                raise TypeError(f"expected an object, found {type(held).__name__}")
+        return record
+
+
 def record_of(folder: str | Path, name: str) -> UnitRecord | None:
     """The record of a unit, None unless all its files are there in full; hashes are left to `verify`."""
-    path = _record_path(folder, name)
     try:
-        record = UnitRecord(**read_record(path))
+        record = read_unit_record(folder, name)
         whole = all((Path(folder) / file).stat().st_size == size for file, size in record.sizes.items())
-    except (FileNotFoundError, ValueError, TypeError):  # absent, or not a record: the unit is written anew
+    except (FileNotFoundError, ValueError):  # absent, or not a record: the unit is written anew
         return None
     return record if whole else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.commands.options import separate
-from multimodal_zoo.files import write_bytes, write_text
+from multimodal_zoo.files import read_lines, write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -123,7 +123,7 @@ def read_queries(words: Sequence[str], listed: str | None) -> list[str | Path]:
     if listed is not None:
         if not Path(listed).is_file():
             raise FileNotFoundError(f"queries={listed}: no such file; it has one query a line")
-        lines += [line.strip() for line in Path(listed).read_text(encoding="utf-8").splitlines()]
+        lines += read_lines(listed, "list of queries")
     queries: list[str | Path] = []
     for line in filter(None, lines):
         is_picture = line.lower().endswith(SUFFIXES)

@@ -19,7 +19,7 @@ from multimodal_zoo.commands.app import primary_config
 from multimodal_zoo.commands.names import PROGRAM, RANK_VARIABLES
 from multimodal_zoo.commands.train import rank, settle_run_folder, train_recipe
 from multimodal_zoo.config import compose_whole, quoted
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import read_record, reading, write_text
 from multimodal_zoo.stages import words_of
 
 #: In the folder of a finished stage: what it was trained with, and how long that took.
@@ -171,8 +171,9 @@ def finished(stage: Stage) -> dict[str, Any] | None:
     path = stage.folder / FINISHED
     if not path.is_file():
         return None
-    note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    before, now = _flat(note["config"]), _flat(stage.content())
+    with reading(path, "note of a finished stage", "delete it, and the stage is trained on to its end"):
+        note = read_record(path)
+        before, now = _flat(note["config"]), _flat(stage.content())
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed[:LISTED])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.evaluation.vqa_questions import Question, file_and_pictures, json_at, require_keys
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import EVALUATORS
 
 
@@ -34,15 +35,16 @@ class KarpathyCaptions:
         path, images = file_and_pictures(self.root, self.file, self.images, "karpathy_captions")
         found, splits = [], set()
         for row in _rows(path, json_at(path), "images", ("filename", "split", "sentences")):
-            splits.add(row["split"])
+            splits.add(str(row["split"]))
             if row["split"] != self.split:
                 continue
-            name = str(Path(row.get("filepath", ""), row["filename"]))
-            key = row.get("cocoid", row.get("imgid", row["filename"]))
-            captions = [str(one["raw"]) for one in row["sentences"]]
+            with reading(path, "file of Karpathy's splits"):
+                name = str(Path(row.get("filepath", ""), row["filename"]))
+                key = row.get("cocoid", row.get("imgid", row["filename"]))
+                captions = [str(one["raw"]) for one in row["sentences"]]
             found.append(Question(key, self.text, name, images / name, {"caption": captions, "image_id": key}))
         if not found:
-            known = ", ".join(sorted(map(str, splits)))
+            known = ", ".join(sorted(splits))
             raise ValueError(f"{path}: no picture of karpathy_captions.split={self.split!r}; there are {known}")
         return found
 
@@ -71,7 +73,11 @@ class CocoCaptions:
             ValueError: a file of another layout, or a caption of a picture that is not there.
         """
         path, images = file_and_pictures(self.root, self.file, self.images, "coco_captions")
-        whole = json_at(path)
+        with reading(path, "file of COCO's captions"):
+            return self._questions(path, images, json_at(path))
+
+    def _questions(self, path: Path, images: Path, whole: Any) -> list[Question]:
+        """A question for each picture, in the order of the file."""
         captions: dict[Any, list[str]] = {}
         pictures = {row["id"]: row for row in _rows(path, whole, "images", ("id", "file_name"))}
         for row in _rows(path, whole, "annotations", ("image_id", "caption"), needed=False):

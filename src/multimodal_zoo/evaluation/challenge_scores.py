@@ -15,7 +15,7 @@ from typing import Any
 
 from multimodal_zoo.evaluation.vqa_answers import challenge_answer, left_out_accuracy, unpunctuated
 from multimodal_zoo.evaluation.vqa_questions import Answered, below, json_at
-from multimodal_zoo.evaluation.vqa_scores import Scored, by_group, mean, truth
+from multimodal_zoo.evaluation.vqa_scores import Scored, by_group, mean, of_truth, truth
 from multimodal_zoo.registry import EVALUATORS
 
 
@@ -164,12 +164,13 @@ class ChallengeScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "challenge_score.file")
-        known = {str(row["question_id"]): row for row in json_at(path)["annotations"]}
         rows = []
-        for one, said in answered:
-            row = truth(known, str(one.key), one, path)
-            accuracy = self.compared.accuracy(said, people(row))
-            rows.append((str(row.get("question_type", "all")), str(row.get("answer_type", "all")), accuracy))
+        with of_truth(path, self.name):
+            known = {str(row["question_id"]): row for row in json_at(path)["annotations"]}
+            for one, said in answered:
+                row = truth(known, str(one.key), one, path)
+                accuracy = self.compared.accuracy(said, people(row))
+                rows.append((str(row.get("question_type", "all")), str(row.get("answer_type", "all")), accuracy))
         return scored(rows)
 
 
@@ -190,10 +191,11 @@ class VizWizScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "vizwiz_score.file")
-        known = {str(row["image"]): row for row in json_at(path)}
         rows = []
-        for one, said in answered:
-            row = truth(known, str(one.image), one, path)
-            accuracy = COMPARISONS["vqav2"].accuracy(said, people(row))
-            rows.append(("all", str(row.get("answer_type", "all")), accuracy))
+        with of_truth(path, self.name):
+            known = {str(row["image"]): row for row in json_at(path)}
+            for one, said in answered:
+                row = truth(known, str(one.image), one, path)
+                accuracy = COMPARISONS["vqav2"].accuracy(said, people(row))
+                rows.append(("all", str(row.get("answer_type", "all")), accuracy))
         return scored(rows)

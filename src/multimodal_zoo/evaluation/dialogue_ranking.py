@@ -18,6 +18,7 @@ from multimodal_zoo.evaluation.ranking import rank_summary, recall_at
 from multimodal_zoo.evaluation.result import Result, Table
 from multimodal_zoo.evaluation.vqa_questions import below, json_at
 from multimodal_zoo.evaluation.vqa_scores import mean
+from multimodal_zoo.files import reading
 from multimodal_zoo.inference.speaking import evaluating
 from multimodal_zoo.inference.writers import Writer, writer_of
 from multimodal_zoo.registry import EVALUATORS
@@ -131,10 +132,8 @@ class DialogueRanking:
         """
         path = below(self.root, self.file, "dialogue_ranking.file")
         dense = None if self.dense is None else json_at(below(self.root, self.dense, "dialogue_ranking.dense"))
-        try:
+        with reading(path, "file of dialogues in VisDial's layout"):
             return list(dialogue_rounds(json_at(path), dense))[: self.first]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{path}: not in VisDial's layout ({error!r})") from None
 
     def document(self, one: Round) -> Document:
         """The dialogue up to a question.

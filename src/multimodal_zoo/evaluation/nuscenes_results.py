@@ -12,6 +12,7 @@ import numpy as np
 
 from multimodal_zoo.evaluation.nuscenes_boxes import GlobalBoxes, NuScenesProtocol, check_numbers
 from multimodal_zoo.evaluation.nuscenes_submission import check_counts
+from multimodal_zoo.files import reading
 
 #: Names of a record's lists -> how many numbers they hold.
 LISTS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
@@ -36,15 +37,15 @@ def read_submission(
         FileNotFoundError: no file.
     """
     reader = _Reader(path, tokens, protocol)
-    try:
+    with reading(path, "JSON file of detections", "write it again"):
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=reader.packed)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict) or not isinstance(content.get("results"), dict) or "meta" not in content:
-        raise ValueError(f"{path}: expected a JSON object with 'meta' and 'results', a list of boxes for each sample")
-    results: dict[str, Any] = content["results"]
-    _check_samples(path, results, tokens)
-    return reader.boxes(results), dict(content["meta"])
+        if not isinstance(content, dict) or not isinstance(content.get("results"), dict) or "meta" not in content:
+            raise ValueError(
+                f"{path}: expected a JSON object with 'meta' and 'results', a list of boxes for each sample"
+            )
+        results: dict[str, Any] = content["results"]
+        _check_samples(path, results, tokens)
+        return reader.boxes(results), dict(content["meta"])
 
 
 def _check_samples(path: Path, results: Mapping[str, Any], tokens: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from multimodal_zoo.evaluation.result import Cell, Table
 from multimodal_zoo.evaluation.vqa_answers import gqa_answer, mme_answer, option_letter, pope_answer, soft_accuracy
 from multimodal_zoo.evaluation.vqa_questions import Answered, Question, below, json_at, json_lines
+from multimodal_zoo.files import reading
 from multimodal_zoo.registry import EVALUATORS
 
 #: MME's tasks of perception, in the order of its paper (arXiv 2306.13394, table 1); its others are of cognition.
@@ -74,6 +76,11 @@ def truth(known: Mapping[K, V], key: K, question: Question, file: object) -> V:
     return known[key]
 
 
+def of_truth(path: Path, name: str) -> AbstractContextManager[None]:
+    """Name a benchmark's file of true answers in whatever is wrong with its records."""
+    return reading(path, f"file of true answers of {name}")
+
+
 def by_group(rights: Mapping[str, Sequence[float]], title: str, head: str) -> Table:
     """How many questions there are of each kind, and the mean of each."""
     rows = [(name, len(found), mean(found)) for name, found in rights.items()]
@@ -97,11 +104,12 @@ class TextVqaScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "textvqa_score.file")
-        rows = json_at(path)["data"]
-        known = {(str(row["image_id"]), row["question"].strip().lower()): row["answers"] for row in rows}
-        found = [
-            soft_accuracy(said, truth(known, (str(one.key), one.bare.lower()), one, path)) for one, said in answered
-        ]
+        with of_truth(path, self.name):
+            rows = json_at(path)["data"]
+            known = {(str(row["image_id"]), row["question"].strip().lower()): row["answers"] for row in rows}
+            found = [
+                soft_accuracy(said, truth(known, (str(one.key), one.bare.lower()), one, path)) for one, said in answered
+            ]
         return Scored({"accuracy": mean(found)}, [], ("accuracy",))
 
 
@@ -153,7 +161,7 @@ class PopeScore:
             file = below(str(place), f"coco_pope_{split}.json", "pope_score.folder")
             if split not in labels:
                 rows = json_lines(file, ("image", "text", "label"))
-                labels[split] = {(row["image"], row["text"].strip()): row["label"] for row in rows}
+                labels[split] = {(str(row["image"]), str(row["text"]).strip()): row["label"] for row in rows}
             label = truth(labels[split], (str(one.image), one.bare), one, file)
             pairs[split].append((pope_answer(said), "no" if label == "no" else "yes"))
         each = {split: binary_figures(found) for split, found in pairs.items()}
@@ -182,12 +190,13 @@ class GqaScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "gqa_score.file")
-        known: dict[str, Any] = json_at(path)
         rights: dict[str, list[float]] = defaultdict(list)
-        for one, said in answered:
-            row = truth(known, str(one.key), one, path)
-            kind = str((row.get("types") or {}).get("structural", "all"))
-            rights[kind].append(float(gqa_answer(said) == row["answer"]))
+        with of_truth(path, self.name):
+            known: dict[str, Any] = json_at(path)
+            for one, said in answered:
+                row = truth(known, str(one.key), one, path)
+                kind = str((row.get("types") or {}).get("structural", "all"))
+                rights[kind].append(float(gqa_answer(said) == row["answer"]))
         accuracy = mean(right for found in rights.values() for right in found)
         return Scored({"accuracy": accuracy}, [by_group(rights, "kinds of questions", "kind")], ("accuracy",))
 
@@ -209,15 +218,16 @@ class ScienceQaScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "scienceqa_score.file")
-        known: dict[str, Any] = json_at(path)
         rights: dict[str, list[float]] = {"with a picture": [], "without": []}
         unread = 0
-        for one, said in answered:
-            row = truth(known, str(one.key), one, path)
-            letter = option_letter(said, LETTERS[: len(row["choices"])])
-            unread += letter is None
-            kind = "without" if one.image is None else "with a picture"
-            rights[kind].append(float(letter == LETTERS[row["answer"]]))
+        with of_truth(path, self.name):
+            known: dict[str, Any] = json_at(path)
+            for one, said in answered:
+                row = truth(known, str(one.key), one, path)
+                letter = option_letter(said, LETTERS[: len(row["choices"])])
+                unread += letter is None
+                kind = "without" if one.image is None else "with a picture"
+                rights[kind].append(float(letter == LETTERS[row["answer"]]))
         metrics = {"image_accuracy": mean(rights["with a picture"])}
         metrics |= {"accuracy": mean([*rights["with a picture"], *rights["without"]]), "no_letter": float(unread)}
         return Scored(metrics, [by_group(rights, "questions", "kind")], ("image_accuracy", "accuracy"))
@@ -240,11 +250,12 @@ class SeedScore:
     def __call__(self, answered: Sequence[Answered], folder: Path) -> Scored:
         """See `Score`."""
         path = below(self.root, self.file, "seed_score.file")
-        known = {str(row["question_id"]): row for row in json_at(path)["questions"]}
         rights: dict[str, list[float]] = defaultdict(list)
-        for one, said in answered:
-            row = truth(known, str(one.key), one, path)
-            rights[str(row.get("data_type", "image"))].append(float(said == row["answer"]))
+        with of_truth(path, self.name):
+            known = {str(row["question_id"]): row for row in json_at(path)["questions"]}
+            for one, said in answered:
+                row = truth(known, str(one.key), one, path)
+                rights[str(row.get("data_type", "image"))].append(float(said == row["answer"]))
         metrics = {"accuracy": mean(right for found in rights.values() for right in found)}
         metrics |= {f"{kind}_accuracy": mean(found) for kind, found in rights.items()}
         return Scored(metrics, [by_group(rights, "questions", "kind")], tuple(metrics))
@@ -271,8 +282,9 @@ class MmeScore:
         for one, said in answered:
             task, _, picture = str(one.key).partition("/")
             file = self._file(place / task, Path(picture).stem)
-            lines = (line.rstrip().rpartition("\t") for line in file.read_text(encoding="utf-8").splitlines())
-            known = {question.strip(): answer.strip().lower() for question, _, answer in lines}
+            with of_truth(file, self.name):
+                lines = (line.rstrip().rpartition("\t") for line in file.read_text(encoding="utf-8").splitlines())
+                known = {question.strip(): answer.strip().lower() for question, _, answer in lines}
             asked = one.bare if one.bare in known else f"{one.bare} Please answer yes or no."
             rights[task][picture].append(float(mme_answer(said) == truth(known, asked, one, file)))
         points = {}

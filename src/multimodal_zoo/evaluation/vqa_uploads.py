@@ -13,7 +13,7 @@ from multimodal_zoo.evaluation.question_records import records_at
 from multimodal_zoo.evaluation.vqa_answers import normalized, option_letter
 from multimodal_zoo.evaluation.vqa_questions import Answered, below, json_lines
 from multimodal_zoo.evaluation.vqa_scores import Scored, mean
-from multimodal_zoo.files import write_text
+from multimodal_zoo.files import reading, write_text
 from multimodal_zoo.registry import EVALUATORS
 
 #: Columns of MMBench's answer sheet, as far as its table has them.
@@ -47,8 +47,10 @@ class Vqav2Upload:
         if self.file is not None:
             path = below(self.root, self.file, "vqav2_upload.file")
             lines = path.suffix == ".jsonl"
-            rows = json_lines(path, ("question_id",)) if lines else records_at(path, "questions")
-            keys = [row["question_id"] for row in rows]
+            with reading(path, "list of a test's questions"):
+                rows = json_lines(path, ("question_id",)) if lines else records_at(path, "questions")
+                keys = [row["question_id"] for row in rows]
+                json.dumps(dict.fromkeys(keys, ""), ensure_ascii=False).encode()
         rows_ = [{"question_id": key, "answer": said.get(key, "")} for key in keys]
         return _written(folder, "vqav2.json", rows_, sum(key in said for key in keys))
 

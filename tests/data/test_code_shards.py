@@ -253,3 +253,11 @@ def test_arrays_that_claim_a_terabyte_or_hold_no_codes_are_broken() -> None:
 def test_half_a_surrogate_pair_in_a_text_is_kept() -> None:
     told = Document([Text("cut \ud83d off")], {"key": "k"})
     assert unpack({"__key__": "k", **pack(told)}).segments == told.segments
+
+
+def test_names_that_are_no_utf8_are_kept_in_the_state(tmp_path: Path) -> None:
+    folder, name = CodeFolder(tmp_path / "codes"), "caf\udce9.png"
+    folder.claim({"data": name})
+    folder.write([], Written(skipped={"broken image": 1}, examples={"broken image": [name]}))
+    assert folder.written().examples == {"broken image": [name]}
+    folder.claim({"data": name})

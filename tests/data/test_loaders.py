@@ -15,6 +15,7 @@ from multimodal_zoo.data.image_text_data import image_text_data
 from multimodal_zoo.data.order import ConceptOrder, ShuffledOrder, plan_epoch, plan_once
 from multimodal_zoo.data.processor import ImageTextProcessor
 from multimodal_zoo.data.skips import NoUsableSamplesError, Skips, UnusableError, usable
+from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.registry import build
 
 AUGMENT = [
@@ -265,3 +266,18 @@ def test_samples_in_memory_are_replaced_too_with_their_pictures(processor: Image
     for batch in batches:
         shown = (batch.images[:, 0, 0, 0] * processor.transform.std[0] + processor.transform.mean[0]) * 255
         assert shown.round().int().tolist() == [int(key) for key in batch.keys]
+
+
+def test_pictures_of_validation_are_those_of_evaluation(processor: ImageTextProcessor) -> None:
+    own = ImageTransform(16, [0.5] * 3, [0.5] * 3, "shorter_crop", "bilinear", None, 24)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 70, 4)).astype(np.uint8)
+
+    class One(Numbers):
+        def __getitem__(self, index: int) -> Document:
+            return pair(picture, "a", {"key": "a"})
+
+    data = image_text_data(
+        ImageTextProcessor(own, processor.tokenizer), One(1), 1, None, None, [], ShuffledOrder(), validation=One(1)
+    )
+    (batch,) = data.val_dataloader()
+    assert torch.equal(batch.images, own([picture]))

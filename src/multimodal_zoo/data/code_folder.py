@@ -81,7 +81,7 @@ class CodeFolder:
         if not place.is_file():
             if self.path.is_dir() and set(self.path.iterdir()) - set(leftovers(self.path)):
                 raise ValueError(f"out: {self.path} holds other things; choose another out, or delete it")
-            write_text(place, json.dumps(plain, indent=1, ensure_ascii=False))
+            write_text(place, json.dumps(plain, indent=1))
             return
         before = read_record(place)
         differing = [key for key in plain if before.get(key) != plain[key]]
@@ -131,7 +131,7 @@ class CodeFolder:
             state.sizes[name] = len(documents)
         state.shards += bool(documents)
         state.documents += len(documents)
-        write_text(self._state(self.rank), json.dumps(asdict(state), ensure_ascii=False))
+        write_text(self._state(self.rank), json.dumps(asdict(state)))
 
     def finish(self) -> bool:
         """Write what readers ask for beside the files, once every rank is through; gives whether they are."""

@@ -90,6 +90,15 @@ def transformed(image_transform: PictureTransform | None, document: Document, ra
         raise UnusableError(error.reason, document.key) from error
 
 
+def undrawn(transform: Any) -> PictureTransform:
+    """A model's own image transform in place of one that draws: what pictures of validation become.
+
+    Args:
+        transform: has `pixels`, one picture to uint8 (3, height, width).
+    """
+    return lambda picture, random: transform.pixels(picture)
+
+
 def transformed_clip(
     image_transform: PictureTransform | None, frames: Sequence[Picture], document: Document, random: Random
 ) -> Tensor:

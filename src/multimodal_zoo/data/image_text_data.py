@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from multimodal_zoo.data.captions import CaptionSampler, TextCaption
-from multimodal_zoo.data.collate import BatchTransform, PairCollate, PictureTransform
+from multimodal_zoo.data.collate import BatchTransform, PairCollate, PictureTransform, undrawn
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.processor import ImageTextProcessor
-from multimodal_zoo.data.transforms import FixedCrop
 from multimodal_zoo.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def image_text_data(
         image_transform: one training picture to uint8 of fixed size; None takes pixels as a reader holds them.
         augment: transforms of whole training batches, in order.
         order: order of the training samples; readers of shards have their own.
-        validation: reader of pairs seen in order, without augmentation, with their own text.
+        validation: reader of pairs seen in order, by the model's own transform and with their own text.
         workers: processes that read; 0 reads in this one.
         seed: of order, captions, crops and augmentation.
 
@@ -53,13 +52,11 @@ def image_text_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    transform = processor.transform
-    plain = FixedCrop(transform.size, transform.resize, transform.interpolation)
     return ImageTextData(
         train=train,
         validation=validation,
         collate=PairCollate(processor, captions, image_transform, augment),
-        plain=PairCollate(processor, TextCaption(), plain, []),
+        plain=PairCollate(processor, TextCaption(), undrawn(processor.transform), []),
         order=order,
         batch_size=batch_size,
         workers=workers,

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from multimodal_zoo.data.collate import BatchTransform, PictureTransform, finished, transformed
+from multimodal_zoo.data.collate import BatchTransform, PictureTransform, finished, transformed, undrawn
 from multimodal_zoo.data.documents import Document
 from multimodal_zoo.data.masking import Masking
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.processor import ImageProcessor
-from multimodal_zoo.data.transforms import FixedCrop
 from multimodal_zoo.objectives.batch import MaskedImageBatch
 from multimodal_zoo.registry import DATASETS
 
@@ -99,7 +98,7 @@ def masked_image_data(
         image_transform: one training picture to uint8 of fixed size; None takes pixels as a reader holds them.
         augment: transforms of whole training batches, in order.
         order: order of the training samples; readers of shards have their own.
-        validation: reader of images seen in order, without augmentation.
+        validation: reader of images seen in order, by the model's own transform.
         workers: processes that read; 0 reads in this one.
         seed: of order, masks, crops and augmentation.
 
@@ -109,13 +108,11 @@ def masked_image_data(
     # Imported here: models need this room for their processor, and Lightning takes seconds to import.
     from multimodal_zoo.data.datamodule import ImageTextData
 
-    transform = processor.transform
-    plain = FixedCrop(transform.size, transform.resize, transform.interpolation)
     return ImageTextData(
         train=train,
         validation=validation,
         collate=MaskedImageCollate(processor, masking, image_transform, augment),
-        plain=MaskedImageCollate(processor, masking, plain, []),
+        plain=MaskedImageCollate(processor, masking, undrawn(processor.transform), []),
         order=order,
         batch_size=batch_size,
         workers=workers,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from multimodal_zoo.data.collate import BatchTransform, PictureTransform, finished, transformed, transformed_clip
+from multimodal_zoo.data.collate import (
+    BatchTransform,
+    PictureTransform,
+    finished,
+    transformed,
+    transformed_clip,
+    undrawn,
+)
 from multimodal_zoo.data.documents import Document, Video
 from multimodal_zoo.data.order import Order
 from multimodal_zoo.data.processor import ImageProcessor
@@ -141,4 +148,4 @@ def _plain(processor: ImageProcessor, image_transform: PictureTransform | None) 
     size = getattr(image_transform, "size", None)
     if size is not None:
         return FixedCrop(int(size), background=transform.background)
-    return lambda picture, random: transform.pixels(picture)
+    return undrawn(transform)

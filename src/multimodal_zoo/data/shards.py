@@ -143,7 +143,7 @@ def _files(stream: Tail, address: str, skips: Skips) -> Iterator[dict[str, Any]]
     file: Any = stream  # reading is all that is asked of it
     with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
         for member in tar:
-            tar.members = []  # they would pile up
+            tar.members = []  # type: ignore[attr-defined]  # they would pile up
             if not member.isreg():
                 continue
             content = tar.extractfile(member)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.export.detector import DetectorGraph
-from multimodal_zoo.export.formats import LARGE, missing, quiet
+from multimodal_zoo.export.formats import load_program, onnx_session, quiet, write_onnx
 
 #: What runs a file: tensors by name to results by name.
 Runner = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def write_graph(graph: DetectorGraph, path: Path, format: str) -> None:
-    """Write a graph of fixed sizes into one file (weights above 1 GiB go beside it).
+    """Write a graph of fixed sizes into one file (large weights of an ONNX graph go beside it).
 
     Args:
         graph: in evaluation mode, on the CPU.
@@ -29,11 +29,7 @@ def write_graph(graph: DetectorGraph, path: Path, format: str) -> None:
         if format == "torch_export":
             torch.export.save(program, path)
             return
-        missing("onnx", "onnxscript")
-        weights = sum(p.numel() * p.element_size() for p in graph.parameters())
-        made = torch.onnx.export(program, dynamo=True, input_names=list(inputs), output_names=outputs, verbose=False)
-        assert made is not None
-        made.save(str(path), external_data=weights > LARGE)
+    write_onnx(program, path, list(inputs), outputs)
 
 
 def load_graph(path: Path, graph: DetectorGraph, format: str, threads: int) -> Runner:
@@ -47,8 +43,7 @@ def load_graph(path: Path, graph: DetectorGraph, format: str, threads: int) -> R
     """
     outputs = graph.outputs()
     if format == "torch_export":
-        with quiet():
-            module = torch.export.load(path).module()
+        module = load_program(path)
         names = list(graph.inputs())
 
         def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,13 +63,7 @@ def onnx_runner(path: Path, outputs: list[str], threads: int) -> Runner:
         outputs: names of its results, in order.
         threads: of onnxruntime.
     """
-    missing("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, threads)
     taken = {one.name for one in session.get_inputs()}
 
     def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:

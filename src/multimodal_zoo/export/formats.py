@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal_zoo.export.towers import Tower
 
@@ -54,41 +54,71 @@ def _write_program(tower: Tower, path: Path) -> None:
         torch.export.save(program_of(tower), path)
 
 
-def _load_program(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
-    del threads  # a program runs on torch's own threads
+def load_program(path: Path) -> nn.Module:
+    """A torch program from a file; it runs on torch's own threads."""
     with quiet():
-        module = torch.export.load(path).module()
+        return torch.export.load(path).module()
+
+
+def _load_program(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    del threads
+    module = load_program(path)
     return lambda tensor: module(tensor)
 
 
-def _write_onnx(tower: Tower, path: Path) -> None:
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shape: Sequence[int | str] | None = None,
+) -> None:
+    """Write a program as an ONNX graph; weights above `LARGE` go beside it.
+
+    Args:
+        program: traced.
+        path: of the file.
+        inputs: names of what it takes, in order.
+        outputs: names of what it gives, in order.
+        shape: of the only input, open sizes by name, as users read them in the graph; None leaves the tracer's names.
+    """
     missing("onnx", "onnxscript")
-    weights = sum(p.numel() * p.element_size() for p in tower.module.parameters())
+    weights = sum(p.numel() * p.element_size() for p in program.parameters())
     with torch.no_grad(), quiet():
         graph = torch.onnx.export(
-            program_of(tower), dynamo=True, input_names=[tower.input], output_names=[tower.output], verbose=False
+            program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
         )
         assert graph is not None
-        _name_sizes(graph.model.graph.inputs[0], tower)
+        if shape is not None:
+            from onnx_ir import Shape, SymbolicDim
+
+            named = [SymbolicDim(size) if isinstance(size, str) else size for size in shape]
+            graph.model.graph.inputs[0].shape = Shape(named)
         graph.save(str(path), external_data=weights > LARGE)
 
 
-def _name_sizes(value: Any, tower: Tower) -> None:
-    """Give the open sizes of the input their names; users read them in the graph."""
-    from onnx_ir import Shape, SymbolicDim
-
-    renamed = [SymbolicDim(size) if isinstance(size, str) else size for size in tower.shape]
-    value.shape = Shape(renamed)
+def _write_onnx(tower: Tower, path: Path) -> None:
+    write_onnx(program_of(tower), path, [tower.input], [tower.output], tower.shape)
 
 
-def _load_onnx(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+def onnx_session(path: Path, threads: int) -> Any:
+    """An onnxruntime session of a file on the CPU.
+
+    Args:
+        path: of the file.
+        threads: of onnxruntime.
+    """
     missing("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _load_onnx(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    session = onnx_session(path, threads)
     name = session.get_inputs()[0].name
     return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
 

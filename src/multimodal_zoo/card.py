@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: Bytes a parameter takes, by precision; what inference needs for the weights alone.
-BYTES = {"float32": 4, "bfloat16 / float16": 2, "int8": 1}
+BYTES = {"float32": 4, "float16 / bfloat16": 2, "int8": 1}
 TITLES = {
     "system": "system",
     "summary": "what it is",
@@ -22,6 +22,8 @@ TITLES = {
     "weights": "weights",
     "figures": "published figures",
 }
+#: What the parts of a processor are, for those whose key does not say it.
+PROCESSOR_TITLES = {"images": "images transform", "texts": "texts tokenizer"}
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,14 @@ class Card:
         """(title, text) pairs in reading order; every key of the card's YAML appears."""
         rows = []
         for key in [*TITLES, *(k for k in self.facts if k not in TITLES and k != "name")]:
-            if self.facts.get(key) not in (None, {}, []):
-                rows.append((TITLES.get(key, key.replace("_", " ")), _text(self.facts[key])))
-        count = self.facts.get("parameters")
-        if isinstance(count, int):
-            sizes = ", ".join(f"{count * size / 1e9:.3g} GB {kind}" for kind, size in BYTES.items())
-            rows.insert(
-                next(i for i, r in enumerate(rows) if r[0] == "parameters") + 1, ("memory of the weights", sizes)
-            )
-        for key, part in self.processor.items():
-            if isinstance(part, Mapping):
-                rows.append((f"{key} transform" if key == "images" else f"{key} tokenizer", _text(part)))
-        return rows
+            value = self.facts.get(key)
+            if value not in (None, {}, []):
+                rows.append((TITLES.get(key, key.replace("_", " ")), _text(value)))
+            if key == "parameters" and isinstance(value, int):
+                sizes = ", ".join(f"{value * size / 1e9:.3g} GB {kind}" for kind, size in BYTES.items())
+                rows.append(("memory of the weights", sizes))
+        parts = {key: part for key, part in self.processor.items() if isinstance(part, Mapping)}
+        return rows + [(PROCESSOR_TITLES.get(key, key.replace("_", " ")), _text(part)) for key, part in parts.items()]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title=self.name, show_header=False, title_justify="left")

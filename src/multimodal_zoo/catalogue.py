@@ -24,12 +24,13 @@ def packages(kind: str) -> tuple[str, ...]:
         ImportError: an installed package names one that cannot be imported, with the entry point.
     """
     own = f"multimodal_zoo.{kind}"
-    for entry in entry_points(group=own):
+    named = entry_points(group=own)
+    for entry in named:
         try:
             files(entry.value)
         except (ImportError, TypeError) as error:
             raise ImportError(f"{own}: the entry point {entry.name} = {entry.value} names no package") from error
-    return (own, *sorted({entry.value for entry in entry_points(group=own)}))
+    return (own, *sorted({entry.value for entry in named}))
 
 
 def _folders(kind: str) -> list[Any]:
@@ -39,11 +40,16 @@ def _folders(kind: str) -> list[Any]:
 def _walk(folder: Any, prefix: str = "") -> list[str]:
     found = []
     for entry in folder.iterdir():
-        if entry.is_dir() and not entry.name.startswith(("_", ".")):
+        if _is_group(entry):
             found += _walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".yaml"):
             found.append(prefix + entry.name.removesuffix(".yaml"))
     return found
+
+
+def _is_group(entry: Any) -> bool:
+    """Whether an entry of a folder is a folder of YAML files: no cache of Python, nor one that an editor hides."""
+    return bool(entry.is_dir()) and not entry.name.startswith(("_", "."))
 
 
 def _natural(name: str) -> list[Any]:
@@ -66,7 +72,7 @@ def declared_file(group: str, name: str) -> Any:
 def list_groups() -> list[str]:
     """Names of the groups in `conf/`."""
     entries = [entry for folder in _folders("conf") for entry in folder.iterdir()]
-    return sorted({e.name for e in entries if e.is_dir() and not e.name.startswith("_")})
+    return sorted({entry.name for entry in entries if _is_group(entry)})
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -145,9 +145,11 @@ def _header(cursor: _Cursor) -> GgufHeader:
         name, dimensions = cursor.text(), cursor.number("I")
         shape = tuple(int(size) for size in reversed(cursor.scalars("Q", dimensions)))
         listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
-    step = int(facts.get("general.alignment", 32))
-    if step < 1:
-        raise ValueError(f"{cursor.path}: general.alignment is {step}; the file is damaged")
+    step = facts.get("general.alignment", 32)
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(
+            f"{cursor.path}: general.alignment is {step!r}; expected a number above 0: the file is damaged"
+        )
     first = math.ceil(cursor.place / step) * step
     tensors = {name: GgufTensor(shape, kind, first + offset) for name, shape, kind, offset in listed}
     return GgufHeader(facts, tensors, facts_end)

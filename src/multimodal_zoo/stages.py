@@ -7,7 +7,6 @@ A word that begins with a stage's name is an override of that stage's recipe: `l
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -71,8 +70,7 @@ def routed(words: Sequence[str], stages: Sequence[str], others: Sequence[str], s
         match = WORD.fullmatch(word) if stages else None
         if match is None or match[2] not in counts:
             if match is not None and match[2] not in (*others, "hydra"):
-                near = difflib.get_close_matches(match[2], [*stages, *others], n=1)
-                raise unknown(match[2], near or [*stages, *others], "stage or key", word)
+                raise unknown(match[2], [*stages, *others], "stage or key", word)
             result.append(word)
             continue
         name = match[2]

@@ -23,6 +23,7 @@ from multimodal_zoo.checkpoints.files import iterate_shards, manifest, read_stat
 from multimodal_zoo.checkpoints.locate import resolve
 from multimodal_zoo.checkpoints.store import load_part, recognise, save_model
 from multimodal_zoo.checkpoints.tables.gguf import GGUF, shortest
+from multimodal_zoo.gguf_header import read_header
 from multimodal_zoo.zoo import build_model, from_pretrained
 
 SIZES = {"vocab_size": 70, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -245,6 +246,17 @@ def test_a_damaged_file_is_an_error(file: Path, change: Any, message: str) -> No
     change(file)
     with pytest.raises(CorruptCheckpoint, match=message):
         from_pretrained(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"), [(8, struct.pack("<Q", 2) + b"32", "'32'"), (6, struct.pack("<f", 0.5), "0.5")]
+)
+def test_an_alignment_that_is_no_number_names_the_file(kind: int, value: bytes, shown: str, tmp_path: Path) -> None:
+    key = b"general.alignment"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+    (tmp_path / "a.gguf").write_bytes(head)
+    with pytest.raises(ValueError, match=rf"a\.gguf: general.alignment is {shown}; expected a number above 0"):
+        read_header(tmp_path / "a.gguf")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ COLUMNS = {
 CHANCE = {"shot": 0.1, "choice": 0.1, "4 similar": 0.1, "R@5": 0.05, "rank": 50.5}
 #: Emu2's connector in front of the same encoder: all nine tokens, two projections, no word as a picture's last target.
 POOLED = (
-    "connector@model.connector=pooled_tiny",
+    "connector@model.connector=pooled",
     "model.connector.width=192",
     "model.input_projection={type: linear_layer, in_features: 192, out_features: 576, bias: false}",
     "model.processor.image_tokens=9",

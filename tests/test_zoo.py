@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 import multimodal_zoo as zoo
 from config_keys import unread
 from multimodal_zoo.catalogue import list_group
+from multimodal_zoo.checkpoints.writing import write_safetensors
 from multimodal_zoo.commands.stages import compose_stages
 
 
@@ -81,12 +83,55 @@ def test_published_weights_are_read_in_the_naming_that_the_card_gives(tmp_path, 
             zoo.create("clip_vit_b32", pretrained="published", overrides=[entry])
 
 
+def test_published_weights_hash_to_what_the_card_says(tmp_path, monkeypatch) -> None:
+    from multimodal_zoo.checkpoints import files, store
+    from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
+
+    write_safetensors(tmp_path / "weights.safetensors", zoo.create("clip_tiny").state_dict())
+    for module in (store, files):
+        monkeypatch.setattr(module, "resolve", lambda path: tmp_path / "weights.safetensors")
+    known = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    word = "+model.card.weights={{published: [{{hub: a/b, file: weights.safetensors, sha256: '{}'}}]}}"
+    zoo.create("clip_tiny", pretrained="published", overrides=[word.format(known)])
+    for quantize in (None, "int8"):
+        with pytest.raises(CorruptCheckpoint, match="the card says 0000"):
+            zoo.create("clip_tiny", pretrained="published", quantize=quantize, overrides=[word.format("0" * 64)])
+
+
+def test_each_part_of_published_weights_is_read_as_the_card_says(tmp_path, monkeypatch) -> None:
+    from multimodal_zoo import zoo as module
+    from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
+
+    whole = zoo.create("clip_tiny").state_dict()
+    entries = []
+    for part in ("image", "text"):
+        file = tmp_path / f"{part}.safetensors"
+        write_safetensors(file, {name: tensor for name, tensor in whole.items() if name.startswith(f"{part}.")})
+        entries.append({"part": part, "hub": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+    monkeypatch.setattr(module, "_place", lambda entry: str(tmp_path / entry["hub"]))
+    config = dict(module.declaration("clip_tiny"))
+    config["card"] = {"weights": {"published": entries}}
+    assert set(module._opened(config, "published")[0].parts) == {"image", "text"}
+    entries[1]["sha256"] = "0" * 64
+    with pytest.raises(CorruptCheckpoint, match=r"text\.safetensors: sha256 is"):
+        module._opened(config, "published")
+    entries[1] |= {"naming": "hf_clp"}
+    del entries[1]["sha256"]
+    with pytest.raises(KeyError, match="closest: hf_clip"):
+        module._opened(config, "published")
+
+
 def test_a_card_prints_and_renders() -> None:
     card = zoo.describe("clip_vit_b32")
     text = dict(card.rows())
     assert text["parameters"] == "151,277,313"
     assert "0.605 GB float32" in text["memory of the weights"]
     assert "<table>" in card._repr_html_()
+    assert [title for title in text if title.endswith((" transform", " tokenizer"))] == [
+        "texts tokenizer",
+        "images transform",
+    ]
+    assert {"view", "history", "checks"} <= dict(zoo.describe("fast_bev_m0").rows()).keys(), "no tokenizers"
 
 
 def test_from_pretrained_reads_back_what_save_model_wrote(tmp_path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.catalogue import list_models, require
-from multimodal_zoo.config import compose, nearest
+from multimodal_zoo.checkpoints.declarations import declaration
+from multimodal_zoo.config import compose
 from multimodal_zoo.registry import build, self_contained
 
 if TYPE_CHECKING:
@@ -21,34 +21,6 @@ if TYPE_CHECKING:
     from multimodal_zoo.inference.placement import Placement
 
 __all__ = ["attach", "build_model", "compose", "create", "declaration", "describe", "filled", "from_pretrained"]
-
-
-def declaration(variant: str, overrides: Sequence[str] = (), **values: Any) -> dict[str, Any]:
-    """The complete `model:` node of a variant as a plain dict.
-
-    Args:
-        variant: a name from `list_models()`.
-        overrides: Hydra overrides, the very ones of the command line (`model.image.blocks.depth=2`,
-            `encoder@model.image=timm_vit`).
-        **values: top-level keys of the model node to replace (`embed_dim=64`).
-
-    Raises:
-        KeyError: unknown variant, key, group or option, with the nearest names.
-        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override or value that does not fit.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    require(variant, list_models(), "variant", "model")
-    node = compose(None, [f"+model={variant}", *overrides]).model
-    OmegaConf.set_struct(node, True)
-    try:
-        node = OmegaConf.merge(node, values)
-    except OmegaConfBaseException as error:
-        raise nearest(error) or error from None
-    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: int | None = 0) -> nn.Module:
@@ -66,14 +38,13 @@ def build_model(config: Mapping[str, Any], *, device: str | None = None, seed: i
 def _module(config: Mapping[str, Any], *, device: str | None = None, seed: int | None = 0) -> nn.Module:
     import torch
 
-    from multimodal_zoo.checkpoints.meta import meta_device
+    from multimodal_zoo.checkpoints.meta import meta_device, module_node
 
-    arguments = {key: value for key, value in config.items() if key not in ("processor", "card")}
     with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
         if seed is not None:
             torch.manual_seed(seed)
         with meta_device() if device == "meta" else torch.device(device) if device else nullcontext():
-            return build(arguments, path="model")
+            return build(module_node(config), path="model")  # type: ignore[no-any-return]
 
 
 def attach(model: nn.Module, config: Mapping[str, Any], weights: str) -> nn.Module:
@@ -142,10 +113,10 @@ def create(
         return filled(config, pretrained, device=device, dtype=dtype, resize=resize)
     from multimodal_zoo.inference.loading import Target, load_for_inference
 
-    source, place, sha256 = _opened(config, pretrained)
+    source, place = _opened(config, pretrained)
     model = _receiver(source.config)
     target = Target(device, dtype or "auto", quantize, placement, offload_folder)
-    load_for_inference(model, source, target, sha256=sha256, resize=resize)
+    load_for_inference(model, source, target, resize=resize)
     return attach(model, source.config, weights=place).eval()
 
 
@@ -168,35 +139,44 @@ def filled(
     """
     from multimodal_zoo.checkpoints.store import load_weights
 
-    source, place, sha256 = _opened(config, pretrained)
+    source, place = _opened(config, pretrained)
     model = _receiver(source.config)
-    load_weights(model, source, device=device, dtype=dtype, sha256=sha256, resize=resize)
+    load_weights(model, source, device=device, dtype=dtype, resize=resize)
     return attach(model, source.config, weights=place).to(device).eval()
 
 
-def _opened(
-    config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]
-) -> tuple[Source, str, str | None]:
-    """The checkpoint that `pretrained` means, where it is, and what its file must hash to, if a card says."""
+def _opened(config: Mapping[str, Any], pretrained: str | Path | Mapping[str, str | Path]) -> tuple[Source, str]:
+    """The checkpoint that `pretrained` means, and where it is.
+
+    Raises:
+        CorruptCheckpoint: a file does not hash to what the card says.
+    """
     from multimodal_zoo.checkpoints.parts import joined
     from multimodal_zoo.checkpoints.store import recognise
-    from multimodal_zoo.checkpoints.tables import find_naming
     from multimodal_zoo.checkpoints.texts import with_texts
 
     published = _published(config) if pretrained == "published" else []
     if len(published) > 1:
         pretrained = {entry["part"]: _place(entry) for entry in published}
     if isinstance(pretrained, Mapping):
-        sources = {part: recognise(place, {}) for part, place in pretrained.items()}
-        return joined(config, sources), ", ".join(f"{part}: {place}" for part, place in pretrained.items()), None
+        said = {entry["part"]: entry for entry in published}
+        sources = {part: _as_said(recognise(place, {}), said.get(part, {})) for part, place in pretrained.items()}
+        return joined(config, sources), ", ".join(f"{part}: {place}" for part, place in pretrained.items())
     entry = published[0] if published else {}
     place = _place(entry) if entry else str(pretrained)
-    naming = find_naming(entry["naming"]) if "naming" in entry else None
-    source = recognise(place, config)
-    source = replace(source, config=with_texts(source.config, source.files[0].parent))
-    if naming is not None and not source.pieces:  # folders of several parts tell each part's naming
-        source = replace(source, naming=naming)
-    return source, place, entry.get("sha256")
+    source = _as_said(recognise(place, config), entry)
+    return replace(source, config=with_texts(source.config, source.files[0].parent)), place
+
+
+def _as_said(source: Source, published: Mapping[str, Any]) -> Source:
+    """A checkpoint in the naming that a card's entry gives, its file checked against the entry's `sha256`."""
+    from multimodal_zoo.checkpoints.tables import find_naming
+
+    if "sha256" in published:
+        source.verify(published["sha256"])
+    if "naming" not in published or source.pieces:  # folders of several parts tell each part's naming
+        return source
+    return replace(source, naming=find_naming(published["naming"]))
 
 
 def _place(published: Mapping[str, Any]) -> str:

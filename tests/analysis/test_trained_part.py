@@ -71,7 +71,7 @@ def test_shards_gather_gradients_of_what_trains_alone() -> None:
 def test_a_recipe_plans_what_it_trains(capsys) -> None:
     words = ["decoder@model.decoder=emu_tiny", "connector@model.connector=causal_former_tiny", "json=true"]
     words += ["model.connector.context_norm.width=192", "context_length=16", "model.decoder.vocab_size=1033"]
-    words += ["tokenizer@model.processor.tokenizer=emu_tiny"]
+    words += ["tokenizer@model.processor.texts=emu_tiny"]
     assert main(["plan", "emu/emoji_language", *words]) == 0
     found = json.loads(capsys.readouterr().out)
     parts = {name.split(".")[0] for name, count in found["trained"].items() if count}

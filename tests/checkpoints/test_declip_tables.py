@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from multimodal_zoo import zoo
+from multimodal_zoo.catalogue import list_models
 from multimodal_zoo.checkpoints.convert import write_published
 from multimodal_zoo.checkpoints.errors import CheckpointMismatch, UnknownCheckpoint
 from multimodal_zoo.checkpoints.guess import guess_variant, guess_variants, variant_on_meta
@@ -139,7 +140,7 @@ def test_a_head_that_a_file_lacks_is_left_out_of_the_model(tmp_path: Path) -> No
         assert_close(encoded(found)[1], encoded(model)[1])
 
 
-@pytest.mark.parametrize("variant", [*zoo.list_models("*_yfcc"), "declip_88m_vit_b32"])
+@pytest.mark.parametrize("variant", [*list_models("*_yfcc"), "declip_88m_vit_b32"])
 def test_the_configurations_of_the_variants_come_back(variant: str) -> None:
     node = zoo.declaration(variant)
     again = original_node(declip_write.original_config(node))

@@ -22,7 +22,7 @@ from multimodal_zoo.checkpoints.errors import (
     MissingCheckpoint,
     UnknownCheckpoint,
 )
-from multimodal_zoo.checkpoints.store import save_model
+from multimodal_zoo.checkpoints.store import recognise, save_model
 from multimodal_zoo.checkpoints.tables import emu3
 from multimodal_zoo.checkpoints.tables.emu3_config import published_node, with_vision
 from multimodal_zoo.checkpoints.tables.emu3_vision_config import vision_node
@@ -125,6 +125,13 @@ def test_a_visual_tokenizer_comes_alone(model: Any, folders: dict[str, Path]) ->
     found = from_pretrained(folders["vision_tokenizer"])
     same(found, model, "vision_tokenizer.")
     assert found.processor.transform.rule.largest == 4096
+
+
+def test_a_visual_tokenizer_that_cannot_be_is_not_called_damaged(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", {**VISION, "double_z": True}, {"encoder.conv_in.weight": torch.zeros(4, 3, 3, 3)})
+    with pytest.raises(UnknownCheckpoint, match=r"double_z is true") as caught:
+        recognise(folder)
+    assert "damaged" not in str(caught.value)
 
 
 def test_counters_may_be_missing(model: Any, folders: dict[str, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from multimodal_zoo.checkpoints.errors import CheckpointError
+from multimodal_zoo.checkpoints.errors import CheckpointError, UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.emu3_vision import EMU3_VISION, TRANSFORMERS_VISION
 from multimodal_zoo.checkpoints.tables.emu3_vision_config import vision_node
 from multimodal_zoo.registry import build
@@ -88,5 +88,5 @@ def test_levels_that_do_not_exist_have_no_attention() -> None:
     ],
 )
 def test_what_cannot_be(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UnknownCheckpoint, match=words):
         vision_node(change)

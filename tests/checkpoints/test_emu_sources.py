@@ -16,13 +16,18 @@ from torch.testing import assert_close
 from multimodal_zoo.checkpoints.configs import node_of
 from multimodal_zoo.checkpoints.convert import write_shards
 from multimodal_zoo.checkpoints.emu_sources import by_shapes
-from multimodal_zoo.checkpoints.errors import CheckpointMismatch, CorruptCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.errors import (
+    CheckpointMismatch,
+    CorruptCheckpoint,
+    MissingCheckpoint,
+    UnknownCheckpoint,
+)
 from multimodal_zoo.checkpoints.store import recognise
 from multimodal_zoo.checkpoints.tables import detect_naming
-from multimodal_zoo.checkpoints.tables.differences import differences
 from multimodal_zoo.checkpoints.tables.diffusion import CHECKER, VAE_OLD
 from multimodal_zoo.checkpoints.tables.emu import EMU, EMU2
 from multimodal_zoo.checkpoints.tables.emu_config import is_emu2, published_node, visual_decoder_node
+from multimodal_zoo.checkpoints.tables.nodes import differences
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model, create, declaration, from_pretrained
 
@@ -184,6 +189,9 @@ def test_emus_own_folder(old: bool, tmp_path: Path) -> None:
     wanted |= under("visual_decoder.vae.", parts["vae"])
     same(found, wanted)
     same(from_pretrained(tmp_path), wanted)  # told by its shapes, which are a variant's
+    (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(MissingCheckpoint, match=r"scheduler_config.json: no such file"):
+        recognise(tmp_path)
 
 
 @pytest.mark.parametrize(

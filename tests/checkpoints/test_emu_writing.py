@@ -200,9 +200,9 @@ def test_the_models_own_pieces_travel(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"pieces")
     node = declaration("emu_tiny")
-    tokenizer = declaration("emu_14b", [f"model.processor.tokenizer.tokenizer.path={file}"])["processor"]["tokenizer"]
+    tokenizer = declaration("emu_14b", [f"model.processor.texts.tokenizer.path={file}"])["processor"]["texts"]
     model = build_model({**node, "processor": None}).eval()
-    model.config = {**node, "processor": {**node["processor"], "tokenizer": tokenizer}}
+    model.config = {**node, "processor": {**node["processor"], "texts": tokenizer}}
     folder = write_published(model, tmp_path / "out", "emu")
     assert (folder / "tokenizer.model").read_bytes() == b"pieces"
-    assert json.loads((folder / "emu.json").read_text())["processor"]["tokenizer"]["tokenizer"]["path"] is None
+    assert json.loads((folder / "emu.json").read_text())["processor"]["texts"]["tokenizer"]["path"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import multimodal_zoo as zoo
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
 from multimodal_zoo.checkpoints.store import load_part, save_model
 from multimodal_zoo.checkpoints.tables import eva_mim
-from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node, teacher_node
+from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model, declaration
+from patch_teachers import TEACHER, teacher_node
 
 CONFIG: dict[str, Any] = {
     "img_size": 48, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4, "mlp_ratio": 2.6875,
@@ -88,6 +90,15 @@ def test_a_published_file_fills_a_student_and_a_clips_image_tower(file, tmp_path
     assert torch.equal(clip.text.positions, text)
 
 
+def test_a_published_file_of_any_size_is_read_with_the_arguments_of_its_pretraining(file, tmp_path) -> None:
+    torch.save({"model": file}, tmp_path / "eva02_mim.pt")
+    (tmp_path / "arguments.json").write_text(json.dumps(CONFIG))
+    for config in (CONFIG, tmp_path / "arguments.json"):
+        student = zoo.from_pretrained(tmp_path / "eva02_mim.pt", config=config)
+        assert student.config["target_width"] == CONFIG["predict_feature_dim"]
+        assert torch.equal(student.head.weight, file["lm_head.weight"])
+
+
 def test_a_student_of_ours_starts_a_clips_image_tower(tmp_path) -> None:
     student = zoo.create("eva_mim_tiny", seed=3)
     save_model(student, tmp_path / "student")
@@ -107,8 +118,8 @@ def test_a_teacher_with_inner_norms_takes_a_clip_towers_tensors(extra: dict[str,
     fields = {key: value for key, value in CONFIG.items() if key not in ("stop_grad_conv1", "predict_feature_dim")}
     teacher = build(teacher_node({**fields, **extra, "num_classes": 20}))
     assert teacher.encoder.rotary.pretrained_side == extra.get("pt_hw_seq_len", 6)
-    state = eva_mim.TEACHER.save(teacher.state_dict())
+    state = TEACHER.save(teacher.state_dict())
     assert ("visual.blocks.5.gamma_2" in state) is bool(extra)
-    again = eva_mim.TEACHER.load({**state, "visual.blocks.0.attn.inner_attn_ln.bias": torch.full((128,), 3.0)})
+    again = TEACHER.load({**state, "visual.blocks.0.attn.inner_attn_ln.bias": torch.full((128,), 3.0)})
     assert again.keys() == teacher.state_dict().keys()
     assert bool((again["encoder.blocks.layers.0.attention.inner_norm.bias"] == 3).all())

@@ -312,7 +312,7 @@ def test_files_of_a_folder_reach_the_tokenizer(folders: dict[str, Path], tmp_pat
     words.save(str(tmp_path / "tokenizer.json"))
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folders["eve_v2"] / name).read_bytes())
-    found = recognise(tmp_path).config["processor"]["tokenizer"]
+    found = recognise(tmp_path).config["processor"]["texts"]
     assert found == {
         "type": "json_tokenizer", "path": str(tmp_path / "tokenizer.json"), "eos": "<|im_end|>",
         "pad": "<|endoftext|>", "bos": None,
@@ -321,7 +321,7 @@ def test_files_of_a_folder_reach_the_tokenizer(folders: dict[str, Path], tmp_pat
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folders["eve"] / name).read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"legacy": False}))
-    found = recognise(tmp_path).config["processor"]["tokenizer"]
+    found = recognise(tmp_path).config["processor"]["texts"]
     assert found == {"type": "llama_tokenizer", "path": str(tmp_path / "tokenizer.model"), "legacy": False}
 
 

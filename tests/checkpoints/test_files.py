@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from multimodal_zoo.checkpoints.errors import (
-    CheckpointError,
     CorruptCheckpoint,
     MissingCheckpoint,
     UnknownCheckpoint,
@@ -22,6 +21,7 @@ from multimodal_zoo.checkpoints.errors import (
 )
 from multimodal_zoo.checkpoints.files import iterate_shards, manifest, read_state_dict
 from multimodal_zoo.checkpoints.locate import resolve, weight_files
+from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.writing import write_file, write_folder, write_safetensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16), "c": torch.tensor(2.5)}
@@ -178,11 +178,11 @@ def test_hub_cache_is_read(tmp_path, monkeypatch):
 def test_sha256(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(STATE, path)
-    same(read_state_dict(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    Source("a file", path, {}).verify(hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(CorruptCheckpoint, match="the card says"):
-        read_state_dict(path, sha256="0" * 64)
-    with pytest.raises(CheckpointError, match="2 shards"):
-        read_state_dict(sharded(tmp_path / "s", ".bin"), sha256="0" * 64)
+        Source("a file", path, {}).verify("0" * 64)
+    with pytest.raises(CorruptCheckpoint, match="for 2 files"):
+        Source("shards", sharded(tmp_path / "s", ".bin"), {}).verify("0" * 64)
 
 
 def test_torchscript_archives_give_tensors_without_running(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from multimodal_zoo.checkpoints.files import manifest, read_state_dict
 from multimodal_zoo.checkpoints.locate import resolve, verify
 from multimodal_zoo.checkpoints.store import load_part, recognise
 from multimodal_zoo.checkpoints.tables.causal_decoder import LLAMA
-from multimodal_zoo.checkpoints.tables.differences import differences
 from multimodal_zoo.checkpoints.tables.gguf import GGUF
+from multimodal_zoo.checkpoints.tables.nodes import differences
 from multimodal_zoo.registry import build
 from multimodal_zoo.zoo import build_model, compose, create
 

@@ -200,7 +200,9 @@ def test_bad_documents_are_refused_with_the_reason() -> None:
     ours = processor()
     with pytest.raises(ValueError, match=r"more placeholders than pictures.*<image> or \[gIMG\] 2 times"):
         ours.prompt(document("a cat[IMG]<image><image>"))
-    with pytest.raises(ValueError, match=r"'<grounding>' is no special token of processor\.tokenizer: add it to"):
+    with pytest.raises(
+        ValueError, match=r"'<grounding>' is no special token of processor\.texts: add it to processor\.texts\.added"
+    ):
         ours.prompt(document(("token", "<grounding>"), "a"))
     with pytest.raises(ValueError, match=r"unknown role: 'robot' speaks; known are system, user, assistant, token"):
         ours.prompt(document(("robot", "hello")))

@@ -86,7 +86,7 @@ def test_what_an_earlier_model_left_is_not_read(tmp_path):
     save_model(create("eva_clip_tiny"), tmp_path / "model")
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "index.json").write_text("{}")
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match=r"offload_folder: .* is in use"):
         create(
             "eva_clip_tiny",
             pretrained=tmp_path / "model",

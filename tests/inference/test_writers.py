@@ -63,7 +63,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
                 parameter.add_(torch.randn_like(parameter) * 0.1)  # else both branches begin alike
     texts = {"type": "qwen2_tokenizer", "vocabulary": WORDS}
     made.processor = build(
-        {"type": "eve_processor", "images": RULES[request.param], "tokenizer": texts, "template": "qwen2"}
+        {"type": "eve_processor", "images": RULES[request.param], "texts": texts, "template": "qwen2"}
     )
     return made.eval()
 
@@ -174,7 +174,7 @@ def test_one_table_says_who_writes(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("template", ["plain", "plain_stripped", "qwen2"])
 def test_naming_without_a_question(model: nn.Module, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = {"images": model.processor.transform, "tokenizer": model.processor.tokenizer}
+    node = {"images": model.processor.transform, "texts": model.processor.tokenizer}
     processor = EveProcessor(**node, template=template)
     monkeypatch.setattr(model, "processor", processor)
     writer = writer_of(model, "a test")

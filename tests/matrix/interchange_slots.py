@@ -139,7 +139,7 @@ EVE = Slot(
     "encoder",
     "model.vision_embedding.encoder",
     (
-        *("decoder@model.decoder=eve_tiny", "tokenizer@model.processor.tokenizer=qwen2_emoji"),
+        *("decoder@model.decoder=eve_tiny", "tokenizer@model.processor.texts=qwen2_emoji"),
         *(*below("model.decoder", SMALL_DECODER), "model.vision_embedding.frozen=false"),
     ),
     _eve_encoder,
@@ -159,7 +159,7 @@ TEACHER = Slot(
     "encoder",
     "teacher.model.image",
     (
-        *("decoder@model.decoder=eve_tiny", "tokenizer@model.processor.tokenizer=qwen2_emoji"),
+        *("decoder@model.decoder=eve_tiny", "tokenizer@model.processor.texts=qwen2_emoji"),
         *("model.processor.images.teacher_size=32", "model.processor.images.image_size=32"),
         *("model.processor.images.patch=4", "teacher.weights=random", "teacher.model.embed_dim=32"),
         *(*below("model.decoder", SMALL_DECODER), "model.vision_embedding.hidden=16", "model.aligner.every=1"),

@@ -54,7 +54,7 @@ def test_the_published_recipe() -> None:
 def test_any_decoder_of_the_family(recipe: str) -> None:
     config = compose(recipe, [*SMOLLM2, "data.train.table.path=y"])
     assert config.model.decoder.width == 576
-    assert config.model.processor.tokenizer.type == "gguf_tokenizer"
+    assert config.model.processor.texts.type == "gguf_tokenizer"
     assert config.model.decoder.blocks.checkpoint == "block"
     assert ("adapter" in config.model.decoder.blocks) is recipe.endswith("lora")
 

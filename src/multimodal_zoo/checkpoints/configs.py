@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.locate import folder_of
 from multimodal_zoo.checkpoints.tables import (
     clip_config,
     declip_config,
     emu3_config,
     emu_config,
     eva_clip_config,
+    eva_mim_config,
     eve_config,
 )
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import is_causal, node_from_hf
@@ -24,9 +27,10 @@ Node = dict[str, Any]
 def node_of(config: Mapping[str, Any] | Path) -> Node:
     """The complete model node that a configuration means.
 
-    Known are: a model node; EVA-CLIP's original configuration; open_clip's; `config.json` of a Hugging Face `CLIPModel`
-    or of the Hub's `EvaCLIPModel`; the keyword arguments of a model in DeCLIP's repository; `config.json` of Emu3, of
-    its visual tokenizer, of EVE, of Emu2 and of decoders of the LLaMA family.
+    Known are: a model node; EVA-CLIP's original configuration; the arguments of EVA-02's pretraining; open_clip's
+    configuration; `config.json` of a Hugging Face `CLIPModel` or of the Hub's `EvaCLIPModel`; the keyword arguments of
+    a model in DeCLIP's repository; `config.json` of Emu3, of its visual tokenizer, of EVE, of Emu2 and of decoders of
+    the LLaMA family.
 
     Args:
         config: the content, or the path of a JSON file.
@@ -36,8 +40,6 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         UnknownCheckpoint: none of those, or one that asks for what no part does.
     """
     if isinstance(config, Path):
-        if not config.is_file():
-            raise MissingCheckpoint(f"config: no file {config}")
         config = read_json(config)
     if not config or "type" in config:
         return dict(config)
@@ -47,6 +49,8 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
         return declip_config.original_node(config)
     if "vision_cfg" in config.get("model_cfg", config):
         return open_clip_node(config)
+    if eva_mim_config.is_student(config):
+        return eva_mim_config.student_node(config)
     if eva_clip_config.is_hub(config):
         return eva_clip_config.hub_node(config)
     if emu_config.is_emu2(config):
@@ -58,9 +62,9 @@ def node_of(config: Mapping[str, Any] | Path) -> Node:
     keys = ", ".join(str(key) for key in list(config)[:8])
     raise UnknownCheckpoint(
         "config: looked for a model node (`type`), the configuration of EVA-CLIP or open_clip (`vision_cfg`, "
-        "`text_cfg`), of DeCLIP (`image_encode`, `text_encode`) and a config.json (`vision_config`, `text_config`), or "
-        "one that is Emu3's, EVE's, Emu2's or of the LLaMA family; found model_type "
-        f"{config.get('model_type')!r} and the keys {keys}"
+        "`text_cfg`), of EVA-02's pretraining (`predict_feature_dim`), of DeCLIP (`image_encode`, `text_encode`) and a "
+        "config.json (`vision_config`, `text_config`), or one that is Emu3's, EVE's, Emu2's or of the LLaMA "
+        f"family; found model_type {config.get('model_type')!r} and the keys {keys}"
     )
 
 
@@ -102,8 +106,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
+        MissingCheckpoint: no such file.
         CorruptCheckpoint: no valid JSON, or no object.
     """
+    if not path.is_file():
+        raise MissingCheckpoint(f"{path}: no such file")
     try:
         content = parsed(path.read_bytes())
     except ValueError as error:
@@ -111,3 +118,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CorruptCheckpoint(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def config_of(path: Path, name: str = "config.json") -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a checkpoint and the configuration in it; None where there is none.
+
+    Args:
+        path: the folder, or a weight file in it that bears one of the names of a folder's weights.
+        name: of the configuration.
+    """
+    folder = folder_of(path)
+    return (folder, read_json(folder / name)) if (folder / name).is_file() else None
+
+
+def configs_beside(path: Path, known: Callable[[Mapping[str, Any]], bool]) -> dict[Path, dict[str, Any]]:
+    """Configurations of one kind that lie in the folder of a checkpoint; other JSON files there do not matter.
+
+    Args:
+        path: the folder, or a file in it.
+        known: tells the kind.
+    """
+    found = {}
+    for file in sorted((path if path.is_dir() else path.parent).glob("*.json")):
+        with suppress(CheckpointError, OSError):  # some other file that happens to lie there
+            if known(config := read_json(file)):
+                found[file] = config
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from multimodal_zoo.checkpoints.errors import CheckpointError, UnknownCheckpoint
 from multimodal_zoo.checkpoints.pieces import WRITERS, Piece
 from multimodal_zoo.checkpoints.store import save_model
-from multimodal_zoo.checkpoints.writing import require_floats, write_folder, write_safetensors
+from multimodal_zoo.checkpoints.writing import require_floats, require_free, write_folder, write_safetensors
 from multimodal_zoo.nn.low_rank import merge_adapters
 
 #: What `naming` is called that needs no table: this library's names, with `config.yaml`.
@@ -47,8 +47,7 @@ def write_published(
         raise ValueError(
             f"format={format}, shard_size={shard_size}: expected {' or '.join(FORMATS)} and a size above 0"
         )
-    if Path(folder).exists() and any(Path(folder).iterdir()):
-        raise ValueError(f"out={folder}: the folder is not empty; name another")
+    require_free(folder, "out")
     if naming == OURS:
         return save_model(model, folder)
     try:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from multimodal_zoo.checkpoints.configs import read_json, variant_of
-from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.configs import configs_beside, variant_of
+from multimodal_zoo.checkpoints.declarations import declaration
+from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.guess import guess_variants
 from multimodal_zoo.checkpoints.locate import weight_files
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import declip, detect_naming
-from multimodal_zoo.checkpoints.tables.clip_config import declaration
 from multimodal_zoo.checkpoints.tables.declip_config import is_original, node_from_state, original_node
 
 
@@ -26,8 +25,7 @@ def original_file(path: Path) -> Source | None:
     Raises:
         UnknownCheckpoint: several that differ, none of them named like the file.
     """
-    folder = path if path.is_dir() else path.parent
-    configs = {file: config for file in sorted(folder.glob("*.json")) if (config := _original(file)) is not None}
+    configs = configs_beside(path, is_original)
     if not configs or detect_naming(manifest(path)) not in declip.ALL:
         return None
     weights = weight_files(path)[0]
@@ -37,14 +35,6 @@ def original_file(path: Path) -> Source | None:
         raise UnknownCheckpoint(f"{path}: {names} differ; give config=FILE, or name one like the weights")
     node = original_node(chosen[0])
     return Source("a file of DeCLIP's repository with its configuration", path, node, variant_of(node))
-
-
-def _original(file: Path) -> dict[str, Any] | None:
-    try:
-        config = read_json(file)
-    except (CorruptCheckpoint, OSError):  # some other file that happens to lie there
-        return None
-    return config if is_original(config) else None
 
 
 def by_shapes(path: Path, shapes: Mapping[str, Tensor], naming: Naming) -> Source:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints.configs import node_of, read_json, variant_of
+from multimodal_zoo.checkpoints.configs import config_of, node_of, read_json, variant_of
 from multimodal_zoo.checkpoints.files import State, manifest
-from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.parts import with_part
 from multimodal_zoo.checkpoints.source import Source
@@ -28,10 +27,9 @@ def folder(path: Path) -> Source | None:
     Raises:
         UnknownCheckpoint: a configuration that no part can express.
     """
-    place = path.parent if path.name in FOLDER_NAMES else path
-    if not (place / "config.json").is_file():
+    if (found := config_of(path)) is None:
         return None
-    config = read_json(place / "config.json")
+    place, config = found
     kind = config.get("model_type")
     if kind in VISION_TYPES:
         return _vision(path, place, config)

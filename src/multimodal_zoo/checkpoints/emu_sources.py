@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints.configs import read_json, variant_of
+from multimodal_zoo.checkpoints.configs import config_of, read_json, variant_of
+from multimodal_zoo.checkpoints.declarations import declaration
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import State, manifest
 from multimodal_zoo.checkpoints.guess import guess_variant
-from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.source import Source
-from multimodal_zoo.checkpoints.tables import best_namings, clip_config, diffusion, emu
+from multimodal_zoo.checkpoints.tables import best_namings, diffusion, emu
 from multimodal_zoo.checkpoints.tables.emu_config import is_emu2, published_node, visual_decoder_node
 from multimodal_zoo.tokenizers.llama_tokenizer import MODEL_FILE
 
@@ -37,14 +37,12 @@ def folder(path: Path) -> Source | None:
     Raises:
         UnknownCheckpoint: a configuration that no part can express.
     """
-    place = path.parent if path.name in FOLDER_NAMES else path
-    if not (place / "config.json").is_file():
+    found = config_of(path)
+    if found is None or not is_emu2(found[1]):
         return None
-    config = read_json(place / "config.json")
-    if not is_emu2(config):
-        return None
+    place, config = found
     shapes = manifest(path)
-    node = with_words(published_node(config), place)
+    node = with_texts(published_node(config), place)
     return Source("a published folder of Emu2", path, node, variant_of(node), naming=_naming(shapes), known=shapes)
 
 
@@ -67,7 +65,7 @@ def drawing_folder(path: Path) -> Source | None:
         checker = (configs["safety_checker"], *counts)
     parts = {name: configs[name] for name in ("unet", "vae") if name in configs}
     drawing = visual_decoder_node(parts, read_json(path.joinpath(*SCHEDULER)), checker)  # type: ignore[arg-type]
-    node = with_words({**body.config, "visual_decoder": drawing}, path)
+    node = with_texts({**body.config, "visual_decoder": drawing}, path)
     variant = "emu2_gen" if body.variant == "emu2" and drawing["safety_checker"] is not None else None
     kind = "a published folder of an Emu with its visual decoder"
     return Source(kind, path, node, variant, pieces=_pieces(path, body, configs))
@@ -97,7 +95,7 @@ def by_shapes(path: Path, shapes: State, naming: Naming) -> Source:
     """
     place = path if path.is_dir() else path.parent
     if (place / SIZES).is_file():
-        node = with_words(read_json(place / SIZES), place)
+        node = with_texts(read_json(place / SIZES), place)
         return Source("a file in Emu's names", path, node, variant_of(node), naming=naming, known=shapes)
     variant = guess_variant(shapes, naming)
     if variant is None:
@@ -105,11 +103,11 @@ def by_shapes(path: Path, shapes: State, naming: Naming) -> Source:
             f"{path}: Emu's tensors ({naming.name}), but the shapes of no published variant; the width of a head "
             "cannot be seen in them: give config=VARIANT or a model node"
         )
-    node = with_words(clip_config.declaration(variant), place)
+    node = with_texts(declaration(variant), place)
     return Source(f"a file of {variant}", path, node, variant, naming=naming, known=shapes)
 
 
-def with_words(node: Mapping[str, Any], place: Path) -> Node:
+def with_texts(node: Mapping[str, Any], place: Path) -> Node:
     """A node of Emu whose tokenizer reads the pieces that lie in a folder or in its `tokenizer/`, if they do.
 
     Args:
@@ -117,14 +115,14 @@ def with_words(node: Mapping[str, Any], place: Path) -> Node:
         place: the folder around the weights.
     """
     processor = node.get("processor") or {}
-    tokenizer = processor.get("tokenizer") or {}
-    words = tokenizer.get("tokenizer") or {}
+    texts = processor.get("texts") or {}
+    pieces = texts.get("tokenizer") or {}
     files = [one / MODEL_FILE for one in (place, place / "tokenizer", place.parent / "tokenizer")]
     found = next((str(file) for file in files if file.is_file()), None)
-    if found is None or words.get("type") != "llama_tokenizer" or words.get("path") is not None:
+    if found is None or pieces.get("type") != "llama_tokenizer" or pieces.get("path") is not None:
         return dict(node)
-    tokenizer = {**tokenizer, "tokenizer": {**words, "path": found}}
-    return {**node, "processor": {**processor, "tokenizer": tokenizer}}
+    texts = {**texts, "tokenizer": {**pieces, "path": found}}
+    return {**node, "processor": {**processor, "texts": texts}}
 
 
 def _by_shapes(path: Path) -> Source:

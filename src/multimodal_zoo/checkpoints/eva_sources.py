@@ -9,27 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from multimodal_zoo.checkpoints.configs import read_json, variant_of
-from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
+from multimodal_zoo.checkpoints.configs import config_of, configs_beside, read_json, variant_of
+from multimodal_zoo.checkpoints.declarations import declaration
+from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.guess import guess_variant
 from multimodal_zoo.checkpoints.load import account
-from multimodal_zoo.checkpoints.locate import FOLDER_NAMES, weight_files
-from multimodal_zoo.checkpoints.meta import meta_device
-from multimodal_zoo.checkpoints.naming import Naming, Translator
+from multimodal_zoo.checkpoints.locate import weight_files
+from multimodal_zoo.checkpoints.meta import build_on_meta
+from multimodal_zoo.checkpoints.naming import Naming, in_ours
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import clip_config, detect_naming, eva_clip, eva_clip_config
-from multimodal_zoo.registry import build
 
 
 def hub_folder(path: Path) -> Source | None:
     """A folder with the `config.json` of the Hub's `EvaCLIPModel`, told by its fields."""
-    folder = path.parent if path.name in FOLDER_NAMES else path
-    if not (folder / "config.json").is_file():
+    found = config_of(path)
+    if found is None or not eva_clip_config.is_hub(found[1]):
         return None
-    config = read_json(folder / "config.json")
-    if not eva_clip_config.is_hub(config):
-        return None
+    folder, config = found
     node = eva_clip_config.hub_node(config, head_bias="visual_projection.bias" in manifest(path))
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.is_file():
@@ -46,8 +44,7 @@ def original_file(path: Path) -> Source | None:
     Raises:
         UnknownCheckpoint: the tensors fit several, which differ in what shapes do not show.
     """
-    folder = path if path.is_dir() else path.parent
-    configs = {file: config for file in sorted(folder.glob("*.json")) if (config := _original(file)) is not None}
+    configs = configs_beside(path, eva_clip_config.is_original)
     if not configs:
         return None
     shapes = manifest(path)
@@ -76,7 +73,7 @@ def by_shapes(path: Path, shapes: Mapping[str, Tensor], naming: Naming) -> Sourc
     """
     variant = guess_variant(shapes, naming)
     if variant is not None:
-        return Source(f"a file of {variant}", path, clip_config.declaration(variant), variant)
+        return Source(f"a file of {variant}", path, declaration(variant), variant)
     raise UnknownCheckpoint(
         f"{path}: EVA-CLIP's tensors ({naming.name}), {_seen(shapes, naming)}: no published variant. The width of a "
         "head and whether blocks are pre- or post-norm cannot be seen in a state dict: give config=, the publisher's "
@@ -84,24 +81,13 @@ def by_shapes(path: Path, shapes: Mapping[str, Tensor], naming: Naming) -> Sourc
     )
 
 
-def _original(file: Path) -> dict[str, Any] | None:
-    try:
-        config = read_json(file)
-    except (CorruptCheckpoint, OSError):  # some other file that happens to lie there
-        return None
-    return config if eva_clip_config.is_original(config) else None
-
-
 def _fits(node: Mapping[str, Any], shapes: Mapping[str, Tensor], naming: Naming) -> bool:
-    with meta_device():
-        model = build({key: value for key, value in node.items() if key not in ("processor", "card")}, path="model")
-    return account(model, shapes, naming).exact
+    return account(build_on_meta(node), shapes, naming).exact
 
 
 def _seen(shapes: Mapping[str, Tensor], naming: Naming) -> str:
     """What the shapes do say of the image tower."""
-    translator = Translator(naming)
-    ours = translator.feed({name: tensor.detach().to("meta") for name, tensor in shapes.items()})
+    ours, _ = in_ours(shapes, naming)
     blocks = {name.split(".")[3] for name in ours if name.startswith("image.blocks.layers.")}
     patches, positions = ours.get("image.patches.weight"), ours.get("image.positions.weight")
     if patches is None or positions is None:

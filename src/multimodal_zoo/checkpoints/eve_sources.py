@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multimodal_zoo.checkpoints.configs import read_json, variant_of
+from multimodal_zoo.checkpoints.configs import config_of, read_json, variant_of
 from multimodal_zoo.checkpoints.files import manifest
-from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.checkpoints.tables import best_namings, eve
 from multimodal_zoo.checkpoints.tables.eve_config import published_node, version_of
@@ -30,27 +29,25 @@ def folder(path: Path) -> Source | None:
     Raises:
         UnknownCheckpoint: a configuration that no part can express.
     """
-    place = path.parent if path.name in FOLDER_NAMES else path
-    if not (place / "config.json").is_file():
+    found = config_of(path)
+    version = None if found is None else version_of(found[1])
+    if found is None or version is None:
         return None
-    config = read_json(place / "config.json")
-    version = version_of(config)
-    if version is None:
-        return None
+    place, config = found
     preprocessor = place / PREPROCESSOR
     node = published_node(config, read_json(preprocessor) if preprocessor.is_file() else None)
     shapes = manifest(path)
     naming = next(iter(best_namings(shapes, eve.ALL)), None)
     kind = f"a published folder of EVE version {version}"
-    return Source(kind, path, with_words(node, place), variant_of(node), naming=naming, known=shapes)
+    return Source(kind, path, with_texts(node, place), variant_of(node), naming=naming, known=shapes)
 
 
-def with_words(node: Mapping[str, Any], place: Path) -> Node:
+def with_texts(node: Mapping[str, Any], place: Path) -> Node:
     """A node of EVE whose tokenizer reads the files that lie in a folder, if they do and the node names none yet."""
     processor = node.get("processor") or {}
-    tokenizer = processor.get("tokenizer") or {}
-    found = _tokenizer(tokenizer, place) if processor.get("type") == "eve_processor" else None
-    return dict(node) if found is None else {**node, "processor": {**processor, "tokenizer": found}}
+    texts = processor.get("texts") or {}
+    found = _tokenizer(texts, place) if processor.get("type") == "eve_processor" else None
+    return dict(node) if found is None else {**node, "processor": {**processor, "texts": found}}
 
 
 def _tokenizer(node: Mapping[str, Any], place: Path) -> Node | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint, UnknownCheckpoint, UnsafeCheckpoint
 from multimodal_zoo.checkpoints.gguf import gguf_shapes, gguf_shards
-from multimodal_zoo.checkpoints.locate import is_index, read_index, resolve, verify, weight_files
+from multimodal_zoo.checkpoints.locate import is_index, read_index, resolve, weight_files
 from multimodal_zoo.files import reading
 
 State = dict[str, Tensor]
@@ -31,30 +31,26 @@ WRAPPERS = ("state_dict", "model", "module")
 UNPACKED = 64
 
 
-def read_state_dict(path: str | Path, *, sha256: str | None = None) -> State:
+def read_state_dict(path: str | Path) -> State:
     """All tensors of a checkpoint by name, unwrapped (`unwrap`); memory-mapped wherever the format allows.
 
     Args:
         path: a file, an index, a folder or `hf://organisation/repository[/file]`.
-        sha256: what the (single) file must hash to.
 
     Raises:
         MissingCheckpoint, CorruptCheckpoint, UnsafeCheckpoint, UnknownCheckpoint: see there.
     """
     state: State = {}
-    for shard in iterate_shards(path, sha256=sha256):
+    for shard in iterate_shards(path):
         state.update(shard)
     return state
 
 
-def iterate_shards(
-    path: str | Path, *, sha256: str | None = None, passing: Callable[[str], bool] | None = None
-) -> Iterator[State]:
+def iterate_shards(path: str | Path, *, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
     """The tensors of a checkpoint, one file at a time; drop each before taking the next to bound the memory.
 
     Args:
         path: as in `read_state_dict`.
-        sha256: as in `read_state_dict`.
         passing: says of a name whether its tensor is dropped soon while others of the file stay. Such tensors come
             from a second mapping of the file, which goes with the last of them: the pages of one mapping stay in memory
             as long as any of its tensors does.
@@ -63,14 +59,9 @@ def iterate_shards(
         CorruptCheckpoint: besides what reading a file raises, shards that do not hold what their index says.
     """
     local = resolve(path)
-    files = weight_files(local)
-    if sha256 is not None:
-        if len(files) != 1:
-            raise CheckpointError(f"{local}: one sha256 was given for {len(files)} shards")
-        verify(files[0], sha256)
     index = _index_of(local)
     placed = read_index(index) if index is not None else None
-    for file in files:
+    for file in weight_files(local):
         if file.suffix == ".gguf":
             yield from gguf_shards(file)
             continue

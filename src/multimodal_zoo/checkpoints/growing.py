@@ -38,6 +38,8 @@ def growing(model: nn.Module, way: str) -> Change:
         lacking = rows.get(name, 0) - tensor.shape[0] if tensor.dim() == 2 else 0
         if lacking <= 0:
             return tensor
+        if tensor.is_meta:  # torch.cat would import torch's compiler for it
+            return tensor.new_empty(rows[name], tensor.shape[1])
         return torch.cat([tensor, _new(tensor, lacking, way, zlib.crc32(name.encode()))])
 
     return change
@@ -45,8 +47,6 @@ def growing(model: nn.Module, way: str) -> Change:
 
 def _new(table: Tensor, count: int, way: str, seed: int) -> Tensor:
     """Rows `(count, width)` for a table; the same in every process."""
-    if table.is_meta:
-        return table.new_empty(count, table.shape[1])
     exact = table.float()
     new = exact.mean(0).expand(count, -1)
     if way == "scattered":

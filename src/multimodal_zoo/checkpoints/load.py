@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multimodal_zoo.checkpoints.errors import CheckpointError, CheckpointMismatch
 from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest
 from multimodal_zoo.checkpoints.listing import listed
-from multimodal_zoo.checkpoints.naming import Naming, Translator
+from multimodal_zoo.checkpoints.naming import Naming, Translator, in_ours
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +94,7 @@ def account(model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | Non
         shapes: name -> tensor (meta tensors will do), in the file's naming.
         naming: the table from the file's names to the model's; None if they are the same.
     """
-    unexpected: list[str] = []
-    named: Mapping[str, Tensor] = {name: tensor.detach().to("meta") for name, tensor in shapes.items()}
-    if naming is not None:
-        translator = Translator(naming)
-        translated = translator.feed(named)
-        named = {**translated, **translator.finish()}
-        unexpected += translator.unexpected + translator.incomplete
+    named, unexpected = in_ours(shapes, naming)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     unexpected += [name for name in named if name not in wanted]
     found = {name: tuple(tensor.shape) for name, tensor in named.items() if name in wanted}
@@ -122,7 +116,7 @@ def load_into(
     device: str | torch.device | None = None,
     deliver: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Accounting:
-    """Load a checkpoint into a model; the model is untouched unless everything fits.
+    """Load a checkpoint into a model; the model is untouched unless all names and shapes fit.
 
     Args:
         model: the receiver. A model built on `meta` needs `assign=True`.
@@ -139,7 +133,8 @@ def load_into(
     Raises:
         CheckpointMismatch: unexpected, missing or misshapen tensors, all listed, with the variant that the file looks
             like.
-        CheckpointError: the model is on `meta` and `assign` is off, or buffers that no file holds stay on `meta`.
+        CheckpointError: the model is on `meta` and `assign` is off, buffers that no file holds stay on `meta`, or a
+            value is not the one that the naming stands for; the shards before it are in the model then.
     """
     if not assign and any(p.is_meta for p in model.parameters()):
         raise CheckpointError("the model is on the meta device: load with assign=True")
@@ -222,13 +217,6 @@ def unsaved(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_buffers() if name not in saved]
 
 
-def _in_ours(shapes: Mapping[str, Tensor], naming: Naming | None) -> list[str]:
-    """Our names of a file's tensors, as far as the table knows them."""
-    if naming is None:
-        return list(shapes)
-    return list(Translator(naming).feed({name: tensor.detach().to("meta") for name, tensor in shapes.items()}))
-
-
 def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], naming: Naming | None) -> str:
     """What the file looks like instead, and whether resizing would make it fit."""
     from multimodal_zoo.checkpoints.guess import guess_variant
@@ -250,7 +238,7 @@ def _hint(result: Accounting, model: nn.Module, shapes: Mapping[str, Tensor], na
         )
     if any(found[:1] == (OPENAI_ROWS,) and wanted[0] == OPENAI_ROWS + 1 for _, found, wanted in result.misshapen):
         lines.append(OPENAI_VOCABULARY)
-    if (other := eve.mismatch(_in_ours(shapes, naming), model.state_dict())) is not None:
+    if (other := eve.mismatch(in_ours(shapes, naming)[0], model.state_dict())) is not None:
         lines.append(other)
     try:
         guess = guess_variant(shapes, naming)

@@ -114,6 +114,11 @@ def weight_files(path: str | Path) -> list[Path]:
     return [local]
 
 
+def folder_of(path: Path) -> Path:
+    """The folder itself, or the one around a weight file that bears one of the names of a folder's weights."""
+    return path.parent if path.name in FOLDER_NAMES else path
+
+
 def is_index(path: Path) -> bool:
     """Whether a file is named as the index of several others."""
     return re.search(rf"\.index({COPY})?\.json$", path.name) is not None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from multimodal_zoo.registry import build
 
 #: Functions of torch.nn.init and in-place methods of tensors that draw first weights, or scale what was drawn.
 DRAWS = (
@@ -40,3 +42,14 @@ def meta_device() -> Iterator[None]:
     """Create tensors on the meta device and draw nothing."""
     with torch.device("meta"), _NoDraws():
         yield
+
+
+def module_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A model node without what travels with the module and is no argument of it."""
+    return {str(key): value for key, value in node.items() if key not in ("processor", "card")}
+
+
+def build_on_meta(node: Mapping[str, Any]) -> nn.Module:
+    """The module of a model node without memory: its shapes."""
+    with meta_device():
+        return build(module_node(node), path="model")  # type: ignore[no-any-return]

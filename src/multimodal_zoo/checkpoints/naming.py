@@ -180,3 +180,18 @@ class Translator:
             )
         self._made.update({name: tensor.shape for name, tensor in named.items()})
         return named
+
+
+def in_ours(shapes: Mapping[str, Tensor], naming: Naming | None) -> tuple[State, list[str]]:
+    """A file's shapes under our names, on the meta device, and its names that the table does not account for.
+
+    Args:
+        shapes: name -> tensor (meta tensors will do), in the file's naming.
+        naming: the table from the file's names to ours; None if they are ours.
+    """
+    named = {name: tensor.detach().to("meta") for name, tensor in shapes.items()}
+    if naming is None:
+        return named, []
+    translator = Translator(naming)
+    translated = translator.feed(named)
+    return {**translated, **translator.finish()}, translator.unexpected + translator.incomplete

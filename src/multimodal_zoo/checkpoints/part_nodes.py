@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multimodal_zoo.checkpoints.meta import module_node
 from multimodal_zoo.checkpoints.parts import INSIDE, PARTS
 from multimodal_zoo.checkpoints.store import recognise
+from multimodal_zoo.checkpoints.tables.nodes import below
 from multimodal_zoo.registry import DECODERS, ENCODERS, TOKENIZERS, find
 
 #: Part -> the kind of component that it is where a model consists of it alone.
@@ -30,7 +32,7 @@ def part_node(place: str, part: str) -> dict[str, Any]:
     node = recognise(place).config
     found = {name: held for name in PARTS if (held := _held(node, name)) is not None}
     if not found and find(str(node.get("type"))) in KINDS[part].module_dict.values():
-        return {key: value for key, value in node.items() if key not in ("processor", "card")}
+        return module_node(node)
     if part not in found:
         there = ", ".join(found) or "no part"
         raise ValueError(f"part:{place},{part}: a {node.get('type')} without it; it has {there}")
@@ -39,10 +41,5 @@ def part_node(place: str, part: str) -> dict[str, Any]:
 
 def _held(node: Mapping[str, Any], part: str) -> Mapping[str, Any] | None:
     """The part's node inside a whole model's, under whatever name the model has for it."""
-    for name in (part, *INSIDE.get(part, ())):
-        found: Any = node
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if isinstance(found, Mapping):
-            return found
-    return None
+    places = (below(node, name) for name in (part, *INSIDE.get(part, ())))
+    return next((found for found in places if isinstance(found, Mapping)), None)

@@ -13,7 +13,7 @@ from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import State
 from multimodal_zoo.checkpoints.load import account
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.source import OURS, Source
+from multimodal_zoo.checkpoints.source import SAVED, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, best_namings, rank_namings
 from multimodal_zoo.checkpoints.tables.emu3_config import with_vision
 from multimodal_zoo.checkpoints.training_only import absent_parts
@@ -183,7 +183,7 @@ def part_view(
 
     view = seen(source.naming)
     ranked = [seen(naming) for naming in rank_namings(source.shapes(), names[0])]
-    ours = source.kind == OURS
+    ours = source.kind == SAVED
     views = [view, *ranked] if ours else ranked  # a student of ours lacks norms that a CLIP's tower has
     fitting = next((one for one in views if account(parts, one.shapes()).exact), None)
     if fitting is not None or ours:

@@ -31,6 +31,7 @@ from multimodal_zoo.checkpoints.tables import (
     eve_write,
 )
 from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config, language_model_config
+from multimodal_zoo.checkpoints.tables.nodes import below
 from multimodal_zoo.registry import build, rewritten
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL
 from multimodal_zoo.tokenizers.vocabularies import RANKS_FILE, VISION_FILE, ranks_text
@@ -67,7 +68,7 @@ class Piece(NamedTuple):
 
     def concerns(self, node: Node) -> bool:
         """Whether a model has what the piece writes."""
-        return self.part is None or _below(node, self.part) is not None
+        return self.part is None or below(node, self.part) is not None
 
     def configuration(self, node: Node) -> dict[str, Any]:
         """The configuration of a model.
@@ -75,7 +76,7 @@ class Piece(NamedTuple):
         Raises:
             CheckpointError: a model that it cannot describe.
         """
-        return self.config(_below(node, self.part) if self.own and self.part is not None else node)
+        return self.config(below(node, self.part) if self.own and self.part is not None else node)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """A model's tensors under their published names, as views of the model's own.
@@ -96,14 +97,6 @@ class Piece(NamedTuple):
             return self.naming.save(state)
         except CheckpointError as error:
             raise type(error)(f"naming={self.naming.name} cannot express this model: {error}") from error
-
-
-def _below(node: Node, part: str) -> Any:
-    """The node of a part, `a.b` for one inside another; None where there is none."""
-    found: Any = node
-    for key in part.split("."):
-        found = (found or {}).get(key)
-    return found
 
 
 def training_state(model: nn.Module) -> list[str]:
@@ -147,14 +140,14 @@ def _eve_files(node: Node, folder: Path) -> None:
     images = eve_write.preprocessor_config(node)
     if images is not None:
         (folder / PREPROCESSOR).write_text(json.dumps(images, indent=2) + "\n")
-    texts = (node.get("processor") or {}).get("tokenizer")
+    texts = (node.get("processor") or {}).get("texts")
     if not texts:
         return
     if texts.get("type") != "qwen2_tokenizer":
         rewritten(texts, "carry", folder)
         return
     try:
-        ranks = build(texts["vocabulary"], path="model.processor.tokenizer.vocabulary").ranks()
+        ranks = build(texts["vocabulary"], path="model.processor.texts.vocabulary").ranks()
     except (FileNotFoundError, ValueError) as error:
         log.warning("%s is not written: %s", RANKS, error)
         return
@@ -164,19 +157,19 @@ def _eve_files(node: Node, folder: Path) -> None:
 
 def _emu_words(node: Node, folder: Path) -> None:
     """The file of LLaMA's pieces, which Emu's tokenizers read."""
-    texts = (node.get("processor") or {}).get("tokenizer")
+    texts = (node.get("processor") or {}).get("texts")
     if texts:
         rewritten(texts, "carry", folder)
 
 
 def _words_files(node: Node, folder: Path) -> None:
     """The tokenizer of a model of texts alone, as transformers reads it where that is possible."""
-    texts = (node.get("processor") or {}).get("tokenizer")
+    texts = (node.get("processor") or {}).get("texts")
     if not texts:
         return
     if texts.get("type") == "gguf_tokenizer":
         try:
-            build(texts, path="model.processor.tokenizer").write_transformers(folder)
+            build(texts, path="model.processor.texts").write_transformers(folder)
         except FileNotFoundError as error:
             log.warning("tokenizer.json is not written: %s", error)
         return

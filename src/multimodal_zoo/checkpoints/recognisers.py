@@ -14,11 +14,10 @@ from multimodal_zoo.checkpoints import (
     eve_sources,
     gguf_sources,
 )
-from multimodal_zoo.checkpoints.configs import open_clip_node, read_json, variant_of
+from multimodal_zoo.checkpoints.configs import config_of, open_clip_node, read_json, variant_of
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoint
 from multimodal_zoo.checkpoints.files import manifest, read_file
-from multimodal_zoo.checkpoints.locate import FOLDER_NAMES
-from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, OURS, Source
+from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, SAVED, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, emu, eva_clip
 from multimodal_zoo.files import reading
 
@@ -35,7 +34,7 @@ def saved_folder(path: Path) -> Source | None:
     node = facts.get("model")
     if not isinstance(node, Mapping) or "type" not in node:
         raise CorruptCheckpoint(f"{config}: no `model:` node with a `type`; was it written by save_model?")
-    return Source(OURS, folder / WEIGHTS, dict(node), facts.get("variant"), weights=facts.get("weights"))
+    return Source(SAVED, folder / WEIGHTS, dict(node), facts.get("variant"), weights=facts.get("weights"))
 
 
 def training_run(path: Path) -> Source | None:
@@ -68,12 +67,10 @@ def training_checkpoint(path: Path) -> Source | None:
 
 def hf_folder(path: Path) -> Source | None:
     """A folder with the `config.json` of a Hugging Face `CLIPModel`."""
-    folder = _folder(path)
-    if not (folder / "config.json").is_file():
+    found = config_of(path)
+    if found is None or found[1].get("model_type") != "clip":
         return None
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "clip":
-        return None
+    folder, config = found
     sizes = clip_config.sizes_from_hf(config)
     preprocessor = folder / "preprocessor_config.json"
     transform = clip_config.transform_from_hf(read_json(preprocessor)) if preprocessor.is_file() else {}
@@ -82,10 +79,10 @@ def hf_folder(path: Path) -> Source | None:
 
 def open_clip_folder(path: Path) -> Source | None:
     """A folder with an `open_clip_config.json`."""
-    file = _folder(path) / "open_clip_config.json"
-    if not file.is_file():
+    found = config_of(path, "open_clip_config.json")
+    if found is None:
         return None
-    node = open_clip_node(read_json(file))
+    node = open_clip_node(found[1])
     return Source("an open_clip folder", _open_clip_weights(path), node, variant_of(node))
 
 
@@ -149,11 +146,6 @@ def by_names(path: Path) -> Source:
         f"{path}: looked for {'; '.join(_LOOKED_FOR)}; found {len(shapes)} tensors of another naming: {first}, ... "
         f"If they are this library's names, give config=VARIANT"
     )
-
-
-def _folder(path: Path) -> Path:
-    """The folder itself, or the one around a weight file that bears one of the names of a folder's weights."""
-    return path.parent if path.name in FOLDER_NAMES else path
 
 
 def _yaml(path: Path) -> dict[str, Any]:

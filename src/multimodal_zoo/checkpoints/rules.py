@@ -72,6 +72,10 @@ class Fallback:
     make: Callable[[torch.Size], Tensor]
 
 
+#: Steps that a batch norm has seen: some files lack them, and nothing but an average without momentum reads them.
+COUNTERS = Fallback("*.num_batches_tracked", "*.running_mean", lambda shape: torch.zeros((), dtype=torch.long))
+
+
 def rename(theirs: str, ours: str) -> Rule:
     """The same tensor under another name."""
     return Rule((theirs,), (ours,))

@@ -11,13 +11,13 @@ import torch
 
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import State, iterate_shards, manifest, read_file
-from multimodal_zoo.checkpoints.locate import weight_files
+from multimodal_zoo.checkpoints.locate import verify, weight_files
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 
 #: Where a checkpoint of our training keeps the model's tensors: below this prefix, and the averaged ones apart.
 LIGHTNING_PREFIX, LIGHTNING_AVERAGE = "model.", "ema"
 #: The kind of a folder that this library wrote.
-OURS = "a folder by save_model"
+SAVED = "a folder by save_model"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,16 @@ class Source:
         if self.known is not None:
             return dict(self.known)
         return manifest(self.path) if self.average is None else self._training("meta")
+
+    def verify(self, sha256: str) -> None:
+        """Compare the file with the SHA-256 that a card gives.
+
+        Raises:
+            CorruptCheckpoint: it has another one, or there are several files.
+        """
+        if len(self.files) != 1:
+            raise CorruptCheckpoint(f"{self.path}: one sha256 was given for {len(self.files)} files")
+        verify(self.files[0], sha256)
 
     def check_depth(self, node: Mapping[str, Any]) -> None:
         """Refuse a model of more blocks than the files have tensors, before it is built for hours.

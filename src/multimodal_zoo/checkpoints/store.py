@@ -19,7 +19,7 @@ from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import manifest
 from multimodal_zoo.checkpoints.growing import chained, growing
 from multimodal_zoo.checkpoints.load import Accounting, account, load_into
-from multimodal_zoo.checkpoints.locate import resolve, verify
+from multimodal_zoo.checkpoints.locate import resolve
 from multimodal_zoo.checkpoints.parts import part_view, readable, receiver
 from multimodal_zoo.checkpoints.recognisers import CONFIG, WEIGHTS
 from multimodal_zoo.checkpoints.resizing import fit
@@ -68,7 +68,7 @@ def save_model(model: nn.Module, folder: str | Path, state: Mapping[str, Tensor]
         """Weights first: a folder with a configuration is complete."""
         write_safetensors(temporary / WEIGHTS, tensors)
         carried = {**facts, "model": rewritten(config, "carry", temporary)}
-        (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(carried)))
+        (temporary / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(carried)), encoding="utf-8")
 
     return write_folder(folder, write)
 
@@ -102,7 +102,7 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
                 found = recognisers.by_names(local)
             else:
                 found = emu_sources.pieces_of(local, config) or Source("a weight file", local, {})
-        if found.kind == recognisers.OURS:
+        if found.kind == recognisers.SAVED:
             found = replace(found, config=rewritten(found.config, "carried", found.path.parent))
     if config is not None:
         found = replace(found, config=dict(config), variant=None)
@@ -111,7 +111,7 @@ def recognise(path: str | Path, config: Mapping[str, Any] | None = None, *, aver
     if found.parts or found.pieces:
         return found
     shapes = manifest(found.path)
-    naming = None if found.kind == recognisers.OURS else found.naming or detect_naming(shapes)
+    naming = None if found.kind == recognisers.SAVED else found.naming or detect_naming(shapes)
     return replace(found, naming=naming, known=shapes)
 
 
@@ -121,13 +121,12 @@ def load_weights(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    sha256: str | None = None,
     resize: bool = False,
     copy_vision_branch: bool = False,
     new_tokens: str | None = None,
     sharing: bool = False,
 ) -> Accounting:
-    """Load a recognised checkpoint, or one of any known naming, into a model; untouched unless everything fits.
+    """Load a recognised checkpoint, or one of any known naming, into a model; errors as for `load_into`.
 
     Args:
         model: built on `meta` (then the tensors are assigned, shard by shard) or with weights (then they are copied).
@@ -136,7 +135,6 @@ def load_weights(
         dtype: of the floating-point tensors, whatever the file's: a torch type or its name, or "auto" for the file's
             own, with which a model on `meta` copies nothing. None keeps the model's: float32, so that a file of half
             precision is widened.
-        sha256: what the single weight file must hash to, from a card.
         resize: whether positions and patch kernels of other sizes are interpolated to the model's.
         copy_vision_branch: whether the weights that pictures have for themselves (`decoupled_block`) are a copy of the
             text's, which are all that the file holds.
@@ -151,10 +149,6 @@ def load_weights(
     """
     if not isinstance(source, Source):
         source = recognise(source, getattr(model, "config", None) or {})
-    if sha256 is not None:
-        if len(source.files) != 1:
-            raise CorruptCheckpoint(f"{source.path}: one sha256 was given for {len(source.files)} files")
-        verify(source.files[0], sha256)
     assign, dtype = any(parameter.is_meta for parameter in model.parameters()), find_dtype(dtype, source)
     change, branches = _changes(model, resize, new_tokens), branches_of(model)
     if not copy_vision_branch:

@@ -16,4 +16,4 @@ def with_texts(node: Mapping[str, Any], place: Path) -> dict[str, Any]:
         node: of any model.
         place: the folder around the weights.
     """
-    return emu_sources.with_words(eve_sources.with_words(emu3_sources.with_texts(node, place), place), place)
+    return emu_sources.with_texts(eve_sources.with_texts(emu3_sources.with_texts(node, place), place), place)

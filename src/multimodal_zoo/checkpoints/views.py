@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.files import State
+from multimodal_zoo.checkpoints.load import Shards
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.source import Source
 from multimodal_zoo.nn.transformer import Transformer
@@ -18,25 +19,12 @@ from multimodal_zoo.nn.transformer import Transformer
 Change = Callable[[str, Tensor], Tensor]
 
 
-class Seen(Protocol):
+class Seen(Shards, Protocol):
     """A checkpoint in our names (`View`, and what is put around one)."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is, for errors."""
-        ...
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Names in the file that are not shown; known once `shapes` or `shards` has run."""
-        ...
-
-    def shapes(self) -> State:
-        """Names and shapes, on the meta device."""
-        ...
-
-    def shards(self, passing: Callable[[str], bool] | None = None) -> Iterator[State]:
-        """The tensors, one file at a time."""
         ...
 
 

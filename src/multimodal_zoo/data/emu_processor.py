@@ -73,7 +73,7 @@ class EmuProcessor:
 
     Args:
         images: from pictures to pixels; None for a model that reads words only.
-        tokenizer: of texts, with the tokens of pictures (`added_tokens`).
+        texts: the tokenizer, with the tokens of pictures (`added_tokens`).
         image_tokens: visual embeddings of a picture: the connector's `queries`, or a square number that it pools to.
         frame_tokens: of a frame of a clip, which then has places of its own behind `[VIDEO]` (Emu2); None: frames are
             pictures (Emu).
@@ -86,6 +86,7 @@ class EmuProcessor:
 
     Attributes:
         transform: from pictures to pixels.
+        tokenizer: the tokenizer.
 
     Raises:
         KeyError: no such template, with the nearest ones.
@@ -95,7 +96,7 @@ class EmuProcessor:
     def __init__(
         self,
         images: ImageTransform | None,
-        tokenizer: WordTokenizer,
+        texts: WordTokenizer,
         image_tokens: int,
         frame_tokens: int | None = None,
         template: str = "plain",
@@ -109,7 +110,7 @@ class EmuProcessor:
             raise ValueError(
                 f"processor.image_tokens is {image_tokens} and frame_tokens {frame_tokens}; expected at least 1"
             )
-        self.transform, self.tokenizer, self.context_length = images, tokenizer, context_length
+        self.transform, self.tokenizer, self.context_length = images, texts, context_length
         self.image_tokens, self.frame_tokens, self.closing = image_tokens, frame_tokens, closing
         self.template: EmuTemplate = emu_template(template)
         self.store = store
@@ -133,7 +134,7 @@ class EmuProcessor:
         """
         own, eos = self.tokenizer, self.tokenizer.eos_id
         if eos is None:
-            raise ValueError("processor.tokenizer has no token that ends a text; choose one that has (tokenizer.eos)")
+            raise ValueError("processor.texts has no token that ends a text; choose one that has (its tokenizer.eos)")
         begin, end, image = (self._token(word) for word in (IMAGE_BEGIN, IMAGE_END, IMAGE))
         clips = self.frame_tokens is not None
         frame, video = (self._token(FRAME), self._token(VIDEO)) if clips else (image, None)
@@ -149,7 +150,7 @@ class EmuProcessor:
         if number is None:
             known = ", ".join(list(self.tokenizer.special_ids)[:24])
             raise ValueError(
-                f"{word!r} is no special token of processor.tokenizer: add it to tokenizer.added; there are {known}"
+                f"{word!r} is no special token of processor.texts: add it to processor.texts.added; there are {known}"
             )
         return number
 

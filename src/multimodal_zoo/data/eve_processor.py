@@ -31,7 +31,7 @@ class EveProcessor:
 
     Args:
         images: the image transform.
-        tokenizer: of texts.
+        texts: the tokenizer.
         template: how conversations are written down; a name of `conversation_templates.TEMPLATES`.
         context_length: most tokens of a prompt, pictures' counted; None for no limit.
 
@@ -46,11 +46,11 @@ class EveProcessor:
     """
 
     def __init__(
-        self, images: EveImages, tokenizer: WordTokenizer, template: str, context_length: int | None = None
+        self, images: EveImages, texts: WordTokenizer, template: str, context_length: int | None = None
     ) -> None:
         if context_length is not None and context_length < 2:
             raise ValueError(f"processor.context_length is {context_length}; expected at least 2 tokens, or null")
-        self.transform, self.tokenizer, self.context_length = images, tokenizer, context_length
+        self.transform, self.tokenizer, self.context_length = images, texts, context_length
         self.template = template_named(template)
 
     @cached_property
@@ -61,7 +61,7 @@ class EveProcessor:
             return WordIds(tokenizer.bos_id, self.text_ids(f"a{end}")[-1], tokenizer.pad_id)
         found = tokenizer.special_id(end)
         if found is None:
-            raise ValueError(f"processor.template ends answers with {end!r}, no special token of processor.tokenizer")
+            raise ValueError(f"processor.template ends answers with {end!r}, no special token of processor.texts")
         return WordIds(tokenizer.bos_id, found, tokenizer.pad_id)
 
     def images(self, pictures: Sequence[AnyPicture]) -> list[PatchCells]:

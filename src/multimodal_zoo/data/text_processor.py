@@ -39,11 +39,14 @@ class TextProcessor:
     Nothing is read from the tokenizer before a text is: a model can be built without its files.
 
     Args:
-        tokenizer: of words.
+        texts: the tokenizer.
+
+    Attributes:
+        tokenizer: the tokenizer.
     """
 
-    def __init__(self, tokenizer: WordTokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, texts: WordTokenizer) -> None:
+        self.tokenizer = texts
 
     @cached_property
     def ids(self) -> TextIds:
@@ -54,7 +57,7 @@ class TextProcessor:
         """
         tokenizer = self.tokenizer
         if tokenizer.eos_id is None:
-            raise ValueError(f"model.processor.tokenizer ({type(tokenizer).__name__}) has no end token")
+            raise ValueError(f"model.processor.texts ({type(tokenizer).__name__}) has no end token")
         begins = tokenizer.bos_id is not None and getattr(tokenizer, "adds_bos", False)
         return TextIds((int(tokenizer.bos_id),) if begins else (), tokenizer.eos_id, tokenizer.pad_id)  # type: ignore[arg-type]
 

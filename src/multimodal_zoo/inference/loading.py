@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.checkpoints.load import Accounting, load_into
-from multimodal_zoo.checkpoints.locate import verify
 from multimodal_zoo.checkpoints.parts import readable
 from multimodal_zoo.checkpoints.resizing import fit
 from multimodal_zoo.checkpoints.source import Source
@@ -37,16 +36,13 @@ class Target:
     offload_folder: str | Path | None = None
 
 
-def load_for_inference(
-    model: nn.Module, source: Source, target: Target, *, sha256: str | None = None, resize: bool = False
-) -> Accounting:
+def load_for_inference(model: nn.Module, source: Source, target: Target, *, resize: bool = False) -> Accounting:
     """Load a recognised checkpoint into a model on `meta`; the whole never exists in full precision or in one place.
 
     Args:
         model: built on `meta`.
         source: from `checkpoints.store.recognise`.
         target: where and how it will run.
-        sha256: what the single weight file must hash to, from a card.
         resize: whether positions and patch kernels of other sizes are interpolated to the model's.
 
     Raises:
@@ -62,8 +58,6 @@ def load_for_inference(
     if bits is not None and placed is not None and "disk" in placed.values():
         raise ValueError(f"quantize={bits!r}: quantised parts cannot be kept on disk; give the placement more memory")
     shrink = None if bits is None else quantizer(model, bits)
-    if sha256 is not None:
-        verify(source.files[0], sha256)
 
     def deliver(name: str, tensor: Tensor) -> Tensor:
         """The tensor on its device, in its bits."""

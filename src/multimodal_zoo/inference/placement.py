@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from multimodal_zoo.analysis.formats import block_matrices, in_four_bits
+from multimodal_zoo.checkpoints.writing import require_free
 from multimodal_zoo.nn.repeated import blocks_of
 
 Placement = str | Mapping[str, str | int]
@@ -159,10 +160,7 @@ def dispatch(model: nn.Module, placed: Mapping[str, str], folder: str | Path | N
     if "disk" in placed.values():
         if folder is None:
             raise ValueError("placement puts parts on disk: name a folder for them, offload_folder=...")
-        if Path(folder).is_dir() and any(Path(folder).iterdir()):
-            raise ValueError(
-                f"offload_folder={str(folder)!r} is not empty; what an earlier model left there would be read"
-            )
+        require_free(folder, "offload_folder")  # what an earlier model left there would be read
     modules = dict(model.named_modules())
     parts = {name: device for name, device in placed.items() if name in modules}
     if len(set(parts.values())) > 1 or "disk" in parts.values():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
 
+from multimodal_zoo.catalogue import require
 from multimodal_zoo.checkpoints.naming import Naming, Translator
 from multimodal_zoo.checkpoints.tables import (
     causal_decoder,
@@ -63,11 +63,7 @@ def find_naming(name: str) -> Naming:
     Raises:
         KeyError: with the nearest known name.
     """
-    if name not in NAMINGS:
-        near = difflib.get_close_matches(name, NAMINGS, n=1)
-        hint = f"closest: {near[0]}" if near else f"known: {', '.join(NAMINGS)}"
-        raise KeyError(f"card.weights.published.naming: no naming called {name!r}; {hint}")
-    return NAMINGS[name]
+    return NAMINGS[require(name, list(NAMINGS), "naming", "card.weights.published.naming")]
 
 
 def detect_naming(names: Iterable[str]) -> Naming | None:

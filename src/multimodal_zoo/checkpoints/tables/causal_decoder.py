@@ -9,7 +9,8 @@ from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, rename
 
-_BLOCK = [
+#: Names inside of a block, theirs and ours.
+BLOCK = [
     ("input_layernorm.weight", "norm_1.weight"),
     ("self_attn.q_proj.*", "attention.qkv.query.*"),
     ("self_attn.k_proj.*", "attention.qkv.key.*"),
@@ -24,27 +25,27 @@ _EMBEDDING = "token_embedding.weight"
 
 
 def decoder_rules(
-    body: str = "model.", head: str = "lm_head.", *, tied: bool = False, biased: bool = True
+    body: str = "model.", head: str = "lm_head.", ours: str = "", *, tied: bool = False, biased: bool = True
 ) -> list[Rule]:
     """The lines of a decoder whose tensors stand below two prefixes.
 
     Args:
         body: before everything but the output layer.
         head: before the output layer's weight.
+        ours: before our names.
         tied: whether the file writes the token embeddings a second time as the output layer.
         biased: whether layers may have more than a weight; adapters beside them are named by other rules.
     """
-    block = (
-        _BLOCK if biased else [(theirs.replace("*", "weight"), ours.replace("*", "weight")) for theirs, ours in _BLOCK]
-    )
+    block = BLOCK if biased else [(a.replace("*", "weight"), b.replace("*", "weight")) for a, b in BLOCK]
     pair = (f"{body}embed_tokens.weight", f"{head}weight")
     matrices = [_same(*pair)] if tied else [rename(pair[0], _EMBEDDING), rename(pair[1], "output.weight")]
-    return [
+    rules = [
         *matrices,
-        *(rename(f"{body}layers.{{}}.{theirs}", f"blocks.layers.{{}}.{ours}") for theirs, ours in block),
+        *(rename(f"{body}layers.{{}}.{theirs}", f"blocks.layers.{{}}.{own}") for theirs, own in block),
         rename(f"{body}norm.weight", "norm.weight"),
         drop(f"{body}layers.{{}}.self_attn.rotary_emb.inv_freq"),  # files written before transformers 4.32
     ]
+    return [rule.under("", ours) for rule in rules]
 
 
 def _same(embedding: str, output: str) -> Rule:
@@ -66,5 +67,5 @@ LLAMA = Naming("llama", decoder_rules())
 #: The same with tied matrices that the file holds twice.
 LLAMA_TIED = Naming("llama_tied", decoder_rules(tied=True))
 #: The same inside a model of texts alone (`language_model`): CapsFus-LLaMA.
-LANGUAGE_MODEL = Naming("language_model", Naming("", decoder_rules()).under("", "decoder.").rules)
+LANGUAGE_MODEL = Naming("language_model", decoder_rules(ours="decoder."))
 ALL = (LLAMA, LLAMA_TIED, LANGUAGE_MODEL)

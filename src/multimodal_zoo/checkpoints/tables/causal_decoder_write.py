@@ -7,7 +7,7 @@ from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import SCALINGS, node_from_hf
-from multimodal_zoo.checkpoints.tables.differences import differences
+from multimodal_zoo.checkpoints.tables.nodes import differences, essence
 
 Node = dict[str, Any]
 #: Keys of a node that change neither the tensors nor what they compute.
@@ -38,7 +38,8 @@ def decoder_config(node: Mapping[str, Any], kind: str | None = None) -> Node:
         raise UnknownCheckpoint(f"no decoder of the LLaMA family: it has no {error} where one has") from error
     ignored = _ELSEWHERE if kind in ("Emu3", "emu3_text_model") else _TRAINING
     ignored = (*ignored, "embedding_dropout") if kind == "emu3_text_model" else ignored
-    if differing := differences(_compared(node, ignored), _compared(node_from_hf(config), ignored)):
+    ours, theirs = (essence(one, ignored, empty=(None, False)) for one in (node, node_from_hf(config)))
+    if differing := differences(ours, theirs):
         raise UnknownCheckpoint(f"a config.json of {config['model_type']} has no key for {', '.join(differing[:5])}")
     return config
 
@@ -89,11 +90,3 @@ def _scaling(rotary: Mapping[str, Any]) -> Node | None:
     """How positions are stretched, in the words of older and of newer readers."""
     kind = next((kind for kind, part in SCALINGS.items() if part == rotary["type"]), rotary["type"])
     return None if kind == "default" else {"type": kind, "rope_type": kind, "factor": rotary.get("factor")}
-
-
-def _compared(node: Any, ignored: tuple[str, ...]) -> Any:
-    """The node without some keys, and without those that say nothing."""
-    if isinstance(node, Mapping):
-        kept = {key: _compared(value, ignored) for key, value in node.items() if key not in ignored}
-        return {key: value for key, value in kept.items() if value not in (None, False)}
-    return node

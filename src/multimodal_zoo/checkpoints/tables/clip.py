@@ -37,7 +37,7 @@ OPENAI_IMAGE = Naming(
         rename("logit_scale", "logit_scale.weight"),
     ],
 )
-_OPENAI_TEXT = Naming(
+OPENAI_TEXT = Naming(
     "openai_clip",
     [
         rename("token_embedding.weight", "text.token_embedding.weight"),
@@ -50,8 +50,8 @@ _OPENAI_TEXT = Naming(
 #: Sizes that OpenAI's archives carry as scalar tensors; the configuration says them already.
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
-OPENAI = Naming("openai_clip", (OPENAI_IMAGE + _OPENAI_TEXT).rules + tuple(drop(name) for name in OPENAI_EXTRAS))
-OPEN_CLIP_CUSTOM = Naming("open_clip_custom_text", (OPENAI_IMAGE + _OPENAI_TEXT.under("text.", "")).rules)
+OPENAI = Naming("openai_clip", (OPENAI_IMAGE + OPENAI_TEXT).rules + tuple(drop(name) for name in OPENAI_EXTRAS))
+OPEN_CLIP_CUSTOM = Naming("open_clip_custom_text", (OPENAI_IMAGE + OPENAI_TEXT.under("text.", "")).rules)
 
 
 def _hf_blocks(theirs: str, ours: str) -> list[Rule]:

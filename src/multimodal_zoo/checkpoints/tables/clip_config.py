@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from torch import Tensor
 
+from multimodal_zoo.checkpoints.declarations import declaration, declared
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.clip import OPENAI_EXTRAS
 
@@ -64,7 +65,7 @@ class ClipSizes:
     @property
     def variant(self) -> str | None:
         """The published variant that is declared with these sizes."""
-        return next((name for name, sizes in _declared().items() if sizes == self), None)
+        return next((name for name, sizes in _published().items() if sizes == self), None)
 
     def node(self, transform: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The model node: a published variant's declaration if one has these sizes, else one made after its pattern.
@@ -137,22 +138,11 @@ def sizes_of(node: Mapping[str, Any]) -> ClipSizes | None:
 
 
 @cache
-def _declared() -> dict[str, ClipSizes]:
+def _published() -> dict[str, ClipSizes]:
     from multimodal_zoo.catalogue import list_models
 
-    found = {name: sizes_of(declaration(name)) for name in list_models("clip_vit_*")}
+    found = {name: sizes_of(declared(name)) for name in list_models("clip_vit_*")}
     return {name: sizes for name, sizes in found.items() if sizes is not None}
-
-
-def declaration(variant: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The complete model node of a variant, with Hydra overrides."""
-    from omegaconf import OmegaConf
-
-    from multimodal_zoo.config import compose
-
-    node = OmegaConf.to_container(compose(None, [f"+model={variant}", *overrides]).model, resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
 
 
 def sizes_from_state(shapes: Mapping[str, Tensor]) -> ClipSizes:
@@ -191,12 +181,10 @@ def sizes_from_state(shapes: Mapping[str, Tensor]) -> ClipSizes:
     )
 
 
-_HF_ACTIVATIONS = {
-    "quick_gelu": "quick_gelu",
-    "gelu": "gelu",
-    "gelu_new": "tanh_gelu",
-    "gelu_pytorch_tanh": "tanh_gelu",
-}
+#: transformers' word for an activation -> a name of `nn.mlp.ACTIVATIONS`; of several the last is written.
+HF_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_new": "tanh_gelu", "gelu_pytorch_tanh": "tanh_gelu"}
+#: open_clip's word for fitting a picture to a square -> that of `processor.images.resize`.
+RESIZE_MODES = {"shortest": "shorter_crop", "longest": "pad", "squash": "squash"}
 
 
 def sizes_from_hf(config: Mapping[str, Any]) -> ClipSizes:
@@ -216,10 +204,10 @@ def sizes_from_hf(config: Mapping[str, Any]) -> ClipSizes:
         )
     towers = []
     for part in (vision, text):
-        if part.hidden_act not in _HF_ACTIVATIONS:
-            known = ", ".join(_HF_ACTIVATIONS)
+        if part.hidden_act not in HF_ACTIVATIONS:
+            known = ", ".join(HF_ACTIVATIONS)
             raise UnknownCheckpoint(f"config.json: hidden_act {part.hidden_act!r} is none of {known}")
-        activation = _HF_ACTIVATIONS[part.hidden_act]
+        activation = HF_ACTIVATIONS[part.hidden_act]
         sizes = (part.hidden_size, part.num_hidden_layers, part.num_attention_heads, part.intermediate_size)
         towers.append(TowerSizes(*sizes, activation, part.layer_norm_eps))
     return ClipSizes(
@@ -315,7 +303,6 @@ def transform_from_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of `processor.images` from the `preprocess_cfg` of an `open_clip_config.json`."""
     given = config.get("preprocess_cfg", {})
     found = {key: given[key] for key in ("mean", "std", "interpolation") if key in given}
-    modes = {"shortest": "shorter_crop", "longest": "pad", "squash": "squash"}
-    if given.get("resize_mode") in modes:
-        found["resize"] = modes[given["resize_mode"]]
+    if given.get("resize_mode") in RESIZE_MODES:
+        found["resize"] = RESIZE_MODES[given["resize_mode"]]
     return found

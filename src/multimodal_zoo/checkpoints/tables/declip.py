@@ -10,11 +10,9 @@ from __future__ import annotations
 import torch
 
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Fallback, Rule, rename, reshape
+from multimodal_zoo.checkpoints.rules import COUNTERS, Fallback, Rule, rename, reshape
 from multimodal_zoo.checkpoints.tables.clip import OPENAI_IMAGE, openai_blocks
 
-#: Steps that a batch norm has seen: old files lack them, and nothing but an average without momentum reads them.
-COUNTERS = Fallback("*.num_batches_tracked", "*.running_mean", lambda shape: torch.zeros((), dtype=torch.long))
 #: Width of the linear layer behind the mean of a ResNet's map, whatever the tower's.
 MEAN_WIDTH = 2048
 #: That layer: training at 224 pixels never reaches it, so that files may leave it out; zeros say more than noise.

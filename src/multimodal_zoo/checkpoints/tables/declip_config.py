@@ -7,13 +7,13 @@ overrides of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cache
 from typing import Any
 
 from torch import Tensor
 
+from multimodal_zoo.checkpoints.declarations import declaration, declared
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
-from multimodal_zoo.checkpoints.tables.clip_config import HEAD_WIDTH, declaration
+from multimodal_zoo.checkpoints.tables.clip_config import HEAD_WIDTH
 
 Values = dict[str, Any]
 #: Rows of OpenAI's token embedding; DeCLIP's has one more, the mask word, in front of start and end.
@@ -221,15 +221,10 @@ def _node(image: Values, text: Values, heads: Values, dim: int) -> dict[str, Any
     values |= {f"heads.{key}": value for key, value in heads.items()}
     variant = f"{method}_{'r50' if resnet else 'vit_b32'}_yfcc"
     node = declaration(variant, [f"model.{key}={str(value).replace(' ', '')}" for key, value in values.items()])
-    if node != _published(variant):
+    if node != declared(variant):
         summary = f"sizes read from the publisher's own configuration or tensors; of the kind of {variant}"
         node["card"] = {"system": node["card"]["system"], "summary": summary}
     return node
-
-
-@cache
-def _published(variant: str) -> dict[str, Any]:
-    return declaration(variant)
 
 
 def _count(shapes: Mapping[str, Tensor], prefix: str) -> int:

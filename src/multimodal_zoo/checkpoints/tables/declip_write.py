@@ -7,10 +7,10 @@ from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.declip_config import original_node
-from multimodal_zoo.checkpoints.tables.differences import differences
+from multimodal_zoo.checkpoints.tables.nodes import differences, essence
 
 Node = dict[str, Any]
-#: Keys of a node that change neither the tensors nor what they compute.
+#: Keys of a node that change neither the tensors nor what they compute; the temperature's node tells the method.
 _ELSEWHERE = ("std", "init", "kernel", "checkpoint", "drop_path", "processor", "card", "logit_scale", "matching")
 
 
@@ -24,7 +24,7 @@ def original_config(node: Mapping[str, Any]) -> Node:
         config = {"image_encode": _image(node), "text_encode": _text(node), "clip": _clip(node)}
     except (KeyError, TypeError) as error:
         raise UnknownCheckpoint(f"no model of DeCLIP's repository: it has no {error} where one has") from error
-    if differing := differences(_compared(node), _compared(original_node(config))):
+    if differing := differences(essence(node, _ELSEWHERE), essence(original_node(config), _ELSEWHERE)):
         raise UnknownCheckpoint(f"DeCLIP's configuration has no key for {', '.join(differing[:5])}")
     return config
 
@@ -80,10 +80,3 @@ def _clip(node: Mapping[str, Any]) -> Node:
             "dense_mapping_language": heads["token_wise"]["text_width"],
         }
     return config
-
-
-def _compared(node: Any) -> Any:
-    """The node without what changes no tensor; the temperature's node tells the method, not the tensors."""
-    if isinstance(node, Mapping):
-        return {key: _compared(value) for key, value in node.items() if key not in _ELSEWHERE and value is not None}
-    return [_compared(value) for value in node] if isinstance(node, (list, tuple)) else node

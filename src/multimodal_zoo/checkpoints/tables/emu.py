@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
@@ -38,10 +40,6 @@ _CAUSAL_FORMER = [
 ]
 
 
-def _decoder(body: str, head: str) -> list[Rule]:
-    return [rule.under("", "decoder.") for rule in decoder_rules(body, head)]
-
-
 _ENCODER = [*bare_tower("visual.", "image_encoder."), drop("visual.norm.*"), drop("visual.head.*")]
 
 
@@ -51,7 +49,7 @@ EMU = Naming(
     [
         *_ENCODER,
         *_CAUSAL_FORMER,
-        *_decoder("decoder.lm.model.", "decoder.lm.lm_head."),
+        *decoder_rules("decoder.lm.model.", "decoder.lm.lm_head.", "decoder."),
         rename("decoder.lm.stu_regress_head.weight", "regression_head.weight"),
     ],
 )
@@ -80,14 +78,8 @@ def _instruct(name: str, base: str, merged: bool) -> Naming:
         base: what newer versions of peft put before the weight of an adapted layer.
         merged: whether adapters go into the matrices.
     """
-    plain = decoder_rules(f"{_WRAPPED}model.", f"{_WRAPPED}lm_head.", biased=False)
-    rules = [
-        rule.under("", "decoder.")
-        for rule in plain
-        if not any(
-            "self_attn.q" in n or "self_attn.k" in n or "self_attn.v" in n or "self_attn.o" in n for n in rule.theirs
-        )
-    ]
+    plain = decoder_rules(f"{_WRAPPED}model.", f"{_WRAPPED}lm_head.", "decoder.", biased=False)
+    rules = [rule for rule in plain if not any(re.search(r"self_attn\.[qkvo]_proj", name) for name in rule.theirs)]
     for their, own in _ADAPTED.items():
         place = f"{_WRAPPED}model.layers.{{}}.self_attn.{their}_proj."
         layer = f"decoder.blocks.layers.{{}}.attention.{own}."
@@ -113,7 +105,7 @@ def _second(name: str, prefix: str, outer: str = "") -> Naming:
         name,
         [
             *bare_tower(f"{outer}{prefix}visual.", "image_encoder."),
-            *_decoder(f"{outer}{prefix}decoder.lm.model.", f"{outer}{prefix}decoder.lm.lm_head."),
+            *decoder_rules(f"{outer}{prefix}decoder.lm.model.", f"{outer}{prefix}decoder.lm.lm_head.", "decoder."),
             rename(f"{outer}project_up.weight", "input_projection.weight"),
             rename(f"{outer}project_down.weight", "regression_head.weight"),
         ],

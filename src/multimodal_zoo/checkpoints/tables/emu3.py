@@ -14,7 +14,7 @@ _OURS = "vision_tokenizer."
 
 
 def _table(name: str, body: str, head: str, vision: Naming) -> Naming:
-    return Naming(name, Naming("", decoder_rules(body, head)).under("", "decoder.").rules) + vision
+    return Naming(name, decoder_rules(body, head, "decoder.")) + vision
 
 
 #: BAAI/Emu3-Stage1, -Chat, -Gen, and BAAI/Emu3-VisionTokenizer.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
+from multimodal_zoo.checkpoints.declarations import declared
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
+from multimodal_zoo.checkpoints.meta import module_node
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
-from multimodal_zoo.checkpoints.tables.clip_config import declaration
 from multimodal_zoo.checkpoints.tables.emu3_vision_config import vision_node
 from multimodal_zoo.tokenizers.emu3_ids import SPECIAL, numbered_ids
 
@@ -30,11 +30,6 @@ IMAGE_KEYS = {
     "spatial_factor": ("rule", "factor"), "min_pixels": ("rule", "smallest"), "max_pixels": ("rule", "largest"),
     "image_mean": ("mean",), "image_std": ("std",),
 }  # fmt: skip
-
-
-@cache
-def _declared(variant: str) -> Node:
-    return declaration(variant)
 
 
 def published_node(config: Mapping[str, Any]) -> Node:
@@ -84,10 +79,10 @@ def transformers_node(config: Mapping[str, Any]) -> Node:
 
 def vision_only_node(config: Mapping[str, Any]) -> Node:
     """The node of a visual tokenizer alone, published or transformers'."""
-    node, declared = vision_node(config), deepcopy(_declared(VISION_VARIANT))
-    if _covers(declared, node):
-        return declared
-    return {**node, "processor": declared["processor"], "card": _card("visual tokenizer")}
+    node, published = vision_node(config), deepcopy(declared(VISION_VARIANT))
+    if _covers(published, node):
+        return published
+    return {**node, "processor": published["processor"], "card": _card("visual tokenizer")}
 
 
 def with_vision(node: Mapping[str, Any], vision: Mapping[str, Any]) -> Node:
@@ -98,9 +93,9 @@ def with_vision(node: Mapping[str, Any], vision: Mapping[str, Any]) -> Node:
         vision: of a visual tokenizer, with or without its `processor` and `card`.
     """
     images = (vision.get("processor") or {}).get("images")
-    part = {key: value for key, value in vision.items() if key not in ("processor", "card")}
-    declared = _declared(VARIANTS[0])["vision_tokenizer"]
-    changed = {**node, "vision_tokenizer": deepcopy(declared) if _covers(declared, part) else part}
+    part = module_node(vision)
+    published = declared(VARIANTS[0])["vision_tokenizer"]
+    changed = {**node, "vision_tokenizer": deepcopy(published) if _covers(published, part) else part}
     if images is not None and node.get("processor"):
         changed["processor"] = {**node["processor"], "images": images}
     return changed
@@ -124,11 +119,11 @@ def _node(decoder: Node, text_size: int, codebook_size: int, image_area: int | N
     alike = (
         variant
         for variant in VARIANTS
-        if _declared(variant)["decoder"] == decoder
-        and image_area in (None, _declared(variant)["processor"]["image_area"])
+        if declared(variant)["decoder"] == decoder
+        and image_area in (None, declared(variant)["processor"]["image_area"])
     )
     variant = next(alike, None)
-    node = deepcopy(_declared(variant or VARIANTS[0]))
+    node = deepcopy(declared(variant or VARIANTS[0]))
     node |= {"decoder": decoder, "vision_tokenizer": None}
     node["ids"] |= {"text_size": text_size, "codebook_size": codebook_size}
     texts = node["processor"]["texts"]
@@ -160,10 +155,10 @@ def _card(what: str) -> Node:
     return {"system": "Emu3", "summary": f"{what} with sizes read from the publisher's own configuration"}
 
 
-def _covers(declared: Any, found: Any) -> bool:
+def _covers(published: Any, found: Any) -> bool:
     """Whether a declaration says all that a node says, and perhaps more."""
     if isinstance(found, Mapping):
-        return isinstance(declared, Mapping) and all(
-            key in declared and _covers(declared[key], value) for key, value in found.items()
+        return isinstance(published, Mapping) and all(
+            key in published and _covers(published[key], value) for key, value in found.items()
         )
-    return bool(list(found) == list(declared) if isinstance(found, (list, tuple)) else found == declared)
+    return bool(list(found) == list(published) if isinstance(found, (list, tuple)) else found == published)

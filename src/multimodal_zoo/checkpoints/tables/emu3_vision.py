@@ -6,15 +6,11 @@ with inner names of its own: `TRANSFORMERS_VISION`, to be put `under` that prefi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Fallback, Rule, rename
-
-#: Steps that a batch norm has seen: files that were written without them are complete.
-COUNTERS = Fallback("*.num_batches_tracked", "*.running_mean", lambda shape: torch.zeros((), dtype=torch.long))
+from multimodal_zoo.checkpoints.rules import COUNTERS, Rule, rename
 
 
 def _matrix(theirs: str, ours: str) -> Rule:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
+
 #: transformers' name -> the published one.
 TRANSFORMERS_NAMES = {
     "latent_channels": "z_channels",
@@ -36,16 +38,18 @@ def vision_node(config: Mapping[str, Any]) -> dict[str, Any]:
     `attn_resolutions` that do not exist: the published code never reaches them.
 
     Raises:
-        ValueError: what no published weights have and the architecture cannot be: a latent with deviations, or a
+        UnknownCheckpoint: what no published weights have and the architecture cannot be: a latent with deviations, or a
             codebook of another width than the latents.
     """
     facts = {**DEFAULTS, **{TRANSFORMERS_NAMES.get(key, key): value for key, value in config.items()}}
     if facts["double_z"]:
-        raise ValueError("double_z is true: latents with deviations fit no published weights; expected false")
+        raise UnknownCheckpoint(
+            "config.json: double_z is true: latents with deviations fit no published weights; expected false"
+        )
     if facts["z_channels"] != facts["embed_dim"]:
-        raise ValueError(
-            f"z_channels is {facts['z_channels']} and embed_dim {facts['embed_dim']}: the decoder takes latents and "
-            "codebook vectors in one batch, they must be equal"
+        raise UnknownCheckpoint(
+            f"config.json: z_channels is {facts['z_channels']} and embed_dim {facts['embed_dim']}: the decoder takes "
+            "latents and codebook vectors in one batch, they must be equal"
         )
     half = {
         "width": facts["ch"],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
+from multimodal_zoo.checkpoints.declarations import declaration, declared
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
-from multimodal_zoo.checkpoints.tables.clip_config import declaration, sizes_from_hf
+from multimodal_zoo.checkpoints.tables.clip_config import sizes_from_hf
 from multimodal_zoo.checkpoints.tables.eve_config import bare
 
 Node = dict[str, Any]
@@ -45,15 +45,15 @@ def published_node(config: Mapping[str, Any]) -> Node:
     """
     decoder = node_from_hf({**config, "model_type": "llama"})
     vision = {**VISION, **(config.get("vision_config") or {})}
-    variant = next((name for name in VARIANTS if _declared(name)["decoder"]["vocab_size"] == decoder["vocab_size"]), "")
+    variant = next((name for name in VARIANTS if declared(name)["decoder"]["vocab_size"] == decoder["vocab_size"]), "")
     node = declaration(variant or VARIANTS[0], _sizes(vision, decoder))
     processor = {"image_tokens": int(vision["n_query"]), "frame_tokens": int(vision["v_query"])}
     node["processor"] = {**node["processor"], **processor, "context_length": decoder["max_positions"]}
     node["processor"]["images"]["size"] = int(vision["image_size"])
     alike = bool(variant) and all(
-        bare(node[part]) == bare(_declared(variant)[part]) for part in ("image_encoder", "connector")
+        bare(node[part]) == bare(declared(variant)[part]) for part in ("image_encoder", "connector")
     )
-    if not alike or bare(decoder) != bare(_declared(variant)["decoder"]):
+    if not alike or bare(decoder) != bare(declared(variant)["decoder"]):
         node["card"] = {"system": "Emu2", "summary": "sizes read from the publisher's own configuration"}
     return {**node, "decoder": decoder}
 
@@ -75,11 +75,6 @@ def _sizes(vision: Mapping[str, Any], decoder: Mapping[str, Any]) -> list[str]:
         f"{qkv}.heads={width // head}", f"{qkv}.head_dim={head}",
         f"model.connector.width={width}", f"model.decoder.width={decoder['width']}",
     ]  # fmt: skip
-
-
-@cache
-def _declared(variant: str) -> Node:
-    return declaration(variant)
 
 
 def visual_decoder_node(

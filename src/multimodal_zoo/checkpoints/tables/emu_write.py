@@ -8,9 +8,9 @@ from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config
-from multimodal_zoo.checkpoints.tables.differences import differences
 from multimodal_zoo.checkpoints.tables.emu_config import CLASS, CLASSES, published_node, visual_decoder_node
 from multimodal_zoo.checkpoints.tables.eve_config import bare
+from multimodal_zoo.checkpoints.tables.nodes import differences, essence
 
 Node = dict[str, Any]
 #: Parts of a model that a `config.json` of Emu2 describes.
@@ -25,7 +25,7 @@ def sizes_node(node: Mapping[str, Any]) -> Node:
     """
     _require(node)
     sizes = deepcopy(dict(node))
-    words = ((sizes.get("processor") or {}).get("tokenizer") or {}).get("tokenizer") or {}
+    words = ((sizes.get("processor") or {}).get("texts") or {}).get("tokenizer") or {}
     if words.get("type") == "llama_tokenizer":
         words["path"] = None  # the file lies beside the weights, wherever these go
     return sizes
@@ -174,7 +174,4 @@ _UNUSED = ("pool", "patch_dropout", "drop_path", "dropout", "loss_chunk")
 
 def _compared(node: Any) -> Any:
     """A node without what does not tell models apart, and without keys that say nothing."""
-    if not isinstance(node, Mapping):
-        return list(node) if isinstance(node, list | tuple) else node
-    kept = {key: _compared(value) for key, value in bare(node).items() if key not in _UNUSED}
-    return {key: value for key, value in kept.items() if value not in (None, False)}
+    return essence(bare(node), _UNUSED, empty=(None, False))

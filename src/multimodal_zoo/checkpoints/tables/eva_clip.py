@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Rule, drop, filled, lead, pack, rename, reshape, transpose
+from multimodal_zoo.checkpoints.rules import Rule, drop, filled, lead, pack, rename, reshape
+from multimodal_zoo.checkpoints.tables.clip import OPENAI_TEXT
 
 _BLOCK = "image.blocks.layers.{}"
 _SCALE = "logit_scale.weight"
 #: Rotary tables that files hold although they follow from the sizes: per block or per tower, of either shape.
-_TABLES = [drop(f"{place}freqs_{name}") for place in ("", "*.") for name in ("cos", "sin")]
+TABLES = [drop(f"{place}freqs_{name}") for place in ("", "*.") for name in ("cos", "sin")]
 
 
 def _lines(theirs: str, ours: str, pairs: list[tuple[str, str]]) -> list[Rule]:
@@ -77,27 +78,15 @@ def _tower(prefix: str) -> list[Rule]:
 
 
 def _text(prefix: str) -> list[Rule]:
-    block = [
-        ("ln_1.*", "norm_1.*"),
-        ("ln_2.*", "norm_2.*"),
-        ("ls_1.gamma", "scale_1.weight"),
-        ("ls_2.gamma", "scale_2.weight"),
-        ("attn.in_proj_weight", "attention.qkv.weight"),
-        ("attn.in_proj_bias", "attention.qkv.bias"),
-        ("attn.out_proj.*", "attention.out.*"),
-        ("mlp.c_fc.*", "mlp.fc1.*"),
-        ("mlp.c_proj.*", "mlp.fc2.*"),
+    """OpenAI's text tower, in which the first release has layer scales."""
+    scales = [
+        rename(f"{prefix}transformer.resblocks.{{}}.ls_{i}.gamma", f"text.blocks.layers.{{}}.scale_{i}.weight")
+        for i in (1, 2)
     ]
-    return [
-        rename(f"{prefix}token_embedding.weight", "text.token_embedding.weight"),
-        rename(f"{prefix}positional_embedding", "text.positions"),
-        *_lines(f"{prefix}transformer.resblocks.{{}}.", "text.blocks.layers.{}.", block),
-        rename(f"{prefix}ln_final.*", "text.norm.*"),
-        transpose(f"{prefix}text_projection", "text_projection.weight"),
-    ]
+    return [*OPENAI_TEXT.under(prefix, "").rules, *scales]
 
 
-_IMAGE = [*_tower("visual."), *_lines("visual.blocks.{}.", f"{_BLOCK}.", _ORIGINAL_NAMES), *_TABLES]
+_IMAGE = [*_tower("visual."), *_lines("visual.blocks.{}.", f"{_BLOCK}.", _ORIGINAL_NAMES), *TABLES]
 #: All files of the published models.
 ORIGINAL = Naming("eva_clip", [*_IMAGE, *_text("text."), rename("logit_scale", _SCALE)])
 #: The class that keeps the text tower at the root, as OpenAI does.
@@ -110,7 +99,7 @@ TOWER = Naming(
     [
         *_tower(""),
         *_lines("blocks.{}.", f"{_BLOCK}.", _ORIGINAL_NAMES),
-        *_TABLES,
+        *TABLES,
         *(drop(name) for name in ("mask_token", "lm_head.*")),
     ],
 )
@@ -162,7 +151,7 @@ _TRUNK = "visual.trunk.blocks.{}."
 _TIMM = [
     *_tower("visual.trunk."),
     *_lines(_TRUNK, f"{_BLOCK}.", _TIMM_NAMES),
-    *_TABLES,
+    *TABLES,
     *_text("text."),
     rename("logit_scale", _SCALE),
 ]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
+from multimodal_zoo.checkpoints.tables.clip_config import HF_ACTIVATIONS
 from multimodal_zoo.checkpoints.tables.eva_clip_nodes import ImageSizes, TextSizes, complete
 
 Node = dict[str, Any]
@@ -32,7 +33,6 @@ _INERT: dict[str, tuple[Any, ...] | None] = {
     "timm_model_pretrained": None, "timm_pool": None, "timm_proj": None, "timm_proj_bias": None,
     "hf_model_pretrained": None, "proj": None, "pooler_type": None, "attn_mask": (True,),
 }  # fmt: skip
-_HUB_ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "tanh_gelu"}
 _EVA02 = {"rope": True, "pt_hw_seq_len": 16, "intp_freq": True, "naiveswiglu": True, "subln": True}
 _GIANT = {"layers": 40, "width": 1408, "head_width": 88, "mlp_ratio": 4.3637, "patch_size": 14}
 _LARGE = {"layers": 24, "width": 1024, "mlp_ratio": 2.6667, "patch_size": 14, **_EVA02}
@@ -216,7 +216,7 @@ def _text_sizes(config: Mapping[str, Any]) -> TextSizes:
 def _hub_section(given: Mapping[str, Any], section: str, plain: Mapping[str, Any]) -> None:
     """Refuse what the towers cannot express: a listed field with another value than the plain one."""
     strange = [f"{section}.{key}={given[key]!r}" for key, value in plain.items() if given.get(key, value) != value]
-    if given.get("hidden_act", "gelu") not in _HUB_ACTIVATIONS:
+    if given.get("hidden_act", "gelu") not in HF_ACTIVATIONS:
         strange.append(f"{section}.hidden_act={given['hidden_act']!r}")
     if strange:
         raise UnknownCheckpoint(f"config.json: {', '.join(strange)}: no part of this library does that")
@@ -242,7 +242,7 @@ def _hub_image(given: Mapping[str, Any], head_bias: bool | None) -> ImageSizes:
         head_bias=biases[0] if head_bias is None else head_bias,
         post_norm=bool(given.get("post_layernorm", False)),
         rms=bool(given.get("use_rms_norm", False)),
-        activation=_HUB_ACTIVATIONS[given.get("hidden_act", "gelu")],
+        activation=HF_ACTIVATIONS[given.get("hidden_act", "gelu")],
         eps=float(given.get("layer_norm_eps", 1e-6)),
     )
 
@@ -264,6 +264,6 @@ def _hub_text(given: Mapping[str, Any]) -> TextSizes:
         hidden=int(given.get("intermediate_size", 2048)),
         context_length=int(given.get("max_position_embeddings", 77)),
         vocab_size=vocab_size,
-        activation=_HUB_ACTIVATIONS[given.get("hidden_act", "gelu")],
+        activation=HF_ACTIVATIONS[given.get("hidden_act", "gelu")],
         eps=float(given.get("layer_norm_eps", 1e-5)),
     )

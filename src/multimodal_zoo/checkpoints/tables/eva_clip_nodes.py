@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from multimodal_zoo.checkpoints.tables.clip_config import declaration
+from multimodal_zoo.checkpoints.declarations import declared, written
+from multimodal_zoo.checkpoints.tables.nodes import essence
 
 Node = dict[str, Any]
 #: Deviation of the first weights, and that of the head: a thousandth of it (arXiv 2303.11331's code).
@@ -227,9 +227,9 @@ def complete(image: ImageSizes, text: TextSizes, embed_dim: int) -> Node:
         "text_projection": text.projection(embed_dim),
         "logit_scale": {"type": "logit_scale", "initial": 14.285714285714286, "maximum": 100.0},
     }
-    declared = _published(node)
-    if declared is not None:
-        return {**declared, **towers}
+    published = _published(node)
+    if published is not None:
+        return {**published, **towers}
     transform = {
         "type": "image_transform",
         "size": image.image_size,
@@ -246,33 +246,14 @@ def complete(image: ImageSizes, text: TextSizes, embed_dim: int) -> Node:
 
 def _published(node: Node) -> Node | None:
     """The declaration with the same parts, but for drop path and patch dropout."""
-    for variant in _candidates(node["embed_dim"]):
-        declared = declaration(variant)
-        if all(_timeless(declared[key]) == _timeless(value) for key, value in node.items()):
-            return declared
+    for variant, facts in written("eva_clip_*").items():
+        if facts["embed_dim"] == node["embed_dim"]:
+            found = declared(variant)
+            if all(_timeless(found[key]) == _timeless(value) for key, value in node.items()):
+                return deepcopy(found)
     return None
 
 
 def _timeless(part: Any) -> Any:
     """A node without what matters in training only."""
-    if not isinstance(part, Mapping) or part.get("type") != "vision_transformer":
-        return part
-    blocks = {key: value for key, value in part["blocks"].items() if key != "drop_path"}
-    return {**{key: value for key, value in part.items() if key != "patch_dropout"}, "blocks": blocks}
-
-
-@cache
-def _embed_dims() -> dict[str, int]:
-    """The width of the common space of every declared variant, read without Hydra: composing all takes seconds."""
-    from yaml import safe_load
-
-    from multimodal_zoo.catalogue import declared_file, list_models
-
-    return {
-        variant: safe_load(declared_file("model", variant).read_text())["embed_dim"]
-        for variant in list_models("eva_clip_*")
-    }
-
-
-def _candidates(embed_dim: int) -> list[str]:
-    return [variant for variant, width in _embed_dims().items() if width == embed_dim]
+    return essence(part, ("drop_path", "patch_dropout"), empty=())

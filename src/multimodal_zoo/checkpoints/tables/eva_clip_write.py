@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
+from multimodal_zoo.checkpoints.tables.clip_config import HF_ACTIVATIONS, RESIZE_MODES
 from multimodal_zoo.checkpoints.tables.eva_clip_config import TIMM_TOWERS, VISION, hub_node, image_nodes, original_node
+from multimodal_zoo.checkpoints.tables.nodes import below, differences, essence
 
 Node = dict[str, Any]
 #: Keys of a node that change neither the tensors nor what they compute.
@@ -79,7 +81,7 @@ def open_clip_config(node: Mapping[str, Any]) -> Node:
 
 def _preprocess(node: Mapping[str, Any]) -> Node:
     images = (node.get("processor") or {}).get("images") or {}
-    modes = {"shorter_crop": "shortest", "squash": "squash", "pad": "longest"}
+    modes = {ours: theirs for theirs, ours in RESIZE_MODES.items()}
     found = {key: images[key] for key in ("mean", "std", "interpolation") if key in images}
     return {**found, "resize_mode": modes[images["resize"]]} if images.get("resize") in modes else found
 
@@ -137,7 +139,7 @@ def _check_hub(node: Mapping[str, Any], others: Sequence[str] = ()) -> None:
 
 
 def _hub_tower(tower: Mapping[str, Any], eps: float) -> Node:
-    names = {"gelu": "gelu", "quick_gelu": "quick_gelu", "tanh_gelu": "gelu_pytorch_tanh"}
+    names = {ours: theirs for theirs, ours in HF_ACTIVATIONS.items()}
     mlp = _get(tower, "blocks.block.mlp")
     return {
         "hidden_size": tower["width"],
@@ -161,29 +163,23 @@ def ratio(width: int, hidden: int) -> float:
 
 def _checked(config: Node, again: Mapping[str, Any], node: Mapping[str, Any], what: str) -> Node:
     """The configuration, if it gives the node again but for what matters in training only."""
-    differing = [
-        key
-        for key in ("image", "text", "image_projection", "text_projection")
-        if _essence(again[key]) != _essence(node.get(key))
-    ]
-    if differing:
-        raise UnknownCheckpoint(f"{what} cannot describe this model's {', '.join(differing)}")
+    parts = ("image", "text", "image_projection", "text_projection")
+    ours, theirs = ({part: _essence(one.get(part)) for part in parts} for one in (node, again))
+    if differing := differences(ours, theirs):
+        raise UnknownCheckpoint(f"{what} cannot describe {', '.join(differing[:5])}")
     return config
 
 
 def _essence(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        kept = {key: _essence(value) for key, value in node.items() if key not in _ELSEWHERE and value is not None}
-        if kept.get("type") == "learned_positions":
-            kept["type"] = "resizable_positions"
-        return kept
-    return [_essence(value) for value in node] if isinstance(node, (list, tuple)) else node
+    """A node without what changes nothing; positions of either kind are the same tensor."""
+    found = essence(node, _ELSEWHERE)
+    if below(found, "positions.type") == "learned_positions":
+        found["positions"]["type"] = "resizable_positions"
+    return found
 
 
 def _get(node: Mapping[str, Any], path: str) -> Any:
-    found: Any = node
-    for key in path.split("."):
-        if not isinstance(found, Mapping) or key not in found:
-            raise UnknownCheckpoint(f"no EVA-CLIP: its node has no {path}")
-        found = found[key]
+    found = below(node, path)
+    if found is None:
+        raise UnknownCheckpoint(f"no EVA-CLIP: its node has no {path}")
     return found

@@ -2,8 +2,7 @@
 
 Source: EVA-02 (arXiv 2303.11331) and the pretraining files of baaivision/EVA. The tower is the one of EVA-CLIP but for
 the norm over the concatenated heads (`inner_attn_ln`), which the student lacks and the CLIP tower has: it starts as
-identity there. `STUDENT` fills a `masked_student`; `CLIP_IMAGE` fills the image tower of a dual encoder with sub-LN;
-`TEACHER` fills a `patch_teacher` from the tensors of an EVA-CLIP image tower.
+identity there. `STUDENT` fills a `masked_student`; `CLIP_IMAGE` fills the image tower of a dual encoder with sub-LN.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from torch import Tensor
 
 from multimodal_zoo.checkpoints.errors import CheckpointError
 from multimodal_zoo.checkpoints.naming import Naming
-from multimodal_zoo.checkpoints.rules import Rule, drop, lead, rename, reshape
+from multimodal_zoo.checkpoints.rules import Rule, drop, rename, reshape
+from multimodal_zoo.checkpoints.tables.eva_clip import TABLES, bare_tower
 
-#: Rotary tables: they follow from the sizes and were stored in several shapes.
-_DERIVED = ("rope.freqs_cos", "rope.freqs_sin", "blocks.{}.attn.rope.freqs_cos", "blocks.{}.attn.rope.freqs_sin")
 #: Tensors of a student that no image tower has.
 STUDENT_ONLY = ("mask_token", "lm_head.*")
 _INNER = "attention.inner_norm."
@@ -42,45 +40,18 @@ def _output_bias(theirs: str, ours: str) -> Rule:
     return Rule((theirs,), names, to_ours, to_theirs)
 
 
-def _tower(inner_norm: bool) -> list[Rule]:
-    pairs = [
-        ("norm1.*", "norm_1.*"),
-        ("norm2.*", "norm_2.*"),
-        ("gamma_1", "scale_1.weight"),
-        ("gamma_2", "scale_2.weight"),
-        ("attn.q_bias", "attention.qkv.q_bias"),
-        ("attn.v_bias", "attention.qkv.v_bias"),
-        ("attn.qkv.weight", "attention.qkv.weight"),
-        ("attn.q_proj.weight", "attention.qkv.query.weight"),
-        ("attn.k_proj.weight", "attention.qkv.key.weight"),
-        ("attn.v_proj.weight", "attention.qkv.value.weight"),
-        ("attn.proj.weight", "attention.out.weight"),
-        ("mlp.fc1.*", "mlp.fc1.*"),
-        ("mlp.fc2.*", "mlp.fc2.*"),
-        ("mlp.w1.*", "mlp.gate.*"),
-        ("mlp.w2.*", "mlp.up.*"),
-        ("mlp.w3.*", "mlp.down.*"),
-        ("mlp.ffn_ln.*", "mlp.inner_norm.*"),
-    ]
-    theirs, ours = "blocks.{}.", "blocks.layers.{}."
-    pair = theirs + "attn.proj.bias", ours + "attention.out.bias"
-    bias = _output_bias(pair[0], ours) if inner_norm else rename(*pair)
-    return [
-        rename("patch_embed.proj.*", "patches.*"),
-        lead("cls_token", "prefix.weight"),
-        lead("pos_embed", "positions.weight"),
-        *(rename(theirs + a, ours + b) for a, b in pairs),
-        bias,
-        rename("norm.*", "pool.norm.*"),
-        *(drop(name) for name in _DERIVED),
-    ]
+def _tower() -> list[Rule]:
+    """EVA-CLIP's own names up to the norm behind the last block, without that over the heads."""
+    blocks = [rule for rule in bare_tower("") if "attn.inner_attn_ln" not in rule.theirs[0]]
+    return [*blocks, rename("norm.*", "image.pool.norm.*"), *TABLES]
 
 
-_PLAIN = Naming("eva02_mim", _tower(inner_norm=False))
+_BLOCK = "image.blocks.layers.{}."
+_OUTPUT = "blocks.{}.attn.proj."
 STUDENT = Naming(
     "eva02_mim",
     [
-        *_PLAIN.under("", "image.").rules,
+        *_tower(),
         reshape("mask_token", "mask_token", shape=(-1,), their_shape=(1, 1, -1)),
         rename("lm_head.*", "head.*"),
     ],
@@ -88,16 +59,10 @@ STUDENT = Naming(
 CLIP_IMAGE = Naming(
     "eva02_mim_image",
     [
-        *Naming("", _tower(inner_norm=True)).under("", "image.").rules,
+        *(rule for rule in _tower() if rule.theirs != (f"{_OUTPUT}*",)),
+        rename(f"{_OUTPUT}weight", f"{_BLOCK}attention.out.weight"),
+        _output_bias(f"{_OUTPUT}bias", _BLOCK),
         *(drop(name) for name in STUDENT_ONLY),
-    ],
-)
-TEACHER = Naming(
-    "eva_clip_teacher",
-    [
-        *_PLAIN.under("visual.", "encoder.").rules,
-        rename("visual.blocks.{}.attn.inner_attn_ln.*", f"encoder.blocks.layers.{{}}.{_INNER}*"),
-        rename("visual.head.*", "projection.*"),
     ],
 )
 
@@ -118,7 +83,7 @@ OWN_IMAGE = Naming(
                 "mlp.*",
             )
         ),
-        _output_bias("image.blocks.layers.{}.attention.out.bias", "image.blocks.layers.{}."),
+        _output_bias(f"{_BLOCK}attention.out.bias", _BLOCK),
         drop("mask_token"),
         drop("head.*"),
     ],

@@ -1,11 +1,4 @@
-"""Nodes of masked image modelling, made from the fields of EVA-02's pretraining configurations.
-
-    student_node(config["student"])   # a complete model node, type masked_student
-    teacher_node(config["teacher"])   # a patch_teacher node, with encoder and projection
-
-`zoo.build_model` builds the first, `registry.build` the second; `tables.eva_mim.STUDENT` and `.TEACHER` are the tables
-of their tensors, and `objectives.masked_image.MaskedImageObjective(teacher)` the loss.
-"""
+"""Students of masked image modelling, from the fields of EVA-02's pretraining configurations (arXiv 2303.11331)."""
 
 from __future__ import annotations
 
@@ -29,7 +22,12 @@ _SAME = (
 _ELSEWHERE = ("img_size", "embed_dim", "depth", "num_heads", "xattn", "stop_grad_conv1", "predict_feature_dim")
 
 
-def _vision(config: Mapping[str, Any]) -> Node:
+def is_student(config: Mapping[str, Any]) -> bool:
+    """Whether a mapping holds the fields of a student: it predicts the features of a teacher of a given width."""
+    return "predict_feature_dim" in config
+
+
+def vision_fields(config: Mapping[str, Any]) -> Node:
     """EVA-CLIP's `vision_cfg` of EVA-02's fields.
 
     Raises:
@@ -62,7 +60,7 @@ def student_node(config: Mapping[str, Any]) -> Node:
     if "predict_feature_dim" not in config:
         raise UnknownCheckpoint("masked image modelling configuration: no predict_feature_dim, the teacher's width")
     width = config["predict_feature_dim"]
-    image = image_nodes({"embed_dim": width, "vision_cfg": _vision(config)})[0]
+    image = image_nodes({"embed_dim": width, "vision_cfg": vision_fields(config)})[0]
     image["blocks"]["block"]["attention"].pop("inner_norm", None)
     image["patch_dropout"] = None
     return {
@@ -76,15 +74,3 @@ def student_node(config: Mapping[str, Any]) -> Node:
         },
         "card": {"system": "EVA-02", "summary": "sizes read from the publisher's own configuration"},
     }
-
-
-def teacher_node(config: Mapping[str, Any]) -> Node:
-    """The node of a teacher: `patch_teacher` with an EVA-CLIP image tower and its projection.
-
-    Raises:
-        UnknownCheckpoint: fields that no part expresses, or no width of the projection (`num_classes`).
-    """
-    if "num_classes" not in config:
-        raise UnknownCheckpoint("masked image modelling configuration: no num_classes, the projection's width")
-    encoder, projection = image_nodes({"embed_dim": config["num_classes"], "vision_cfg": _vision(config)})
-    return {"type": "patch_teacher", "encoder": encoder, "projection": projection}

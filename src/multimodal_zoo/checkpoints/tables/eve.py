@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.rules import Rule, drop, rename
-from multimodal_zoo.checkpoints.tables.causal_decoder import decoder_rules
+from multimodal_zoo.checkpoints.tables.causal_decoder import BLOCK, decoder_rules
 
 _TOWER, _EMBEDDING = "model.vision_tower.", "vision_embedding."
 _ALIGNER, _TEACHER = "model.vision_tower_compressor.", "model.vision_clip."
@@ -20,7 +20,7 @@ def _attention(name: str) -> list[Rule]:
 
 
 _TOKENS = [rename(f"{_TOWER}{name}_embedding", f"{_EMBEDDING}{name}_token") for name in ("class", "split")]
-_DECODER = [rule.under("", "decoder.") for rule in decoder_rules()]
+_DECODER = decoder_rules(ours="decoder.")
 _V1 = [
     *_DECODER,
     *_TOKENS,
@@ -43,23 +43,14 @@ def _decoupled(theirs: str, ours: str) -> list[Rule]:
     """The lines of one kind of token's weights in every block.
 
     Args:
-        theirs: prefix of the last module of a name, `moe_` for pictures.
+        theirs: prefix of a module's name, `moe_` for pictures; behind `self_attn.` where there is that.
         ours: `text` or `vision`.
     """
-    names = {
-        f"{theirs}input_layernorm.weight": "norm_1.weight",
-        f"self_attn.{theirs}q_proj.*": "attention.qkv.query.*",
-        f"self_attn.{theirs}k_proj.*": "attention.qkv.key.*",
-        f"self_attn.{theirs}v_proj.*": "attention.qkv.value.*",
-        f"self_attn.{theirs}o_proj.*": "attention.out.*",
-        f"{theirs}post_attention_layernorm.weight": "norm_2.weight",
-        f"{theirs}mlp.gate_proj.*": "mlp.gate.*",
-        f"{theirs}mlp.up_proj.*": "mlp.up.*",
-        f"{theirs}mlp.down_proj.*": "mlp.down.*",
-    }
-    return [
-        rename(f"model.layers.{{}}.{one}", f"decoder.blocks.layers.{{}}.{ours}.{other}") for one, other in names.items()
-    ]
+    rules = []
+    for name, own in BLOCK:
+        _, place, module = name.rpartition("self_attn.")
+        rules.append(rename(f"model.layers.{{}}.{place}{theirs}{module}", f"decoder.blocks.layers.{{}}.{ours}.{own}"))
+    return rules
 
 
 _DIRECT = [

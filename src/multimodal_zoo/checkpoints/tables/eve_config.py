@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
+from multimodal_zoo.checkpoints.declarations import declared
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.causal_decoder_config import node_from_hf
-from multimodal_zoo.checkpoints.tables.clip_config import declaration
-from multimodal_zoo.checkpoints.tables.differences import differences
+from multimodal_zoo.checkpoints.tables.nodes import differences, essence
 
 Node = dict[str, Any]
 #: Version -> published variants. What a folder leaves open (pictures, template) is taken from the first that fits.
@@ -67,7 +66,7 @@ def published_node(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | 
         raise UnknownCheckpoint(f"config.json: model_type {config.get('model_type')!r} is no EVE")
     decoder = _decoder(config, version)
     variant = _variant(decoder, version, {**config, **(preprocessor or {})})
-    node = deepcopy(_declared(variant or VARIANTS[version][0]))
+    node = deepcopy(declared(variant or VARIANTS[version][0]))
     images = node["processor"]["images"]
     for key, ours in IMAGE_KEYS[version].items():
         value = (preprocessor or {}).get(key, config.get(key))
@@ -115,17 +114,12 @@ def _strides(images: Mapping[str, Any]) -> Node:
     return {"patch": images["patch"], "window": images["window"]}
 
 
-@cache
-def _declared(variant: str) -> Node:
-    return declaration(variant)
-
-
 def _variant(decoder: Node, version: int, facts: Mapping[str, Any]) -> str | None:
     """The published variant with this decoder and the size of its pictures, by its preprocessor or the name of one."""
-    alike = [name for name in VARIANTS[version] if not differences(bare(_declared(name)["decoder"]), bare(decoder))]
+    alike = [name for name in VARIANTS[version] if not differences(bare(declared(name)["decoder"]), bare(decoder))]
     numbers = {int(number) for number in re.findall(r"\d+", str(facts.get("mm_vision_tower", "")))}
     for name in alike:
-        size = _declared(name)["processor"]["images"].get("image_size")
+        size = declared(name)["processor"]["images"].get("image_size")
         given = facts.get("image_size")
         if given == size if given is not None else size in numbers:
             return name
@@ -134,6 +128,4 @@ def _variant(decoder: Node, version: int, facts: Mapping[str, Any]) -> str | Non
 
 def bare(node: Any) -> Any:
     """A decoder's node without what does not tell variants apart."""
-    if not isinstance(node, Mapping):
-        return list(node) if isinstance(node, (list, tuple)) else node
-    return {key: bare(value) for key, value in node.items() if key not in _LOOSE}
+    return essence(node, _LOOSE)

@@ -7,8 +7,8 @@ from typing import Any
 
 from multimodal_zoo.checkpoints.errors import UnknownCheckpoint
 from multimodal_zoo.checkpoints.tables.causal_decoder_write import decoder_config
-from multimodal_zoo.checkpoints.tables.differences import differences
 from multimodal_zoo.checkpoints.tables.eve_config import CLASSES, IMAGE_KEYS, PARTS, bare, published_node
+from multimodal_zoo.checkpoints.tables.nodes import differences
 
 Node = dict[str, Any]
 #: Part that makes tokens of pictures -> version.

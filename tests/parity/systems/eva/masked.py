@@ -11,10 +11,11 @@ from torch import nn
 from multimodal_zoo.checkpoints.load import load_into
 from multimodal_zoo.checkpoints.naming import Naming
 from multimodal_zoo.checkpoints.tables import eva_mim
-from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node, teacher_node
+from multimodal_zoo.checkpoints.tables.eva_mim_config import student_node
 from multimodal_zoo.objectives.batch import MaskedImageBatch
 from multimodal_zoo.objectives.masked_image import MaskedImageObjective
 from multimodal_zoo.registry import build
+from patch_teachers import TEACHER, teacher_node
 
 
 def filled(case: Case, side: str, naming: Naming) -> nn.Module:
@@ -38,7 +39,7 @@ def teacher_of(case: Case) -> nn.Module:
     """The teacher; one per case."""
     strange = [key for key in case.manifest if key.split(".")[0] not in ("student", "teacher")]
     assert not strange, f"neither student nor teacher: {strange}"
-    return case.once("teacher", lambda: filled(case, "teacher", eva_mim.TEACHER))
+    return case.once("teacher", lambda: filled(case, "teacher", TEACHER))
 
 
 def teacher_tokens(request: Request) -> Outcome:

@@ -16,6 +16,12 @@ def is_address(place: str) -> bool:
     return "://" in place or place.startswith(PACKAGE)
 
 
+def package_folders(name: str) -> list[Path]:
+    """Where an installed package lies, found without importing it; nowhere if it is not installed."""
+    spec = find_spec(name) if name.isidentifier() else None
+    return [Path(folder) for folder in (spec.submodule_search_locations if spec is not None else None) or ()]
+
+
 def packaged(place: str, suffixes: tuple[str, ...] = (".gguf",)) -> Path:
     """The file that an installed package holds, found without importing the package.
 
@@ -28,8 +34,7 @@ def packaged(place: str, suffixes: tuple[str, ...] = (".gguf",)) -> Path:
         ValueError: several files to choose from.
     """
     name, _, file = place.removeprefix(PACKAGE).partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec is not None else None) or ()]
+    folders = package_folders(name)
     if not folders:
         command = f"pip install {_ALONE.get(name, name.replace('_', '-'))}"
         raise FileNotFoundError(f"{place}: the package {name} is not installed: {command}")

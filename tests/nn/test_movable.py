@@ -54,6 +54,18 @@ def test_every_tensor_moves_and_nothing_else() -> None:
     assert record.inner.rows is one
 
 
+class Pair(NamedTuple):
+    first: Tensor
+    name: str
+
+
+def test_tensors_of_named_tuples_move() -> None:
+    one = torch.ones(1)
+    moved = Outer(Inner(one, ()), (one, one), {}, [], one, absent=[Pair(one, "a")]).to("meta").absent
+    assert isinstance(moved[0], Pair)
+    assert (moved[0].first.device.type, moved[0].name) == ("meta", "a")
+
+
 def test_a_record_checks_itself_again() -> None:
     record = Outer(Inner(torch.ones(1), ()), (torch.ones(1),) * 2, {}, [], torch.ones(1))
     record.parts = record.parts[:1]

@@ -98,7 +98,7 @@ def test_wrong_sizes_are_refused() -> None:
 
 
 def test_a_missing_vocabulary_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multimodal_zoo.tokenizers.clip_bpe.find_spec", lambda name: None)
+    monkeypatch.setattr("multimodal_zoo.tokenizers.clip_bpe.package_folders", lambda name: [])
     with pytest.raises(FileNotFoundError, match=r"processor.texts.vocabulary"):
         ClipTokenizer()
 

@@ -1,8 +1,8 @@
 """How records of tensors go to a device, or into page-locked memory, as one.
 
 A dataclass gets both ways by naming them among its attributes: `to, pin_memory = moved, pinned`. Its tensors move, and
-those in the dicts, lists, tuples and records of that kind that it holds; whatever is no tensor stays as it is, and so
-does a field named in an attribute `stays`. The dataclass checks itself again.
+those in the dicts, lists, tuples (named ones too) and records of that kind that it holds; whatever is no tensor stays
+as it is, and so does a field named in an attribute `stays`. The dataclass checks itself again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return changed(value, change)
     if isinstance(value, dict):
         return {key: _changed(one, change) for key, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_changed(one, change) for one in value)
+    if isinstance(value, (list, tuple)):
+        parts = [_changed(one, change) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value

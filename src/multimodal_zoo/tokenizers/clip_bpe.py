@@ -7,9 +7,9 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
+from multimodal_zoo.addresses import package_folders
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS
 from multimodal_zoo.tokenizers.words import framed, listed
@@ -38,10 +38,8 @@ def default_vocabulary() -> Path:
     Raises:
         FileNotFoundError: open_clip is not installed.
     """
-    spec = find_spec("open_clip")
-    folders = spec.submodule_search_locations if spec is not None else None
-    for folder in folders or ():
-        path = Path(folder) / "bpe_simple_vocab_16e6.txt.gz"
+    for folder in package_folders("open_clip"):
+        path = folder / "bpe_simple_vocab_16e6.txt.gz"
         if path.exists():
             return path
     raise FileNotFoundError(

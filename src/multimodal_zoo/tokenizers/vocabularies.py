@@ -11,10 +11,10 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from multimodal_zoo.addresses import package_folders
 from multimodal_zoo.files import reading
 from multimodal_zoo.registry import TOKENIZERS, build
 from multimodal_zoo.tokenizers.carrying import carried_node, copied_node
@@ -129,9 +129,8 @@ def packaged_ranks() -> Path:
     Raises:
         FileNotFoundError: dashscope is not installed.
     """
-    spec = find_spec("dashscope")
-    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
-        path = Path(folder) / "resources" / "qwen.tiktoken"
+    for folder in package_folders("dashscope"):
+        path = folder / "resources" / "qwen.tiktoken"
         if path.is_file():
             return path
     raise FileNotFoundError(

@@ -7,6 +7,7 @@ from torch import Tensor
 from multimodal_zoo.data.augment import FlatGround, RandomPlacement, extent
 from multimodal_zoo.data.augment_colour import ColourJitter, RandomEdges, RandomGrey, RandomOutline
 from multimodal_zoo.data.collate import premultiplied
+from multimodal_zoo.registry import build
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -115,3 +116,19 @@ def test_outline(squares: Tensor) -> None:
     assert RandomOutline(1.0, white=1.0)(squares.clone(), generator())[0, :, 11, 6].tolist() == [1, 1, 1, 1]
     opaque = squares[:, :3].clone()
     torch.testing.assert_close(RandomOutline(1.0)(opaque, generator()), squares[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "random_grey", "probability": 1.5}, r"data\.augment\.probability is 1\.5; expected a probability"),
+        ({"type": "random_outline", "probability": 0.5, "white": -1}, r"data\.augment\.white is -1"),
+        ({"type": "colour_jitter", "probability": 0.5, "grey": 2}, r"data\.augment\.grey is 2"),
+        ({"type": "random_placement", "size": 8, "scale": [1.0, 0.5]}, r"data\.augment\.scale is \[1\.0, 0\.5\]"),
+        ({"type": "random_resized_crop", "size": 8, "ratio": [0, 1]}, r"ratio \[0, 1\]; expected numbers above 0"),
+        ({"type": "picture_blur", "probability": 0.5, "radius": [2.0, 0.1]}, r"radius is \[2\.0, 0\.1\]"),
+    ],
+)
+def test_settings_out_of_range_are_named(part: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(part)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multimodal_zoo.data import limits
 from multimodal_zoo.registry import DATASETS
 
 #: Alpha above this belongs to the drawing when its extent is measured.
@@ -65,7 +66,7 @@ class RandomPlacement:
         smallest: float = 0.3,
     ) -> None:
         self.size = size
-        self.scale = tuple(scale)
+        self.scale = limits.ends(scale, "data.augment.scale")
         self.rotation = rotation
         self.stretch = stretch
         self.smallest = smallest
@@ -104,9 +105,7 @@ class RandomFlip:
     """
 
     def __init__(self, probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"data.augment.probability is {probability}; expected a probability from 0 to 1")
-        self.probability = probability
+        self.probability = limits.probability(probability, "data.augment.probability")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pictures of the same shape."""
@@ -123,7 +122,7 @@ class FlatGround:
     """
 
     def __init__(self, white: float) -> None:
-        self.white = white
+        self.white = limits.probability(white, "data.augment.white")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pictures (batch, 3, height, width); those without alpha stay as they are."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multimodal_zoo.data import limits
 from multimodal_zoo.data.augment import chosen, uniform
 from multimodal_zoo.registry import DATASETS
 
@@ -54,10 +55,10 @@ class ColourJitter:
         tint: float = 0.0,
         grey: float = 0.0,
     ) -> None:
-        self.probability = probability
+        self.probability = limits.probability(probability, "data.augment.probability")
         self.hue, self.saturation = hue, saturation
         self.contrast, self.brightness, self.tint = contrast, brightness, tint
-        self.grey = grey
+        self.grey = limits.probability(grey, "data.augment.grey")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Changed pictures, colours within 0 and alpha."""
@@ -88,7 +89,7 @@ class RandomGrey:
     """
 
     def __init__(self, probability: float) -> None:
-        self.probability = probability
+        self.probability = limits.probability(probability, "data.augment.probability")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pictures, some grey."""
@@ -109,7 +110,8 @@ class RandomEdges:
     """
 
     def __init__(self, probability: float, fade: float = 0.7, strength: float = 3.0) -> None:
-        self.probability, self.fade, self.strength = probability, fade, strength
+        self.probability = limits.probability(probability, "data.augment.probability")
+        self.fade, self.strength = fade, strength
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pictures, some with edges."""
@@ -134,7 +136,8 @@ class RandomOutline:
     """
 
     def __init__(self, probability: float, white: float = 0.2) -> None:
-        self.probability, self.white = probability, white
+        self.probability = limits.probability(probability, "data.augment.probability")
+        self.white = limits.probability(white, "data.augment.white")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pictures, some outlined."""

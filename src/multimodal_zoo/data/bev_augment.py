@@ -15,6 +15,7 @@ from torch import Tensor
 
 from multimodal_zoo.bev.boxes import HEIGHT, VX, VY, WIDTH, YAW, X, Y
 from multimodal_zoo.bev.geometry import wrapped
+from multimodal_zoo.data.limits import ends, probability
 from multimodal_zoo.registry import DATASETS
 
 
@@ -89,8 +90,7 @@ class BevAugment:
         flip_x: float,
     ) -> None:
         for name, pair in (("angle", angle), ("scale", scale)):
-            if len(pair) != 2 or pair[0] > pair[1]:
-                raise ValueError(f"data.rules.bev_augment.{name} is {list(pair)}; expected the lower and the upper end")
+            ends(pair, f"data.rules.bev_augment.{name}")
         if scale[0] <= 0:
             raise ValueError(f"data.rules.bev_augment.scale is {list(scale)}; expected factors above 0")
         if len(translation) != 3 or min(translation) < 0:
@@ -98,8 +98,7 @@ class BevAugment:
                 f"data.rules.bev_augment.translation is {list(translation)}; expected three values from 0 on"
             )
         for name, share in (("flip_y", flip_y), ("flip_x", flip_x)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"data.rules.bev_augment.{name} is {share}; expected a probability from 0 to 1")
+            probability(share, f"data.rules.bev_augment.{name}")
         self.angle, self.scale, self.translation = angle, scale, translation
         self.flip_y, self.flip_x = flip_y, flip_x
 

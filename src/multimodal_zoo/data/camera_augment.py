@@ -17,6 +17,7 @@ from torch import Tensor
 
 from multimodal_zoo.bev.geometry import image_map
 from multimodal_zoo.data.documents import Picture
+from multimodal_zoo.data.limits import ends, probability
 from multimodal_zoo.data.pictures import load, open_picture, to_rgb
 from multimodal_zoo.registry import DATASETS
 
@@ -193,12 +194,8 @@ class CameraAugment:
 
     def __init__(self, resize: Sequence[float], crop: Sequence[float], degrees: Sequence[float], flip: float) -> None:
         for name, pair in (("resize", resize), ("crop", crop), ("degrees", degrees)):
-            if len(pair) != 2 or pair[0] > pair[1]:
-                raise ValueError(
-                    f"data.rules.image_augment.{name} is {list(pair)}; expected the lower and the upper end"
-                )
-        if not 0 <= flip <= 1:
-            raise ValueError(f"data.rules.image_augment.flip is {flip}; expected a probability from 0 to 1")
+            ends(pair, f"data.rules.image_augment.{name}")
+        probability(flip, "data.rules.image_augment.flip")
         self.resize, self.crop, self.degrees, self.flip = resize, crop, degrees, flip
 
     def draw(self, source: tuple[int, int], view: CameraView, random: Random) -> PictureChange:

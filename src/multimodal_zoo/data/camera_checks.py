@@ -10,6 +10,7 @@ import torch
 
 from multimodal_zoo.bev.geometry import check_intrinsic
 from multimodal_zoo.data.camera_infos import CameraInfo
+from multimodal_zoo.data.limits import ends
 from multimodal_zoo.registry import DATASETS
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,7 @@ class CameraChecks:
         off_centre: float = 0.2,
         coverage: float = 0.5,
     ) -> None:
-        if len(height) != 2 or height[0] > height[1]:
-            raise ValueError(f"processor.checks.height is {list(height)}; expected the lower and the upper end")
+        ends(height, "processor.checks.height")
         self.distance, self.height, self.off_centre, self.coverage = distance, height, off_centre, coverage
         self._warned = False
 

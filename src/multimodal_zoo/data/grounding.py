@@ -12,6 +12,7 @@ from PIL import ImageDraw
 from multimodal_zoo.data import emu_templates
 from multimodal_zoo.data.conversation_turns import TOKEN
 from multimodal_zoo.data.documents import Document, Image, Picture, Segment, Text
+from multimodal_zoo.data.limits import probability
 from multimodal_zoo.data.pictures import load, open_picture
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
@@ -154,8 +155,8 @@ class GroundedWords:
         self, phrases: str = "ref_exps", phrase_first: float = 0.7, first: float = 0.5, special: bool = False
     ) -> None:
         _known(phrases)
-        if not 0 <= phrase_first <= 1 or not 0 <= first <= 1:
-            raise ValueError(f"data.layout: phrase_first is {phrase_first} and first {first}; expected 0 to 1")
+        probability(phrase_first, "data.layout.phrase_first")
+        probability(first, "data.layout.first")
         self.phrases, self.phrase_first, self.first, self.special = phrases, phrase_first, first, special
 
     def __call__(self, document: Document, random: Random) -> Document:
@@ -204,8 +205,7 @@ class GroundedDrawing:
         special: bool = False,
     ) -> None:
         _known(phrases)
-        if not 0 <= drop <= 1:
-            raise ValueError(f"data.layout.drop is {drop}; expected a probability, 0 to 1")
+        probability(drop, "data.layout.drop")
         self.phrases, self.size, self.drop, self.subjects, self.special = phrases, size, drop, subjects, special
 
     def __call__(self, document: Document, random: Random) -> Document:

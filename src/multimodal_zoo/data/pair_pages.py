@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from multimodal_zoo.data.documents import Document, Image, Segment, Text
+from multimodal_zoo.data.limits import probability
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
 
@@ -47,8 +48,7 @@ class PairPages:
         if len(pairs) != 2 or not 1 <= pairs[0] <= pairs[1]:
             raise ValueError(f"data.layout.pairs is {list(pairs)}; expected the fewest (at least 1) and the most")
         for name, value in (("again", again), ("first", first)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"data.layout.{name} is {value}; expected a probability, 0 to 1")
+            probability(value, f"data.layout.{name}")
         self.dataset, self.pairs, self.same = dataset, tuple(pairs), same
         self.again, self.first, self.ending, self.special = again, first, ending, special
 

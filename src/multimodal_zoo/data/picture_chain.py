@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
+from multimodal_zoo.data import limits
 from multimodal_zoo.data.collate import PictureTransform
 from multimodal_zoo.data.documents import Picture
 from multimodal_zoo.data.pictures import WHITE, Background, open_picture
@@ -92,11 +93,7 @@ class _Sometimes:
     """
 
     def __init__(self, probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(
-                f"{type(self).__name__}: probability is {probability}; expected 0 to 1 (data.image_views.*.transform)"
-            )
-        self.probability = probability
+        self.probability = limits.probability(probability, f"{type(self).__name__}: probability")
 
     def drawn(self, random: Random) -> bool:
         """Whether this picture is changed."""
@@ -179,7 +176,7 @@ class PictureBlur(_Sometimes):
 
     def __init__(self, probability: float, radius: Sequence[float] = (0.1, 2.0)) -> None:
         super().__init__(probability)
-        self.radius = tuple(radius)
+        self.radius = limits.ends(radius, "picture_blur.radius")
 
     def __call__(self, image: Image.Image, random: Random) -> Image.Image:
         """The picture, blurred or as it is."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import TypeAlias
 
+from multimodal_zoo.data import limits
 from multimodal_zoo.data.synonyms import Synonyms
 from multimodal_zoo.registry import DATASETS
 
@@ -109,9 +110,7 @@ class RandomDeletion:
     """
 
     def __init__(self, probability: float = 0.1) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"random_deletion.probability is {probability}; expected a probability from 0 to 1")
-        self.probability = probability
+        self.probability = limits.probability(probability, "random_deletion.probability")
 
     def __call__(self, words: list[str], random: Random) -> list[str]:
         """Some of the words, in their order."""

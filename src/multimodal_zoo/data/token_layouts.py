@@ -10,6 +10,7 @@ import numpy as np
 from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.emu3_processor import Emu3Processor
+from multimodal_zoo.data.limits import probability
 from multimodal_zoo.data.token_sequences import Layout, Span, codes_of, framed, text_span
 from multimodal_zoo.registry import DATASETS
 
@@ -19,12 +20,6 @@ def _first_codes(document: Document) -> np.ndarray:
     if not codes:
         raise ValueError(f"document {document.key!r} has no picture; layouts of pairs need one (data.layout)")
     return codes[0]
-
-
-def _probability(value: float, key: str) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{key} is {value}; expected 0 to 1")
-    return value
 
 
 @DATASETS.register_module(name="text_to_image_layout")
@@ -42,7 +37,7 @@ class TextToImageLayout:
         self, captions: CaptionSampler, null_prompt_probability: float, end: bool, special: bool = True
     ) -> None:
         self.captions, self.end, self.special = captions, end, special
-        self.null_prompt_probability = _probability(null_prompt_probability, "data.layout.null_prompt_probability")
+        self.null_prompt_probability = probability(null_prompt_probability, "data.layout.null_prompt_probability")
 
     def __call__(self, document: Document, processor: Emu3Processor, random: Random) -> list[Span]:
         """The stretches of a document with a picture and a text."""

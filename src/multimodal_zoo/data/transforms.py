@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from multimodal_zoo.data.documents import Picture
+from multimodal_zoo.data.limits import ends
 from multimodal_zoo.data.pictures import (
     WHITE,
     AnyPicture,
@@ -259,6 +260,9 @@ class RandomResizedCrop:
         ratio: smallest and largest width over height, drawn evenly in the logarithm.
         interpolation: as in `ImageTransform`.
         background: as in `ImageTransform`.
+
+    Raises:
+        ValueError: a choice that does not exist, or a range that runs backwards or begins at 0.
     """
 
     def __init__(
@@ -272,8 +276,12 @@ class RandomResizedCrop:
         self.background = colour(background, "data.image_transform.background")
         choose(interpolation, dict(INTERPOLATIONS), "data.image_transform.interpolation")
         self.size = size
-        self.scale = tuple(scale)
-        self.ratio = tuple(ratio)
+        self.scale = ends(scale, "data.image_transform.scale")
+        self.ratio = ends(ratio, "data.image_transform.ratio")
+        if min(*self.scale, *self.ratio) <= 0:
+            raise ValueError(
+                f"data.image_transform: scale {list(scale)}, ratio {list(ratio)}; expected numbers above 0"
+            )
         self.interpolation = interpolation
 
     def box(self, width: int, height: int, random: Random) -> Box:

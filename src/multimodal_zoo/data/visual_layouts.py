@@ -8,6 +8,7 @@ from random import Random
 from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.conversation_layouts import ConversationLayout
 from multimodal_zoo.data.documents import Document, Image, Segment, Text, Video
+from multimodal_zoo.data.limits import probability
 from multimodal_zoo.data.media import frame_numbers
 from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.registry import DATASETS
@@ -30,7 +31,7 @@ class ShuffledPair:
     """
 
     def __init__(self, captions: CaptionSampler, first: float = 0.5, special: bool = False) -> None:
-        _probability(first, "first")
+        probability(first, "data.layout.first")
         self.captions, self.first, self.special = captions, first, special
 
     def __call__(self, document: Document, random: Random) -> Document:
@@ -154,8 +155,3 @@ class LayoutChain:
         for layout in self.layouts:
             document = layout(document, random)
         return document
-
-
-def _probability(value: float, name: str) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"data.layout.{name} is {value}; expected a probability, 0 to 1")

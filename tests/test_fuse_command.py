@@ -206,3 +206,12 @@ def test_a_plan_of_few_rows_is_a_plan() -> None:
     assert plan.device_hours == pytest.approx(0.5 / 3600)
     with pytest.raises(ValueError, match=r"devices=0"):
         FusionPlan(1, Rate(2.0, "as given"), devices=0)
+
+
+def test_a_source_in_the_home_folder_and_when_to_give_up(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["source.path='~/rows.jsonl'", "fusion_engine=template"]
+    assert job_of(compose("base/fuse", words)).source["path"] == str(tmp_path / "rows.jsonl")
+    assert job_of(compose("base/fuse", [*words, "give_up=null"])).give_up is None
+    with pytest.raises(ValueError, match="give_up is 0; it must be at least 1"):
+        job_of(compose("base/fuse", [*words, "give_up=0"]))

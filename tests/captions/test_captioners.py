@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,15 +108,8 @@ def test_the_manifest_and_bad_values(folder: Path, monkeypatch: pytest.MonkeyPat
             transformers_captioner(folder, **wrong)
     with pytest.raises(ValueError, match=r"captioner\.model is .*config\.json"):
         transformers_captioner(folder.parent)
-    plain = builtins.__import__
-
-    def without(name: str, *others: Any) -> Any:
-        if name == "transformers":
-            raise ImportError(name)
-        return plain(name, *others)
-
     captioner = transformers_captioner(folder)
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'multimodal_zoo\[captions\]'"):
         captioner.caption([Image.new("RGB", (8, 8))])
 
@@ -132,7 +125,7 @@ def test_little_memory_makes_smaller_batches() -> None:
 
     captioner = LocalCaptioner(lambda: write, {"model": "x"}, 5, "missing")
     pictures = [Image.new("RGB", (width, 1)) for width in range(1, 8)]
-    assert captioner.caption(pictures) == [f"{width} wide" for width in range(1, 8)]
+    assert captioner.caption(pictures) == [f" {width} \n wide" for width in range(1, 8)]
     assert sizes == [5, 3, 2, 2, 2, 1]
     captioner.close()
     captioner.close()

@@ -233,6 +233,7 @@ def test_a_full_disk_names_the_key_and_leaves_no_half(tmp_path, job_for, run_job
 
     with monkeypatch.context() as patch:
         patch.setattr("multimodal_zoo.files.flush", full)
+        patch.setattr("multimodal_zoo.captions.run_manifest.flush", full)
         with pytest.raises(OSError, match=r"out: .*out cannot be written to .*No space left on device"):
             run_job(job, HERE)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

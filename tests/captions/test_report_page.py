@@ -153,6 +153,9 @@ def test_pictures_of_any_rows(tmp_path: Path) -> None:
     assert tar_pictures(tmp_path, record, [7, 1, 3]) == {1: images[1], 7: images[7]}  # 3 was rejected
     plain = unit(tmp_path, "v", [row(1)], formats=("parquet",))
     assert tar_pictures(tmp_path, plain, [0]) == {}
+    tar = next(iter((tmp_path / "webdataset").glob("u.tar")))
+    tar.write_bytes(tar.read_bytes()[:1500])  # cut off
+    assert tar_pictures(tmp_path, record, [7]) == {}
 
 
 def test_an_empty_folder_and_units_without_statistics(tmp_path: Path) -> None:

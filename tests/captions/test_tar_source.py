@@ -194,6 +194,18 @@ def test_damaged_headers_and_streams_are_found(tmp_path) -> None:
         read(open_source(tmp_path / "b.tar.gz"))
 
 
+@pytest.mark.parametrize("written", [b"-0000000001\0", b"\xff" * 12], ids=["octal", "base 256"])
+def test_a_size_below_nothing_neither_reads_all_nor_walks_for_ever(tmp_path, written: bytes) -> None:
+    path = pack(tmp_path / "00000.tar", [*sample(0), *sample(1)])
+    content = bytearray(Path(path).read_bytes())
+    content[124:136] = written
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    Path(path).write_bytes(content)
+    with pytest.raises(BrokenFileError, match=r"00000\.tar is damaged"):
+        list(tar_walk.TarWalk(path).records())
+
+
 @pytest.mark.parametrize("stated", [3, 5])
 def test_notes_of_img2dataset_that_are_wrong_are_found(tmp_path, stated: int) -> None:
     path = shard(tmp_path / "a.tar", 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.hardware import Portions
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ class Captioner(Protocol):
     when: str
 
     def caption(self, images: Sequence[Image]) -> list[str]:
-        """One caption for each picture (RGB, any sizes), in their order; it does not depend on the others."""
+        """One caption for each picture (RGB, any sizes), in their order; it does not depend on the others.
+
+        White space in it does not count: whoever asks folds it.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -62,8 +66,7 @@ class LocalCaptioner:
         batch_size: int,
         when: str,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"captioner.batch_size is {batch_size}; it must be at least 1")
+        require_least("captioner", 1, batch_size=batch_size)
         if when not in WHEN:
             raise ValueError(f"captioner.when is {when!r}; expected one of {', '.join(WHEN)}")
         self.load, self.facts, self.batch_size, self.when = load, facts, batch_size, when
@@ -90,7 +93,7 @@ class LocalCaptioner:
         for _, texts in self._portions.done(images, self._write):
             if texts is None:
                 raise MemoryError("captioner: no memory for a single picture; take a smaller model")
-            found += [" ".join(text.split()) for text in texts]
+            found += texts
         return found
 
     def close(self) -> None:

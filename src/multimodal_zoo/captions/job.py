@@ -165,7 +165,7 @@ def compare_engine(job: FusionJob) -> None:
     try:
         engine = build(job.engine, path="fusion_engine")
         facts = engine.describe()
-    except (OSError, ImportError):
+    except (OSError, ImportError, RuntimeError):  # a server that answers with an error is one that is not there
         return
     engine.close()
     settle(noted, {"engine": facts}, job.accepted)

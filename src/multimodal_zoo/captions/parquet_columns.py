@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.captions.sources import ADVICE, BrokenFileError
+from multimodal_zoo.packages import needed
 
 #: Bytes of a column that are read at a time: a column of a row group may be larger than memory.
 BUFFER = 1 << 20
@@ -22,13 +23,7 @@ def open_parquet(file: str) -> Any:
         BrokenFileError: the file is no parquet file, or cut off.
         FileNotFoundError: it is not there.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{file} needs pyarrow: pip install 'multimodal_zoo[captions]'", name=error.name
-        ) from None
+    pa, parquet = (needed(name, file, "captions") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         return parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except FileNotFoundError:

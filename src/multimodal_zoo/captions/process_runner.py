@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.claims import Claims
 from multimodal_zoo.captions.job import Done, FusionJob, Moving, Task
 from multimodal_zoo.registry import CAPTIONS
@@ -59,9 +60,7 @@ class ProcessRunner:
         lease: float = 120.0,
         tries: int = 3,
     ) -> None:
-        for name, value in {"processes": processes, "tries": tries}.items():
-            if value < 1:
-                raise ValueError(f"runner.{name} is {value}; it must be at least 1")
+        require_least("runner", 1, processes=processes, tries=tries)
         self.processes, self.lease, self.tries = processes, lease, tries
         self.visible_devices = [str(one) for one in visible_devices or ()]
 

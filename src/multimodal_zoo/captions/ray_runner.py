@@ -16,6 +16,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.claims import Claims
 from multimodal_zoo.captions.job import Done, FusionJob, Moving, Task
 from multimodal_zoo.captions.sources import Unit
@@ -54,8 +55,7 @@ class RayRunner:
         lease: float = 120.0,
         restarts: int = 10,
     ) -> None:
-        if actors < 1:
-            raise ValueError(f"runner.actors is {actors}; it must be at least 1")
+        require_least("runner", 1, actors=actors)
         self.actors, self.address, self.num_cpus, self.num_gpus = actors, address, num_cpus, num_gpus
         self.lease, self.restarts = lease, restarts
 

@@ -86,16 +86,17 @@ def _create(target: Path, facts: Mapping[str, Any]) -> bool:
     """Create the file with its content in one step; False if another process was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = beside(target)
-    draft.write_text(_text(facts), encoding="utf-8")
-    flush(draft)
     try:
-        os.link(draft, target)
-    except FileExistsError:
-        return False
-    except OSError:
-        if target.exists():
+        draft.write_text(_text(facts), encoding="utf-8")
+        flush(draft)
+        try:
+            os.link(draft, target)
+        except FileExistsError:
             return False
-        os.replace(draft, target)  # a file system without hard links: whoever comes last has written the same
+        except OSError:
+            if target.exists():
+                return False
+            os.replace(draft, target)  # a file system without hard links: whoever comes last has written the same
     finally:
         draft.unlink(missing_ok=True)
     return True

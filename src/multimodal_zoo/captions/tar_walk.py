@@ -92,7 +92,7 @@ class TarWalk:
                 sample = sample._replace(problem=sample.problem or f"sample has two members .{suffix}")
             else:
                 read = self.eager and member.size <= largest(suffix)
-                sample.members[suffix] = (member, self._read(member) if read else None)
+                sample.members[suffix] = (member, self.content(member) if read else None)
         if sample is not None:
             yield sample
 
@@ -112,7 +112,7 @@ class TarWalk:
             if member.size > most:
                 problem = problem or f"member .{suffix} has {member.size} bytes; at most {most} are read"
                 continue
-            content = self._read(member) if content is None else content
+            content = self.content(member) if content is None else content
             if suffix in IMAGES:
                 texts.setdefault(IMAGE, content if self.with_images else None)
             elif suffix == "json":
@@ -123,7 +123,12 @@ class TarWalk:
                 texts[suffix.removesuffix(f".{TEXT}")] = content.strip()
         return values | texts, problem
 
-    def _read(self, member: Member) -> bytes:
+    def content(self, member: Member) -> bytes:
+        """What a member holds.
+
+        Raises:
+            BrokenFileError: the tar ends inside it, or is damaged.
+        """
         content = self._bytes(member.place, member.size)
         if len(content) < member.size:
             raise BrokenFileError(f"{self.file} is cut off within {member.name!r}; {ADVICE}")
@@ -144,6 +149,10 @@ class TarWalk:
             member = plain_member(header, position) or self._special(position)
             if member is None:
                 break
+            if member.size < 0 or member.next <= position:  # such a size would read all that is left, or walk for ever
+                raise BrokenFileError(
+                    f"{self.file} is damaged: a member of {member.size} bytes at byte {position}; {ADVICE}"
+                )
             yield position, member
             position = member.next
         if len(header) < BLOCK or any(header):  # the standard library takes any damaged header for the end

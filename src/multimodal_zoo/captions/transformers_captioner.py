@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.captioners import LocalCaptioner, Write
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import CAPTIONS
 
 if TYPE_CHECKING:
@@ -45,9 +47,7 @@ def transformers_captioner(
     from multimodal_zoo.captions.hardware import device_of, dtype_of
     from multimodal_zoo.checkpoints.locate import resolve
 
-    for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
+    require_least("captioner", 1, beams=beams, max_new_tokens=max_new_tokens)
     place, folder = device_of(device, "captioner"), resolve(model)
     if not (folder / "config.json").is_file():
         raise ValueError(f"captioner.model is {model}; expected a folder with a config.json, as Hugging Face has them")
@@ -73,14 +73,9 @@ def transformers_captioner(
 
 
 def _loaded(folder: str, device: str, dtype: str) -> tuple[Any, Any]:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            "transformers_captioner needs the package transformers: pip install 'multimodal_zoo[captions]'"
-        ) from error
     import torch
 
+    transformers = needed("transformers", "transformers_captioner", "captions")
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_zoo.captions.parquet_columns import open_parquet
-from multimodal_zoo.captions.rows import CaptionRow, FusedRow
+from multimodal_zoo.captions.rows import FAILED, CaptionRow, FusedRow
 from multimodal_zoo.captions.unit_files import UnitRecord, records
 from multimodal_zoo.captions.unit_tables import MORE, OWN
 
@@ -71,7 +71,7 @@ def read_unit(folder: str | Path, record: UnitRecord) -> Iterator[FusedRow]:
         if values[MORE] is not None:
             extra.update(json.loads(values[MORE]))
         row = CaptionRow(values["key"], values["raw"], tuple(values["synthetic"]), extra=extra)
-        if values["status"] == "failed":
+        if values["status"] == FAILED:
             row = CaptionRow(row.key, row.raw, row.synthetic, extra=extra, problem=values["reason"] or None)
         yield FusedRow(
             row,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.captioners import LocalCaptioner, Write
 from multimodal_zoo.registry import CAPTIONS, find
 
@@ -48,9 +49,7 @@ def zoo_captioner(
     """
     from multimodal_zoo.captions.hardware import device_of, dtype_of
 
-    for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise ValueError(f"captioner.{name} is {value}; it must be at least 1")
+    require_least("captioner", 1, beams=beams, max_new_tokens=max_new_tokens)
     place = device_of(device, "captioner")
     kind = dtype_of(dtype, place, "captioner")
     facts = {

@@ -27,9 +27,9 @@ def run(config: DictConfig) -> float | None:
         FileNotFoundError: no such picture.
         TypeError: a model that does not write.
     """
-    from multimodal_zoo.commands.generate import load_speaker, paths_of, sampling_of
     from multimodal_zoo.commands.live import say
     from multimodal_zoo.commands.machine import use_threads
+    from multimodal_zoo.commands.speaking import load_speaker, paths_of, sampling_of
     from multimodal_zoo.data.documents import Document, Image, Text
     from multimodal_zoo.data.pictures import load, open_picture
     from multimodal_zoo.generation.remembering import Remembering
@@ -81,8 +81,8 @@ def beams_of(config: DictConfig) -> Beams | None:
 
 def _questions(config: DictConfig) -> Iterator[str]:
     """Those of the configuration, or the lines that are typed until an empty one."""
-    from multimodal_zoo.commands.generate import listed
     from multimodal_zoo.commands.live import say
+    from multimodal_zoo.commands.speaking import listed
 
     if config.prompt is not None:
         yield from listed(config.prompt)

@@ -23,6 +23,7 @@ def run_detector(config: DictConfig, model: Any) -> None:
         FileNotFoundError: no such calibration file or picture.
         ValueError: options of dual encoders, cameras that do not fit, or a folder in use.
     """
+    from multimodal_zoo.commands.speaking import listed
     from multimodal_zoo.data.camera_rig import read_rig
     from multimodal_zoo.export.detector_folder import export_detector
     from multimodal_zoo.export.detector_samples import recorded_sample
@@ -35,7 +36,7 @@ def run_detector(config: DictConfig, model: Any) -> None:
     paths = [Path(one) for one in ([] if config.rig is None else [config.rig])]
     if config.calibration == "motion" and not paths:
         raise ValueError("calibration=motion puts the rig into the graph: name its calibration file with rig=FILE")
-    ranges = [] if config.int8 is None else [Path(one) for one in _listed(config.int8)]
+    ranges = [] if config.int8 is None else [Path(one) for one in listed(config.int8)]
     samples = [recorded_sample(model, read_rig(path), path.parent) for path in ranges or paths]
     rig = None
     if config.calibration == "motion":
@@ -52,10 +53,6 @@ def run_detector(config: DictConfig, model: Any) -> None:
     )
     _print(facts)
     print(f"folder: {Path(config.out).resolve()}")
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ def job_of(config: DictConfig) -> FusionJob:
         captioner=plain.get("captioner"),
         formats=tuple(plain["formats"]),
         retries=_positive(plain, "retries", 0),
-        give_up=plain["give_up"],
+        give_up=None if plain["give_up"] is None else _positive(plain, "give_up"),
         accepted=tuple(plain["accept_changes"]),
     )
 
@@ -138,7 +138,7 @@ def _source(source: dict[str, Any], captions_only: bool, captioner: bool) -> dic
 
 def _whole(path: str) -> str:
     """A path that means the same in all processes; addresses and patterns stay what they are."""
-    return path if "://" in path else str(Path(path).absolute())
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _again(retry: Any) -> tuple[str, ...]:

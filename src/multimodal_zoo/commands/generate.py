@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from multimodal_zoo.files import atomic_file, write_text
+from multimodal_zoo.files import atomic_file, read_lines, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
     from multimodal_zoo.commands.live import DrawingBar
-    from multimodal_zoo.data.documents import Document
     from multimodal_zoo.generation.sampling import Sampling
 
 #: What is kept of the configuration in drawings.json.
@@ -37,6 +36,7 @@ def run(config: DictConfig) -> float | None:
     from multimodal_zoo.commands.live import DrawingBar
     from multimodal_zoo.commands.machine import use_threads
     from multimodal_zoo.commands.pages import run_pages
+    from multimodal_zoo.commands.speaking import load_speaker, paths_of, sampling_of
     from multimodal_zoo.evaluation.environment import record_run
 
     prompts = read_prompts(config)
@@ -64,28 +64,6 @@ def run(config: DictConfig) -> float | None:
     return None
 
 
-def load_speaker(config: DictConfig, command: str) -> Any:
-    """The model on its device, in `dtype`: an Emu whole, of others the decoder, as published."""
-    from multimodal_zoo.checkpoints.store import find_dtype
-    from multimodal_zoo.commands.eval import load_model
-    from multimodal_zoo.commands.machine import device_of
-    from multimodal_zoo.decoders.emu import Emu
-
-    device = device_of(config.device)
-    model = load_model(config, command)
-    if config.dtype is not None and hasattr(model, "decoder"):
-        (model if isinstance(model, Emu) else model.decoder).to(find_dtype(config.dtype))
-    return model.to(device)
-
-
-def sampling_of(config: DictConfig) -> Sampling:
-    """How tokens are chosen."""
-    from multimodal_zoo.generation.sampling import Sampling
-
-    values: Any = OmegaConf.to_container(config.sampling, resolve=True)
-    return Sampling(**values)
-
-
 def read_prompts(config: DictConfig) -> list[str]:
     """The prompts of the command line and of a file.
 
@@ -93,32 +71,16 @@ def read_prompts(config: DictConfig) -> list[str]:
         ValueError: none at all.
         FileNotFoundError: no such file.
     """
+    from multimodal_zoo.commands.speaking import listed
+
     given = [] if config.prompt is None else listed(config.prompt)
     if config.prompts is not None:
         if not Path(config.prompts).is_file():
             raise FileNotFoundError(f"prompts={config.prompts}: no such file; it has one prompt a line")
-        given += [line.strip() for line in Path(config.prompts).read_text(encoding="utf-8").splitlines()]
+        given += read_lines(config.prompts, "list of prompts")
     found = [text for text in given if text]
     if not found:
         raise ValueError('prompt: nothing to draw; give prompt="a red kite", or prompts=FILE with one a line')
-    return found
-
-
-def listed(value: Any) -> list[str]:
-    """A text, or several, as a list."""
-    return [str(one) for one in value] if OmegaConf.is_list(value) else [str(value)]
-
-
-def paths_of(value: Any, key: str) -> list[Path]:
-    """A path, or several.
-
-    Raises:
-        FileNotFoundError: a file that is not there.
-    """
-    found = [] if value is None else [Path(one) for one in listed(value)]
-    for path in found:
-        if not path.is_file():
-            raise FileNotFoundError(f"{key}={path}: no such picture")
     return found
 
 
@@ -159,6 +121,7 @@ def _drawn(
     bar: DrawingBar,
 ) -> list[dict[str, Any]]:
     """Pictures or clips of some prompts, each with its frames, its codes and what is known of it."""
+    from multimodal_zoo.commands.speaking import documents_of
     from multimodal_zoo.inference.painter import SAMPLING
     from multimodal_zoo.inference.text_to_image import draw
 
@@ -177,15 +140,6 @@ def _drawn(
     return [
         {"frames": [one.image], "codes": one.codes, "facts": {"prompt": one.prompt, "seed": one.seed}} for one in drawn
     ]
-
-
-def documents_of(prompts: Sequence[str], pictures: Sequence[Path]) -> list[Document]:
-    """A document of each prompt, behind all the pictures."""
-    from multimodal_zoo.data.documents import Document, Image, Text
-    from multimodal_zoo.data.pictures import load, open_picture
-
-    seen = [Image(load(open_picture(path))) for path in pictures]
-    return [Document([*seen, Text(text)]) for text in prompts]
 
 
 def _clips(

@@ -29,7 +29,7 @@ def run_pages(config: DictConfig, model: Any, prompts: Sequence[str], pictures: 
         TypeError: a model that does not write pages.
         ValueError: more steps than the decoder has positions.
     """
-    from multimodal_zoo.commands.generate import documents_of, sampling_of
+    from multimodal_zoo.commands.speaking import documents_of, sampling_of
     from multimodal_zoo.evaluation.environment import record_run
     from multimodal_zoo.inference.interleaved import write_pages
     from multimodal_zoo.inference.painter import SAMPLING

@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from multimodal_zoo.packages import needed
+
 logger = logging.getLogger(__name__)
 
 #: Status codes of servers that may answer a moment later.
@@ -53,17 +55,12 @@ class Poster:
             `Retry-After` says, or twice as long each time, a minute at most.
 
     Raises:
-        ImportError: no httpx.
+        ModuleNotFoundError: no httpx.
         ValueError: an address that is no HTTP address, or holds a password.
     """
 
     def __init__(self, url: str, *, key: str | None, timeout: float, tries: int) -> None:
-        try:
-            import httpx
-        except ImportError as error:
-            raise ImportError(
-                "openai_engine needs the package httpx: pip install 'multimodal_zoo[captions]'"
-            ) from error
+        httpx = needed("httpx", "openai_engine", "captions")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             shown = f"{parts.scheme}://..." if "@" in url else url

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.engine import Answer, Request
-from multimodal_zoo.captions.engines.llama_cpp_server import LlamaCppServer, import_xllamacpp
+from multimodal_zoo.captions.engines.llama_cpp_server import XLLAMACPP, LlamaCppServer
 from multimodal_zoo.captions.engines.model_files import fingerprint, gguf_path
 from multimodal_zoo.captions.engines.q8_weights import has_q4_1, with_q8_weights
 from multimodal_zoo.captions.engines.stopping import (
     RETRY_TEMPERATURE,
     before_stop,
     require_layout,
-    require_least,
     stops_of,
 )
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import CAPTIONS
 
 #: Requests for each slot that are taken at once: all slots stay busy but for the last answers of a batch.
@@ -51,7 +52,7 @@ class LlamaCppEngine:
             rewritten as Q8_0 once (`q8_weights`), with which answers cost about a quarter less.
 
     Raises:
-        ImportError: no xllamacpp.
+        ModuleNotFoundError: no xllamacpp.
         FileNotFoundError, ValueError: no such model, or a value that cannot be.
     """
 
@@ -69,11 +70,11 @@ class LlamaCppEngine:
         gpu_layers: int = 0,
         weights: str = "auto",
     ) -> None:
-        import_xllamacpp()
+        needed(*XLLAMACPP)
         self.layout, self.stop = require_layout(layout), stops_of(stop)
-        require_least(1, max_new_tokens=max_new_tokens, threads=threads, slots=slots)
-        require_least(0, timeout=timeout, gpu_layers=gpu_layers)
-        require_least(max_new_tokens + 1, context=context)
+        require_least("fusion_engine", 1, max_new_tokens=max_new_tokens, threads=threads, slots=slots)
+        require_least("fusion_engine", 0, timeout=timeout, gpu_layers=gpu_layers)
+        require_least("fusion_engine", max_new_tokens + 1, context=context)
         if weights not in ("auto", "stored"):
             raise ValueError(f"fusion_engine.weights is {weights!r}; expected auto or stored")
         self.path, self.max_new_tokens, self.timeout = gguf_path(model), max_new_tokens, timeout

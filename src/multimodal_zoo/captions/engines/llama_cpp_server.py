@@ -10,6 +10,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from multimodal_zoo.packages import needed
+
+#: The package, what needs it, and what it is installed with.
+XLLAMACPP = ("xllamacpp", "llama_cpp_engine", "llama_cpp")
 #: Stands for what a user says, to find its place in a model's layout of conversations.
 _PLACE = "PLACE-OF-THE-PROMPT"
 _SECONDS = 60.0
@@ -34,21 +38,6 @@ class Written:
     error: str | None = None
 
 
-def import_xllamacpp() -> Any:
-    """The package xllamacpp.
-
-    Raises:
-        ImportError: it is not installed; the message says how to install it.
-    """
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise ImportError(
-            "llama_cpp_engine needs the package xllamacpp: pip install 'multimodal_zoo[llama_cpp]'"
-        ) from error
-    return xllamacpp
-
-
 class LlamaCppServer:
     """One model in memory with `slots` places for answers under way.
 
@@ -63,12 +52,12 @@ class LlamaCppServer:
         gpu_layers: layers on an accelerator, if xllamacpp was built for one.
 
     Raises:
-        ImportError: no xllamacpp.
+        ModuleNotFoundError: no xllamacpp.
         ValueError: llama.cpp cannot read the file.
     """
 
     def __init__(self, path: Path, *, threads: int, slots: int, context: int, gpu_layers: int) -> None:
-        xllamacpp = import_xllamacpp()
+        xllamacpp = needed(*XLLAMACPP)
         self._key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)

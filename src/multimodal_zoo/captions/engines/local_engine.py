@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.continuation import Continuation, Ending
 from multimodal_zoo.captions.engines.model_files import fingerprint
-from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, require_least, stops_of
+from multimodal_zoo.captions.engines.stopping import before_stop, require_layout, stops_of
 from multimodal_zoo.captions.engines.texts import StopWords, Texts, prompt_ids, without_last
 from multimodal_zoo.captions.hardware import Portions, device_of, dtype_of
 
@@ -55,7 +56,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         require_layout(self.layout)
-        require_least(1, beams=self.beams, max_new_tokens=self.max_new_tokens)
+        require_least("fusion_engine", 1, beams=self.beams, max_new_tokens=self.max_new_tokens)
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest of a run."""
@@ -103,7 +104,7 @@ class LocalEngine(ABC):
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
-        require_least(1, batch_size=batch_size)
+        require_least("fusion_engine", 1, batch_size=batch_size)
         if timeout is not None and timeout <= 0:
             raise ValueError(f"fusion_engine.timeout is {timeout}; it must be positive, or null for none")
         self.model, self.batch_size, self.timeout = model, batch_size, timeout

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.http_posting import Poster, RefusedError
 from multimodal_zoo.captions.engines.rough_tokens import rough_count, rough_cut
@@ -14,7 +15,6 @@ from multimodal_zoo.captions.engines.stopping import (
     RETRY_TEMPERATURE,
     before_stop,
     require_layout,
-    require_least,
     stops_of,
 )
 from multimodal_zoo.registry import CAPTIONS
@@ -65,8 +65,8 @@ class OpenAiEngine:
         body: Mapping[str, Any] | None = None,
     ) -> None:
         self.layout, self.stop = require_layout(layout), stops_of(stop)
-        require_least(1, max_new_tokens=max_new_tokens, concurrent=concurrent, tries=tries)
-        require_least(0.001, timeout=timeout)
+        require_least("fusion_engine", 1, max_new_tokens=max_new_tokens, concurrent=concurrent, tries=tries)
+        require_least("fusion_engine", 0.001, timeout=timeout)
         key = None
         if key_variable is not None:
             key = os.environ.get(key_variable, "").strip()

@@ -39,14 +39,3 @@ def require_layout(layout: str) -> str:
     if layout not in LAYOUTS:
         raise ValueError(f"fusion_engine.layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")
     return layout
-
-
-def require_least(least: float, **values: float | None) -> None:
-    """Check numbers of a configuration; None is fine.
-
-    Raises:
-        ValueError: one is below `least`.
-    """
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"fusion_engine.{name} is {value}; it must be at least {least}")

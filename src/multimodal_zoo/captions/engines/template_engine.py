@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.prompts import count_words, cut_words
 from multimodal_zoo.captions.words import STOP_WORDS, capitalised, numbers, words
@@ -36,8 +37,7 @@ class TemplateEngine:
     """
 
     def __init__(self, most_words: int = 40, batch_size: int = 256) -> None:
-        if most_words < 1:
-            raise ValueError(f"fusion_engine.most_words is {most_words}; it must be at least 1")
+        require_least("fusion_engine", 1, most_words=most_words)
         self.most_words, self.batch_size = most_words, batch_size
 
     def describe(self) -> dict[str, Any]:

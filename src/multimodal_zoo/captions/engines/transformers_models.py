@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 from multimodal_zoo.captions.engines.model_files import ModelFiles
 from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, ZooTexts
 from multimodal_zoo.captions.hardware import DTYPES
+from multimodal_zoo.packages import needed
 
+#: The package, what needs it, and what it is installed with.
+TRANSFORMERS = ("transformers", "transformers_engine", "captions")
 #: Every folder is a local one, and code that lies in it is not run.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
@@ -27,21 +30,6 @@ class LoadedModel(NamedTuple):
     texts: Texts
 
 
-def import_transformers() -> Any:
-    """The package transformers.
-
-    Raises:
-        ImportError: it is not installed; the message says how to install it.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            "transformers_engine needs the package transformers: pip install 'multimodal_zoo[captions]'"
-        ) from error
-    return transformers
-
-
 def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
     """A causal language model and its tokenizer.
 
@@ -54,13 +42,13 @@ def load_transformers(files: ModelFiles, device: str = "cpu", dtype: str = "floa
         dtype: of the weights: float32, bfloat16, float16, or auto for the folder's own.
 
     Raises:
-        ImportError: no transformers.
+        ModuleNotFoundError: no transformers.
         ValueError: files of another kind, a folder without some of the weights, or a GGUF file of an unknown family,
             type of weights or tokenizer.
     """
     from multimodal_zoo.checkpoints.locate import PICKLES, weight_files
 
-    transformers = import_transformers()
+    transformers = needed(*TRANSFORMERS)
     if files.is_gguf:
         return LoadedModel(gguf_model(files.path, device, dtype), gguf_texts(files.path))
     tokenizer = transformers.AutoTokenizer.from_pretrained(files.path, **LOCAL)
@@ -94,7 +82,7 @@ def _from_folder(family: Any, place: Path | None, **options: Any) -> Any:
     Raises:
         ValueError: some are not, or have another shape.
     """
-    with _no_bars(import_transformers()):
+    with _no_bars(needed(*TRANSFORMERS)):
         model, found = family.from_pretrained(place, output_loading_info=True, **options)
     lacking = [*found["missing_keys"], *(str(one) for one in found["mismatched_keys"])]
     if lacking:
@@ -122,7 +110,7 @@ def gguf_model(path: Path, device: str = "cpu", dtype: str = "float32") -> Any:
     from multimodal_zoo.checkpoints.tables.causal_decoder import LLAMA
     from multimodal_zoo.checkpoints.tables.gguf import GGUF, config_from_gguf
 
-    transformers = import_transformers()
+    transformers = needed(*TRANSFORMERS)
     header = gguf_header(path)
     sizes = config_from_gguf(header)
     named = {name: tensor for shard in gguf_shards(path) for name, tensor in shard.items()}

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from multimodal_zoo.captions.bounds import require_least
 from multimodal_zoo.captions.engine import Answer, Request
 from multimodal_zoo.captions.engines.model_files import find_model, fingerprint
 from multimodal_zoo.captions.engines.stopping import (
     RETRY_TEMPERATURE,
     before_stop,
     require_layout,
-    require_least,
     stops_of,
 )
 from multimodal_zoo.captions.engines.texts import Texts, TransformersTexts, prompt_ids, without_last
@@ -63,8 +63,8 @@ class VllmEngine:
         if find_spec("vllm") is None:
             raise ImportError("vllm_engine needs the package vllm: pip install 'multimodal_zoo[vllm]'")
         self.layout, self.stop = require_layout(layout), stops_of(stop)
-        require_least(1, max_new_tokens=max_new_tokens, devices=devices, batch_size=batch_size)
-        require_least(max_new_tokens + 1, context=context)
+        require_least("fusion_engine", 1, max_new_tokens=max_new_tokens, devices=devices, batch_size=batch_size)
+        require_least("fusion_engine", max_new_tokens + 1, context=context)
         if not 0 < memory <= 1:
             raise ValueError(f"fusion_engine.memory is {memory}; expected a share above 0, 1 at most")
         self.files = find_model(model)

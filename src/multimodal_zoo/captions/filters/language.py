@@ -11,6 +11,7 @@ from multimodal_zoo.captions.engine import Answer
 from multimodal_zoo.captions.filters.shares import check_share
 from multimodal_zoo.captions.rows import CaptionRow
 from multimodal_zoo.captions.words import STOP_WORDS, reading
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import CAPTIONS
 
 #: Words that hardly any language but English has; with `STOPS` stop words they tell it without a model.
@@ -34,7 +35,7 @@ class LanguageFilter:
         action: what an objection does.
 
     Raises:
-        ImportError: at the first text, if py3langid is not installed.
+        ModuleNotFoundError: at the first text, if py3langid is not installed.
     """
 
     def __init__(
@@ -88,11 +89,7 @@ def is_english(text: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise ImportError(
-            "fusion_filters.language needs py3langid: pip install 'multimodal_zoo[captions]', or leave the filter out: "
-            "fusion_filters.language=null"
-        ) from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    langid = needed(
+        "py3langid.langid", "fusion_filters.language", "captions", "leave the filter out: fusion_filters.language=null"
+    )
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)

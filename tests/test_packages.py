@@ -1,0 +1,23 @@
+"""Packages that only some features need."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from multimodal_zoo.packages import needed
+
+
+def test_a_package_that_is_there_is_given() -> None:
+    assert needed("json.decoder", "a test", "app").JSONDecoder
+
+
+def test_one_that_is_missing_is_named_with_the_way_to_it(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "json.decoder", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        needed("json.decoder", "mmzoo app", "app", "leave it out")
+    assert str(caught.value) == (
+        "mmzoo app needs the package json.decoder: pip install 'multimodal_zoo[app]', or leave it out"
+    )
+    assert caught.value.name == "json.decoder"

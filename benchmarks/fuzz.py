@@ -52,7 +52,7 @@ def typed(inputs: int, chosen: int) -> list[dict[str, str | float | int]]:
     """
     from collections import Counter
 
-    from fuzz_strings import LINES, OVERRIDES, TREES, answered, built, composed
+    from fuzz_strings import LINES, OVERRIDES, OWN_LINES, TREES, answered, built, composed
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
 
@@ -65,6 +65,7 @@ def typed(inputs: int, chosen: int) -> list[dict[str, str | float | int]]:
         ("configuration trees", TREES, built, inputs),
         ("overrides of the quickstart", st.lists(OVERRIDES, min_size=1, max_size=3), composed, inputs // 7),
         ("command lines", LINES, in_a_folder, inputs // 7),
+        ("command lines of app and data", OWN_LINES, in_a_folder, inputs),
     ):
         counts: Counter[str] = Counter()
         quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

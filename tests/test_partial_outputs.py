@@ -1,6 +1,7 @@
 """Commands that write folders, killed in the midst of a file or given damaged input: nothing looks whole that is not.
 
-What is there is gone on with by the same command, or refused by name; `convert` is in `fuzz/test_found.py`.
+What is there is gone on with by the same command, or refused by name; damaged weights to convert are in
+`fuzz/test_found.py`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ COMMANDS = {
         True,
         ("report.*",),
     ),
+    "convert": Command(("convert", "clip", "naming=ours"), "out={}", (1, 2), False),
     "export": Command(("export", "clip", "towers=[text]"), "out={}", (1, 2), False),
     "data synth-nuscenes": Command(
         ("data", "synth-nuscenes", "{}", "scenes=2", "frames=1", "size=64x36"), "", (30,), False

@@ -7,6 +7,7 @@ The process bounds its own memory first: what asks for more fails here, not on t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -29,9 +30,14 @@ from fuzz_words import captions, compared, embeddings, merged, samples, searched
 import multimodal_zoo as zoo
 from multimodal_zoo.commands.data_source import data_overrides
 from multimodal_zoo.data.camera_cache import read_infos
+from multimodal_zoo.data.code_shards import VisualCodes
 from multimodal_zoo.data.folder_pictures import FolderPictures
+from multimodal_zoo.data.media import VideoFrames
+from multimodal_zoo.data.pages import WebdatasetPages
+from multimodal_zoo.data.skips import NoUsableSamplesError
 from multimodal_zoo.data.tables import rows_of
 from multimodal_zoo.data.webdataset_pairs import WebdatasetPairs
+from multimodal_zoo.data.webdataset_videos import WebdatasetVideos
 
 #: Bytes that the process may grow by, and mebibytes that bombs unpack to.
 MEMORY, LARGE = 400 << 20, 1024
@@ -46,19 +52,25 @@ def _file(name: str, content: Callable[[], bytes]) -> Callable[[Path], Path]:
     return make
 
 
-def packed(fill: bytes = b"\0") -> bytes:
-    """A deflate stream that unpacks to `LARGE` mebibytes: one block, repeated, and an end."""
+def blocks(content: bytes) -> bytes:
+    """A piece of a deflate stream that can stand anywhere in one."""
     made = zlib.compressobj(9, wbits=-15)
-    block = made.compress(fill * (1 << 20)) + made.flush(zlib.Z_FULL_FLUSH)
-    return block * LARGE + zlib.compressobj(9, wbits=-15).flush()
+    return made.compress(content) + made.flush(zlib.Z_FULL_FLUSH)
 
 
-def gzipped(start: bytes = b"", fill: bytes = b"\0") -> bytes:
-    """A gzip file that unpacks to `LARGE` mebibytes behind a beginning."""
-    first = zlib.compressobj(9, wbits=31)
-    made = zlib.compressobj(9, wbits=31)
-    member = made.compress(fill * (1 << 20)) + made.flush()
-    return first.compress(start) + first.flush() + member * LARGE
+def packed(fill: bytes = b"\0") -> bytes:
+    """A deflate stream that unpacks to `LARGE` mebibytes: one piece, repeated, and an end."""
+    return blocks(fill * (1 << 20)) * LARGE + zlib.compressobj(9, wbits=-15).flush()
+
+
+def gzipped(start: bytes = b"", fill: bytes = b"\0", size: int = LARGE, end: bytes = b"") -> bytes:
+    """A gzip file that unpacks to so many mebibytes between a beginning and an end, of one member as shards have it."""
+    piece, crc = fill * (1 << 20), zlib.crc32(start)
+    for _ in range(size):
+        crc = zlib.crc32(piece, crc)
+    trailer = struct.pack("<II", zlib.crc32(end, crc), len(start) + (size << 20) + len(end))
+    stream = blocks(start) + blocks(piece) * size + blocks(end) + zlib.compressobj(9, wbits=-15).flush()
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + stream + trailer
 
 
 def zipped(member: str, *others: str) -> bytes:
@@ -112,6 +124,12 @@ def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int
         info.size = size
         header = info.tobuf(tarfile.GNU_FORMAT)
     return header + tar_of(SAMPLE)
+
+
+def large_member(name: str, size: int) -> bytes:
+    """A packed tar with a member of so many mebibytes, blanks or zeros, in front of a sample."""
+    fill = b" " if name.endswith("json") else b"\0"
+    return gzipped(tar_with(name, size=size << 20)[:512], fill, size, tar_of(SAMPLE))
 
 
 def safetensors(header: bytes, length: int | None = None) -> bytes:
@@ -185,6 +203,17 @@ def listed(path: Path) -> None:
 def paired(path: Path) -> None:
     """The pairs of a tar, in training."""
     all_of(WebdatasetPairs(str(path), 1, 1, None))
+
+
+def streamed(path: Path) -> None:
+    """Pages, codes and clips of a tar; none of them has a sample here, and each says so."""
+    for reader in (
+        WebdatasetPages(str(path), 1, 1, None),
+        VisualCodes(str(path)),
+        WebdatasetVideos(str(path), 1, 1, None, VideoFrames(2)),
+    ):
+        with contextlib.suppress(NoUsableSamplesError):
+            all_of(reader)
 
 
 def saved(path: Path) -> None:
@@ -288,6 +317,19 @@ DOORS = (
     *(
         Door(f"captions, tar with {what}", _file("a.tar", lambda m=member: tar_with(*m)), samples)
         for what, *member in STRANGE
+    ),
+    *(
+        Door(
+            f"{reader}, tar with a .{suffix} of {size} MiB",
+            _file("a.tar.gz", lambda s=suffix, n=size: large_member(f"b.{s}", n)),
+            read,
+        )
+        for reader, read, suffix, size in (
+            ("pairs", paired, "json", 200),
+            ("pairs", paired, "png", 300),
+            ("pages, codes and clips", streamed, "json", 200),
+            ("pages, codes and clips", streamed, "0.npy", 300),
+        )
     ),
     Door("key frames, gzip of one long line", _file("a.jsonl.gz", lambda: gzipped(b'{"format": "', b"x")), read_infos),
     Door("merges, gzip of one long line", _file("a.txt.gz", lambda: gzipped(b"#", b"x")), merged),

@@ -6,9 +6,12 @@ import contextlib
 import io
 import os
 import string
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 import torch
 from hydra.errors import HydraException
@@ -16,8 +19,13 @@ from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo import cli
+from multimodal_zoo.commands.data import MADE
+from multimodal_zoo.commands.gallery import Options
 from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
 from multimodal_zoo.config import compose
+from multimodal_zoo.data import emoji_captions
+from multimodal_zoo.data.scenes import generate
+from multimodal_zoo.gallery import server
 from multimodal_zoo.messages import is_ours
 from multimodal_zoo.registry import build
 
@@ -97,12 +105,46 @@ def refused(error: Exception, given: Any) -> str:
 
 #: What follows a command so that nothing is computed, where a random line could be a whole one.
 HARMLESS = {name: ["--cfg", "job"] for name in HYDRA_COMMANDS}
-#: Commands that would serve, or make data, of words that mean nothing to them; their options are tried elsewhere.
+#: Commands that take words of their own: one would serve a page, the other make data (`OWN_LINES`).
 LEFT_OUT = ("app", "data")
 WORDS = st.one_of(
     OVERRIDES, st.sampled_from(("quickstart", "clip_tiny", "a.png", "nowhere/", "--help", "-x", "json=true"))
 )
+NUMBERS = ("0", "-1", "1", "2", "70000", "99999999999999999999", "1" * 5000, "2.5", "0x1", "\u0663", "64x36", "9x9")
+OWN_VALUES = st.sampled_from((*NUMBERS, *VALUES, "twemoji", "train", "cpu", "cuda:7", "mps", "127.0.0.1", "::1", ""))
+OWN_NAMES = {kind: [field.name for field in fields(options)] for kind, options in (*MADE.items(), ("app", Options))}
+OWN_LINES = st.sampled_from(sorted(OWN_NAMES)).flatmap(
+    lambda kind: st.tuples(
+        st.just("app" if kind == "app" else "data"),
+        st.builds(
+            lambda first, rest: [*first, *rest],
+            st.just([]) if kind == "app" else st.sampled_from(([kind, "new"], [kind, "."], [kind], ["x"], [])),
+            st.lists(
+                st.one_of(st.builds("{}={}".format, st.sampled_from(OWN_NAMES[kind]), OWN_VALUES), WORDS), max_size=4
+            ),
+        ),
+    )
+)
 LINES = st.tuples(st.sampled_from(sorted(set(COMMANDS) - set(LEFT_OUT))), st.lists(WORDS, max_size=4))
+
+
+@contextlib.contextmanager
+def stood_in() -> Iterator[None]:
+    """Pages inside end as they are served, and data are asked for and not made."""
+
+    def served(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        mock.patch.object(server, "serving", served),
+        mock.patch.object(generate, "drafted", return_value=contextlib.nullcontext(Path(place))),
+        mock.patch.object(generate, "_write"),
+        mock.patch.object(generate, "_place"),
+        mock.patch.object(emoji_captions, "atomic_folder", return_value=contextlib.nullcontext(Path(place))),
+        mock.patch.object(emoji_captions, "_documents", return_value=[]),
+    ):
+        yield
 
 
 def answered(command: str, words: Sequence[str], folder: Path) -> str:
@@ -111,10 +153,10 @@ def answered(command: str, words: Sequence[str], folder: Path) -> str:
     Raises:
         AssertionError: an error that is no message, or something left in the folder.
     """
-    here, told = Path.cwd(), io.StringIO()
+    here, told, threads = Path.cwd(), io.StringIO(), torch.get_num_threads()
     os.chdir(folder)
     try:
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told), stood_in():
             status = cli.main([command, *words, *HARMLESS.get(command, [])])
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
@@ -122,5 +164,6 @@ def answered(command: str, words: Sequence[str], folder: Path) -> str:
         raise AssertionError(f"mmzoo {command} {words}: raw {type(error).__name__}: {error}") from error
     finally:
         os.chdir(here)
+        torch.set_num_threads(threads)
     assert not list(folder.iterdir()), f"mmzoo {command} {words} left {list(folder.iterdir())}"
     return "read" if status == 0 else "refused"

@@ -197,28 +197,12 @@ DOORS = (
         names=("door",),
     ),
     Door("run folder, last.ckpt", _run, lambda path: recognise(path.parents[1]), names=("door",)),
-    Door(
-        "config.json of a CLIP folder",
-        _published("clip", "config.json"),
-        recognised,
-        damaged_tree,
-        share=20,
-        names=("door",),
-    ),
-    Door(
-        "config.json of a LLaMA folder",
-        _published("llama", "config.json"),
-        recognised,
-        damaged_tree,
-        share=20,
-        names=("door",),
-    ),
-    Door(
-        "open_clip_config.json",
-        _published("open_clip", "open_clip_config.json"),
-        recognised,
-        damaged_tree,
-        share=20,
-        names=("door",),
+    *(
+        Door(name, _published(kind, file), recognised, damaged_tree, share=20, names=("door",))
+        for name, kind, file in (
+            ("config.json of a CLIP folder", "clip", "config.json"),
+            ("config.json of a LLaMA folder", "llama", "config.json"),
+            ("open_clip_config.json", "open_clip", "open_clip_config.json"),
+        )
     ),
 )

@@ -17,6 +17,11 @@ READ = {
     "merges, gzip of one long line",
     "run folder with aliases",
     "folder with links and a pipe",
+    *(f"pairs, tar with a .{suffix} of {size} MiB" for suffix, size in (("json", 200), ("png", 300))),
+    *(
+        f"pages, codes and clips, tar with a .{suffix} of {size} MiB"
+        for suffix, size in (("json", 200), ("0.npy", 300))
+    ),
     *(f"{reader}, tar with {what}" for reader in ("pairs", "captions") for what in ("device", "pipe")),
     *(f"{reader}, tar with {what} link" for reader in ("pairs", "captions") for what in ("symbolic", "hard")),
     *(f"captions, tar with {what}" for what in ("absolute path", "path above")),
@@ -31,6 +36,6 @@ def test_bombs_are_read_or_refused_in_bounded_memory(tmp_path: Path) -> None:
     found = [json.loads(line) for line in made.stdout.splitlines()]
     assert [one for one in found if one["what"] == "finding"] == []
     assert {one["name"] for one in found if one["what"] == "read"} == READ
-    assert len(found) > 45
+    assert len(found) > 50
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"warm.png", "warm.jsonl", *map(str, range(len(found)))}  # nothing was unpacked beside the tars

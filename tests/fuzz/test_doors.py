@@ -9,12 +9,13 @@ from pathlib import Path
 
 import fuzz_data
 import fuzz_driving
+import fuzz_results
 import fuzz_weights
 import fuzz_words
 import pytest
 from fuzz_harness import FOUND, Door, attempt, judge, run_door
 
-DOORS = (*fuzz_weights.DOORS, *fuzz_data.DOORS, *fuzz_driving.DOORS, *fuzz_words.DOORS)
+DOORS = (*fuzz_weights.DOORS, *fuzz_data.DOORS, *fuzz_driving.DOORS, *fuzz_words.DOORS, *fuzz_results.DOORS)
 
 
 def test_every_door_has_a_name_of_its_own() -> None:

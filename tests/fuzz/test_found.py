@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 import torch
 from fuzz_data import by_number, picture
+from fuzz_harness import REFUSED, attempt
+from fuzz_results import DOORS as RESULTS
 from fuzz_weights import CONFIGS, STATE, tiny
 from safetensors.torch import save_file
 
 import multimodal_zoo as zoo
+from multimodal_zoo.captions.sources import Unit
+from multimodal_zoo.captions.unit_checks import verify
+from multimodal_zoo.captions.unit_files import record_of, write_unit
 from multimodal_zoo.checkpoints.errors import CheckpointError, CorruptCheckpoint
 from multimodal_zoo.checkpoints.files import read_state_dict
 from multimodal_zoo.checkpoints.store import save_model
@@ -102,6 +107,37 @@ def test_tables(tmp_path: Path) -> None:
     assert list(rows_of(tmp_path / "a.jsonl")) == [{"text": "one"}, {}]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("detections of a challenge", DEEP.encode()),
+        ("true answers, VQAv2", b'{"annotations": [[]]}'),
+        ("true answers, MME", b"what?\tYes\xff"),
+        ("questions of a test", b'{"questions": [{"question_id": "\\ud800"}]}'),
+        ("captions of Karpathy's splits", b'{"images": [{"filename": 1, "split": "test", "sentences": [0]}]}'),
+        ("captions of COCO", b'{"images": [{"id": [], "file_name": "a.png"}]}'),
+        ("dialogues", b'{"data": {"questions": [0], "answers": [0], "dialogs": [{"image_id": 1, "dialog": '
+         b'[{"question": 0, "answer_options": [0], "gt_index": Infinity}]}]}}'),
+        ("note of a stage", b"[]"),
+        ("queries", b"caf\xe9\n"),
+    ],
+)  # fmt: skip
+def test_results(name: str, content: bytes, tmp_path: Path) -> None:
+    """Files of answers, detections and earlier runs that were read without a look at what they hold."""
+    door = next(door for door in RESULTS if door.name == name)
+    path = door.make(tmp_path)
+    path.write_bytes(content)
+    assert attempt(door, path)[0] == REFUSED
+
+
+def test_records_of_fused_units(tmp_path: Path) -> None:
+    write_unit(tmp_path, Unit("part", "rows.jsonl", 0, 0), [])
+    path = tmp_path / "records" / "part.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sizes": 5}))
+    assert record_of(tmp_path, "part") is None  # it is written again
+    assert "part.json is damaged or no record of a unit" in verify(tmp_path)[0]
+
+
 def test_names_in_records(tmp_path: Path) -> None:
     """A name with a zero, an over-long one, one that leads out, and half a character in a text."""
     for name in ("a\0b", "é" * 300):
@@ -153,7 +189,8 @@ def test_shards_of_embeddings(tmp_path: Path) -> None:
     [
         ({"_target_": None}, r"model\._target_: None is not allowed"),
         ({"type": ["x"]}, r"model\.type is \['x'\]; expected the name of a component"),
-        ({"type": "layer_norm", "width": "x", "eps": 1e-5}, r"model: 'layer_norm' cannot be built of these values"),
+        ({"type": "layer_norm", "width": "x", "eps": 1e-5}, r"model\.width is 'x'; expected a whole number"),
+        ({"type": "layer_norm", "width": -1, "eps": 1e-5}, r"model: 'layer_norm' cannot be built of these values"),
     ],
 )
 def test_values_that_parts_hand_on_unseen(tree: Any, said: str) -> None:

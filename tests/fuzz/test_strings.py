@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fuzz_strings import LINES, OVERRIDES, TREES, answered, built, composed
+from fuzz_strings import LINES, OVERRIDES, OWN_LINES, TREES, answered, built, composed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,4 +29,12 @@ def test_trees_are_built_or_refused(tree: Any) -> None:
 @FEW
 @given(line=LINES)
 def test_command_lines_are_answered(line: tuple[str, Sequence[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    answered(line[0], line[1], tmp_path_factory.mktemp("line"))
+
+
+@settings(FEW, max_examples=100)
+@given(line=OWN_LINES)
+def test_command_lines_with_words_of_their_own_are_answered(
+    line: tuple[str, Sequence[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     answered(line[0], line[1], tmp_path_factory.mktemp("line"))

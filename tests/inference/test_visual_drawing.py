@@ -168,7 +168,7 @@ def test_sizes_are_tiles_near_what_is_asked(model: Any) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused(model: Any) -> None:
-    with pytest.raises(TypeError, match=r"sampling=.* is for models that draw token by token"):
+    with pytest.raises(TypeError, match="sampling is for models that draw token by token"):
         draw(model, "a", sampling=Sampling(greedy=True))
     with pytest.raises(TypeError, match="one number"):
         draw(model, "a", guidance=[1.0, 2.0])

@@ -135,7 +135,7 @@ class DrawnPictures:
         headline = ["copied", "code_overlap", "code_nats"]
         if encoder is not None:
             gallery = self.workspace.once(
-                ("training embeddings", found.name, self.clip), lambda: _gallery(encoder, found.training)
+                ("training embeddings", found.name, str(self.clip)), lambda: _gallery(encoder, found.training)
             )
             agreed, table, by_vectors = _agreement(encoder, found, gallery)
             metrics, tables, nearest = {**metrics, **agreed}, [table, *tables], {**nearest, "CLIP": by_vectors}

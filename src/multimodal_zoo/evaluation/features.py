@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from multimodal_zoo.evaluation.throughput import counting_bar
 from multimodal_zoo.nn.modes import evaluation_mode
 
 T = TypeVar("T")
@@ -37,11 +38,7 @@ class Counter:
     """
 
     def __init__(self, title: str, total: int | None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        rate = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        self.progress = Progress(*columns, transient=True)
+        self.progress = counting_bar(transient=True)
         self.task = self.progress.add_task(title, total=total, rate="")
         self.live = False
 

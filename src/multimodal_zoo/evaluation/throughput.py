@@ -5,11 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def in_words(rates: Mapping[str, float]) -> str:
     """E.g. `312 images/s, 2,410 texts/s`."""
     return ", ".join(f"{rate:,.0f} {kind}/s" if rate >= 100 else f"{rate:.3g} {kind}/s" for kind, rate in rates.items())
+
+
+def counting_bar(transient: bool) -> Progress:
+    """A bar that counts, with a field `rate` for what is said of speed.
+
+    Args:
+        transient: whether it goes when it is through.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    return Progress(*columns, transient=transient)
 
 
 class Throughput:
@@ -24,17 +41,8 @@ class Throughput:
     """
 
     def __init__(self, total: int | None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns)
-        self.task = self.progress.add_task("documents", total=total, rates="")
+        self.progress = counting_bar(transient=False)
+        self.task = self.progress.add_task("documents", total=total, rate="")
         self.counts = {"images": 0, "texts": 0}
         self.seconds = {"images": 0.0, "texts": 0.0}
 
@@ -49,7 +57,7 @@ class Throughput:
 
     def advance(self, documents: int) -> None:
         """Count documents that are done with, also those that an earlier run embedded."""
-        self.progress.update(self.task, advance=documents, rates=str(self))
+        self.progress.update(self.task, advance=documents, rate=str(self))
 
     def say(self, line: str) -> None:
         """Print a line above the bar, or where there is no bar."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown, Words
 from multimodal_zoo.data.conversation_turns import TOKEN, UnfitDocumentError
-from multimodal_zoo.data.conversation_turns import with_answer as with_answer
 from multimodal_zoo.data.documents import Codes, Document, Picture, Seen, Segment, Text, Video
 
 #: Who may speak; see `TOKEN` for what nobody says.

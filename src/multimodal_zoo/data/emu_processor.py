@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from random import Random
 from typing import NamedTuple
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from multimodal_zoo.data.conversation_templates import Mark, Piece, Shown
-from multimodal_zoo.data.conversation_turns import UnfitDocumentError
+from multimodal_zoo.data.conversation_turns import UnfitDocumentError, with_answer
 from multimodal_zoo.data.documents import Document, Picture, Seen
-from multimodal_zoo.data.emu_messages import VIDEO, Conversation, conversation_of, with_answer
+from multimodal_zoo.data.emu_messages import VIDEO, Conversation, conversation_of
 from multimodal_zoo.data.emu_templates import (
     ASSISTANT,
     FRAME,
@@ -28,6 +28,7 @@ from multimodal_zoo.data.emu_templates import (
 from multimodal_zoo.data.picture_sequences import Row, row_of
 from multimodal_zoo.data.pictures import PathLike
 from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.text_processor import WordProcessor
 from multimodal_zoo.data.transforms import ImageTransform
 from multimodal_zoo.data.visual_sequences import ALL, LearntElements, VisualSample, opened, stripped, tensors_of
 from multimodal_zoo.data.visual_store import VisualStore, stored_sample
@@ -65,7 +66,7 @@ class EmuIds(NamedTuple):
 
 
 @DATASETS.register_module(name="emu_processor")
-class EmuProcessor:
+class EmuProcessor(WordProcessor):
     """Documents of words, pictures and clips to sequences, and ids back to texts (Emu, Emu2).
 
     A picture is `[IMG]`, a place for each visual embedding, `[/IMG]`. Nothing is read from the tokenizer before a text
@@ -164,19 +165,6 @@ class EmuProcessor:
         if self.transform is None:
             raise ValueError(f"{len(pictures)} pictures for a model that reads words only: set processor.images")
         return self.transform(pictures)
-
-    def text_ids(self, text: str, special: bool = True) -> list[int]:
-        """The ids of a text, nothing in front or behind.
-
-        Args:
-            text: any.
-            special: whether strings of special tokens become these; False for words of people who are not trusted.
-        """
-        return self.tokenizer.encode([text], special)[0]
-
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of some ids; without `skip_special` the strings of special tokens are in it."""
-        return self.tokenizer.decode(ids, skip_special)
 
     def prompt(self, document: Document, special: bool = True) -> VisualSample:
         """A document up to where the model goes on; a last text of the assistant is the beginning of its answer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from random import Random
 
@@ -17,6 +17,7 @@ from multimodal_zoo.data.picture_sequences import PictureSample, row_of, weights
 from multimodal_zoo.data.pictures import AnyPicture, open_picture
 from multimodal_zoo.data.size_rule import UnfitPictureError
 from multimodal_zoo.data.skips import UnusableError
+from multimodal_zoo.data.text_processor import WordProcessor
 from multimodal_zoo.nn.masked_canvas import Box
 from multimodal_zoo.nn.patch_cells import PatchCells, joined
 from multimodal_zoo.registry import DATASETS
@@ -24,7 +25,7 @@ from multimodal_zoo.tokenizers.words import WordIds, WordTokenizer
 
 
 @DATASETS.register_module(name="eve_processor")
-class EveProcessor:
+class EveProcessor(WordProcessor):
     """Conversations about pictures to sequences, and answers back to texts.
 
     Nothing is read from the tokenizer before a text is: a model can be built without its files.
@@ -67,19 +68,6 @@ class EveProcessor:
     def images(self, pictures: Sequence[AnyPicture]) -> list[PatchCells]:
         """Each picture cut into cells, by the rule of inference."""
         return [self.transform.cells(picture) for picture in pictures]
-
-    def text_ids(self, text: str, special: bool = True) -> list[int]:
-        """The ids of a text, nothing in front or behind.
-
-        Args:
-            text: any.
-            special: whether strings of special tokens become these; False for words of people who are not trusted.
-        """
-        return self.tokenizer.encode([text], special)[0]
-
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of some ids; without `skip_special` the strings of special tokens are in it."""
-        return self.tokenizer.decode(ids, skip_special)
 
     def prompt(self, document: Document, special: bool = True) -> PictureSample:
         """A document up to where the answer begins; texts without a role are the user's.

@@ -32,8 +32,31 @@ class TextIds(NamedTuple):
         return torch.zeros_like(ids, dtype=torch.bool)
 
 
+class WordProcessor:
+    """Words to ids and back: what the processors of all models that write share.
+
+    Attributes:
+        tokenizer: the tokenizer.
+    """
+
+    tokenizer: WordTokenizer
+
+    def text_ids(self, text: str, special: bool = True) -> list[int]:
+        """The ids of a text, nothing in front or behind.
+
+        Args:
+            text: any.
+            special: whether strings of special tokens become these; False for words of people who are not trusted.
+        """
+        return self.tokenizer.encode([text], special)[0]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of some ids; without `skip_special` the strings of special tokens are in it."""
+        return self.tokenizer.decode(ids, skip_special)
+
+
 @DATASETS.register_module(name="text_processor")
-class TextProcessor:
+class TextProcessor(WordProcessor):
     """Texts to ids and back.
 
     Nothing is read from the tokenizer before a text is: a model can be built without its files.
@@ -60,19 +83,6 @@ class TextProcessor:
             raise ValueError(f"model.processor.texts ({type(tokenizer).__name__}) has no end token")
         begins = tokenizer.bos_id is not None and getattr(tokenizer, "adds_bos", False)
         return TextIds((int(tokenizer.bos_id),) if begins else (), tokenizer.eos_id, tokenizer.pad_id)  # type: ignore[arg-type]
-
-    def text_ids(self, text: str, special: bool = True) -> list[int]:
-        """The ids of a text, nothing in front or behind.
-
-        Args:
-            text: any.
-            special: whether strings of special tokens become these; False for words of people who are not trusted.
-        """
-        return self.tokenizer.encode([text], special)[0]
-
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of some ids; without `skip_special` the strings of special tokens are in it."""
-        return self.tokenizer.decode(ids, skip_special)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

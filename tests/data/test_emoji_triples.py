@@ -176,12 +176,12 @@ def test_the_command_writes_shards(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "needs a folder first"),
+        ([], "needs one folder, and got 0"),
         (["x", "style=noto"], "style is 'noto'"),
         (["x", "split=dev"], "split is 'dev'"),
         (["x", "rows=0"], "rows is 0"),
         (["x", "rows=few"], "rows=few: expected a whole number"),
-        (["x", "frames=1"], "no option frames; it takes rows, seed, style, split"),
+        (["x", "frames=1"], "no option 'frames'; there are rows, seed, style, split"),
     ],
 )
 def test_bad_words_get_a_readable_error(words, expected, tmp_path, monkeypatch, capsys) -> None:

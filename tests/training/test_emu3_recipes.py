@@ -111,7 +111,7 @@ def small(name: str, folder: Path) -> list[str]:
     if name == "sft_generation":
         return [features(folder)]
     place = shards(folder)
-    sources = {"stage1": ("text", "pictures"), "stage2": ("text", "pictures", "clips")}.get(name, ())
+    sources = {"stage1": ("texts", "pictures"), "stage2": ("texts", "pictures", "clips")}.get(name, ())
     words = [f"data.train.sources.{source}.{key}" for source in sources for key in (f"sources={place}", "streams=1")]
     words = words or [f"data.train.sources={place}", "data.train.streams=1"]
     return [*words, "data.batching.batches_per_epoch=4"]

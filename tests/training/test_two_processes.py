@@ -198,7 +198,7 @@ def test_another_number_of_processes_goes_on(trained: Trained) -> None:
     trainer = list(paradigm.ways)[-1]
     shrunk = placed(trained.config, folder / "shrunk", resume=trained.checkpoint(trainer), elastic=True)
     if not paradigm.elastic:
-        with pytest.raises(ValueError, match=r"of 2 process\(es\), this run has 1: resume with as many"):
+        with pytest.raises(ValueError, match=r"dealt to 2 process\(es\), this run has 1: resume with as many"):
             run(shrunk)
         return
     grown = on_two(trained.config, paradigm, trainer, folder / "grown", resume=trained.checkpoint("one"), elastic=True)

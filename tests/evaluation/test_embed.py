@@ -63,6 +63,14 @@ def test_every_row_once_and_equal_to_the_model(whole, squares, cpu, tmp_path, su
     assert set(manifest["per_second"]) == {"images", "texts"}
 
 
+def test_the_speed_of_a_moment_is_known_too(whole, squares, cpu, tmp_path, monkeypatch):
+    ticks = iter(n * 1e-5 for n in range(1000))
+    monkeypatch.setattr("multimodal_zoo.evaluation.throughput.time.perf_counter", lambda: next(ticks))
+    _, manifest = made(tmp_path / "e", whole, squares(), cpu, Settings(True, True, SHARD, SHARD))
+    assert all(speed > 1e4 for speed in manifest["per_second"].values())
+    assert set(manifest["per_second"]) == {"images", "texts"}
+
+
 def test_half_precision_is_stored_rounded(whole, squares, cpu, tmp_path):
     single, _ = made(tmp_path / "a", whole, squares(), cpu)
     for suffix in ("npz", "parquet"):

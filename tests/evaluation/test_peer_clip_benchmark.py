@@ -28,8 +28,9 @@ SETS = {"voc2007": 20, "imagenet-r": 200, "fer2013": 7, "pcam": 2}
 
 @pytest.fixture(scope="module")
 def model():
-    """Random weights, but vectors far enough apart that no rank hangs on the last bit."""
-    model = create("eva_clip_tiny", overrides=["model.embed_dim=64"], seed=1).eval()
+    """Random weights, but vectors far enough apart that no rank hangs on the last bit: every name is read whole."""
+    whole = ["model.text.context_length=40", "model.text.vocab_size=49408", "tokenizer@model.processor.texts=clip_bpe"]
+    model = create("eva_clip_tiny", overrides=["model.embed_dim=64", *whole], seed=1).eval()
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)

@@ -161,7 +161,7 @@ def _state(tally: _Tally, shards: int, settings: Settings) -> dict[str, Any]:
         "texts": tally.documents * bool(settings.texts),
         "skipped": dict(tally.skips.counts),
         "examples": tally.skips.examples,
-        "seconds": {kind: round(tally.seconds[kind], 3) for kind in ("images", "texts")},
+        "seconds": {kind: tally.seconds[kind] for kind in ("images", "texts")},
     }
 
 

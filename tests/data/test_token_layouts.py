@@ -11,6 +11,7 @@ import torch
 from emu3_samples import CHAT, document, processor
 
 from multimodal_zoo.data.documents import Codes, Document, Image, Text
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.token_sequences import TokenWeights, sequences
 from multimodal_zoo.registry import build
 
@@ -73,19 +74,23 @@ def test_conversations() -> None:
 
 
 @pytest.mark.parametrize(
-    "turns",
+    ("turns", "reason"),
     [
-        [Text("a", "user")],
-        [Text("a"), Text("b")],
-        [Text("a", "assistant")],
-        [Text("a", "user"), Text("b", "user")],
-        [Text("a", "user"), Text("b", "assistant"), CODES[0]],
-        [Text("s", "system"), Text("a", "user"), Text("b", "assistant")],
+        ([Text("a", "user")], "no answer at the end: k"),
+        ([Text("a", "assistant")], r"turns out of order: k \(assistant in place of user\)"),
+        ([Text("a", "user"), Text("b", "user")], r"turns out of order: k \(user in place of assistant\)"),
+        ([Text("a", "user"), Text("b", "assistant"), CODES[0]], "no answer at the end: k"),
+        ([Text("s", "system"), Text("a", "user"), Text("b", "assistant")], r"\(system in place of user\)"),
     ],
 )
-def test_conversations_that_are_none_are_refused(turns: list[Any]) -> None:
-    with pytest.raises(ValueError, match=r"document 'k': chat_layout needs"):
+def test_conversations_out_of_order_are_counted_as_unusable(turns: list[Any], reason: str) -> None:
+    with pytest.raises(UnusableError, match=reason):
         sample({"type": "chat_layout"}, Document(turns, {"key": "k"}))
+
+
+def test_texts_without_roles_are_no_conversation() -> None:
+    with pytest.raises(ValueError, match=r"document 'k' is no conversation.*data.layout.type is chat_layout"):
+        sample({"type": "chat_layout"}, Document([Text("a"), Text("b")], {"key": "k"}))
 
 
 def test_each_kind_has_its_weight() -> None:

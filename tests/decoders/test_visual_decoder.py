@@ -192,7 +192,7 @@ def test_built_on_meta_and_saved(kind: str, tmp_path: Path) -> None:
 
 def test_diffusers_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ImportError, match=r"diffusion_unet needs diffusers: pip install 'multimodal_zoo\[diffusion\]'"):
+    with pytest.raises(ImportError, match=r"diffusion_unet needs the package diffusers: pip install '.*\[diffusion\]'"):
         build(unet(False), path="unet")
 
 

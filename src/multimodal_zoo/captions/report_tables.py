@@ -8,7 +8,7 @@ from typing import Any
 from multimodal_zoo.captions.report_samples import Trigrams
 from multimodal_zoo.captions.rows import FAILED, FUSED, REJECTED, STATUSES
 from multimodal_zoo.captions.statistics import LONGEST, TEXTS, Statistics
-from multimodal_zoo.evaluation.result import Table
+from multimodal_zoo.evaluation.result import Table, percent
 
 #: The published student, CapsFus-LLaMA-13B: counted by the definitions of `captions.words` on the 10,000 samples that
 #: baaivision/CapsFusion ships (commit 72404b3). Fractions of 1.
@@ -49,11 +49,6 @@ MEANING = {
     REJECTED: "a filter refused every answer; the last one is kept",
     FAILED: "there is no answer",
 }
-
-
-def percent(share: float | None) -> str:
-    """A fraction of 1 for people; `-` for none."""
-    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def status_table(statuses: Mapping[str, int]) -> Table:

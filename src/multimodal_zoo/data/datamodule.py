@@ -15,6 +15,7 @@ from multimodal_zoo.data.mixture_loader import mixture_loader
 from multimodal_zoo.data.order import Order, check_size, plan_epoch, plan_once
 from multimodal_zoo.data.position import Position
 from multimodal_zoo.data.stream_loader import StreamLoader
+from multimodal_zoo.nn.processes import each_one, rank, world_size
 from multimodal_zoo.objectives.batch import ImageTextBatch
 
 
@@ -75,9 +76,7 @@ class ImageTextData(LightningDataModule):
     def _distributed(self) -> tuple[int, int]:
         if self.trainer is not None:
             return self.trainer.global_rank, self.trainer.world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
+        return rank(), world_size()
 
     def train_dataloader(self) -> PlannedLoader | StreamLoader | EndlessLoader:
         """Training batches of this rank.
@@ -167,9 +166,7 @@ class ImageTextData(LightningDataModule):
         state = {**self.position.state(), "global_batch": self.batch_size * self.ranks, "processes": self.ranks}
         if self.ranks == 1 or not self.own_places:
             return state
-        places: list[Any] = [None] * self.ranks
-        torch.distributed.all_gather_object(places, state["streams"])
-        return {**state, "streams": None, "ranks": places}
+        return {**state, "streams": None, "ranks": each_one(state["streams"])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint was.

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from multimodal_zoo.packages import needed
+
 SPLITS = ("train", "val", "test")
 SALT = "mmzoo-emoji-v1:"
 JOINER, HEART, KISS, COUPLE = "200d", "2764", "1f48b", "1f491"
@@ -147,12 +149,7 @@ def names_in(language: str) -> dict[str, str]:
     """
     if language == "en":
         return {row.sequence: row.name for row in load_table()}
-    try:
-        import emoji
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"data.language={language} needs the package emoji: pip install 'multimodal_zoo[quickstart]'", name="emoji"
-        ) from error
+    emoji = needed("emoji", f"data.language={language}", "quickstart")
     if language not in emoji.LANGUAGES:
         raise ValueError(f"data.language is {language!r}; it must be one of {', '.join(emoji.LANGUAGES)}")
     emoji.config.load_language(language)

@@ -11,6 +11,7 @@ from multimodal_zoo.data.documents import Document, Image, Segment, Text, pair
 from multimodal_zoo.data.pictures import open_picture
 from multimodal_zoo.data.skips import Skips, UnusableError, usable
 from multimodal_zoo.data.tables import rows_of
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import DATASETS
 
 
@@ -126,12 +127,7 @@ class HuggingfacePairs:
     """
 
     def __init__(self, path: str, split: str, image: str, text: str) -> None:
-        try:
-            import datasets
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "huggingface_pairs needs the library datasets: pip install 'multimodal_zoo[eval]'", name="datasets"
-            ) from error
+        datasets = needed("datasets", "huggingface_pairs", "eval")
         local = Path(path).expanduser()
         if local.is_dir() and any(local.glob("*.json")):
             loaded = datasets.load_from_disk(str(local))

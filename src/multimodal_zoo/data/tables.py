@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.files import parsed, reading
+from multimodal_zoo.packages import needed
 
 
 def _delimited(delimiter: str) -> Any:
@@ -86,11 +87,6 @@ def parquet_file(path: Path) -> Any:
         ModuleNotFoundError: pyarrow is missing.
         ValueError: the file is no parquet file.
     """
-    try:
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path.name} needs pyarrow: pip install 'multimodal_zoo[eval]'", name=error.name
-        ) from None
+    parquet = needed("pyarrow.parquet", path.name, "eval")
     with reading(path, "parquet file"):
         return parquet.ParquetFile(path)

@@ -11,6 +11,7 @@ from multimodal_zoo.data.captions import CaptionSampler
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.emu3_processor import Emu3Processor
 from multimodal_zoo.data.limits import probability
+from multimodal_zoo.data.skips import UnusableError
 from multimodal_zoo.data.token_sequences import Layout, Span, codes_of, framed, text_span
 from multimodal_zoo.registry import DATASETS
 
@@ -131,7 +132,8 @@ def turns(document: Document) -> Iterator[tuple[str, list[np.ndarray], str]]:
     """Question, its pictures, and answer of each turn of a conversation; pictures belong to the question behind them.
 
     Raises:
-        ValueError: texts without roles, of other roles than user and assistant, or in another order.
+        ValueError: texts without roles: data of another kind.
+        UnusableError: user and assistant do not speak in turn, or the last question has no answer.
     """
     codes: list[np.ndarray] = []
     question: str | None = None
@@ -140,18 +142,20 @@ def turns(document: Document) -> Iterator[tuple[str, list[np.ndarray], str]]:
         if isinstance(segment, Codes):
             codes.append(segment.codes)
         elif isinstance(segment, Text):
-            if segment.role != ("user" if question is None else "assistant"):
+            if segment.role is None:
                 raise ValueError(
-                    f"document {document.key!r}: chat_layout needs texts of user and assistant in turn, "
-                    f"found {segment.role!r} in place of {'user' if question is None else 'assistant'!r}"
+                    f"document {document.key!r} is no conversation, its texts have no roles: data.layout.type is "
+                    "chat_layout, choose another"
                 )
+            if segment.role != (expected := "user" if question is None else "assistant"):
+                raise UnusableError("turns out of order", f"{document.key} ({segment.role} in place of {expected})")
             if question is None:
                 question = segment.text
                 continue
             yield question, codes, segment.text
             question, codes = None, []
     if question is not None or codes:
-        raise ValueError(f"document {document.key!r}: chat_layout needs an answer at the end of a conversation")
+        raise UnusableError("no answer at the end", document.key)
 
 
 @DATASETS.register_module(name="layout_mixture")

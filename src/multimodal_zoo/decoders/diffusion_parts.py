@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import DECODERS
 
 
@@ -19,14 +20,10 @@ def from_diffusers(name: str, purpose: str) -> Any:
     """A class of diffusers.
 
     Raises:
-        ImportError: no diffusers, with how to install it.
+        ModuleNotFoundError: no diffusers, with how to install it.
         ValueError: no such class.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs diffusers: pip install 'multimodal_zoo[diffusion]'") from error
-    found = getattr(diffusers, name, None)
+    found = getattr(needed("diffusers", purpose, "diffusion"), name, None)
     if found is None:
         raise ValueError(f"{purpose}: diffusers has no class {name!r}")
     return found

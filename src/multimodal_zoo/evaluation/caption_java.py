@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multimodal_zoo.evaluation.caption_metrics import Figures, Truths, check, toolkit_missing
+from multimodal_zoo.evaluation.caption_metrics import Figures, Truths, check
+from multimodal_zoo.packages import needed
 
 
 class Program(NamedTuple):
@@ -78,10 +78,7 @@ def java_score(name: str, truths: Truths, said: Mapping[str, str]) -> Figures:
     if problem := why_not(name):
         raise FileNotFoundError(f"{name} is a Java program and cannot run: {problem}")
     asked = PROGRAMS[name]
-    try:
-        module = import_module(f"pycocoevalcap.{asked.module}")
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
+    module = needed(f"pycocoevalcap.{asked.module}", name, "eval")
     program, order = getattr(module, asked.kind)(), sorted(truths)  # in which SPICE answers, whatever it is given
     try:
         whole, each = program.compute_score(

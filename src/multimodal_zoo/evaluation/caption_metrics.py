@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from multimodal_zoo.packages import needed
+
 #: True captions by picture, in words with blanks between them.
 Truths = Mapping[str, Sequence[str]]
 #: How the length of the true captions is taken for BLEU's penalty.
@@ -47,14 +49,11 @@ def cider(truths: Truths, said: Mapping[str, str], *, n: int = 4, sigma: float =
     if not 2 <= n <= 4 or sigma <= 0:
         raise ValueError(f"cider.n is {n}, cider.sigma {sigma}; expected 2 to 4, and a positive width")
     check(truths, said)
-    try:
-        from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
-    scorer = CiderScorer(n=n, sigma=sigma)
+    toolkit = needed("pycocoevalcap.cider.cider_scorer", "cider", "eval")
+    scorer = toolkit.CiderScorer(n=n, sigma=sigma)
     for key, texts in truths.items():
-        scorer.crefs.append([precook(one, n) for one in texts])
-        scorer.ctest.append(precook(said[key], n))
+        scorer.crefs.append([toolkit.precook(one, n) for one in texts])
+        scorer.ctest.append(toolkit.precook(said[key], n))
     whole, each = scorer.compute_score()
     return Figures(float(whole), [float(one) for one in each])
 
@@ -79,11 +78,7 @@ def bleu(truths: Truths, said: Mapping[str, str], *, n: int = 4, option: str = "
     if n < 1:
         raise ValueError(f"bleu.n is {n}; it must be at least 1")
     check(truths, said)
-    try:
-        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
-    scorer = BleuScorer(n=n)
+    scorer = needed("pycocoevalcap.bleu.bleu_scorer", "bleu", "eval").BleuScorer(n=n)
     for key, texts in truths.items():
         scorer += (said[key], list(texts))
     whole, each = scorer.compute_score(option=option, verbose=0)
@@ -107,11 +102,7 @@ def rouge_l(truths: Truths, said: Mapping[str, str], *, beta: float = 1.2) -> Fi
     if beta <= 0:
         raise ValueError(f"rouge_l.beta is {beta}; it must be positive")
     check(truths, said)
-    try:
-        from pycocoevalcap.rouge.rouge import Rouge
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
-    scorer = Rouge()
+    scorer = needed("pycocoevalcap.rouge.rouge", "rouge_l", "eval").Rouge()
     scorer.beta = beta
     whole, each = scorer.compute_score(
         {key: list(texts) for key, texts in truths.items()}, {key: [said[key]] for key in truths}
@@ -133,10 +124,3 @@ def check(truths: Truths, said: Mapping[str, str]) -> None:
     silent = [key for key in truths if key not in said]
     if silent:
         raise ValueError(f"caption scores: nothing is said about picture {silent[0]!r}")
-
-
-def toolkit_missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """What to say where the toolkit, or what it needs, is not installed."""
-    return ModuleNotFoundError(
-        f"scores of descriptions need {error.name}: pip install 'multimodal_zoo[eval]'", name=error.name
-    )

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_zoo.evaluation.caption_java import java_score, why_not
-from multimodal_zoo.evaluation.caption_metrics import bleu, check, cider, rouge_l, toolkit_missing
+from multimodal_zoo.evaluation.caption_metrics import bleu, check, cider, rouge_l
 from multimodal_zoo.evaluation.ptb_words import DROPPED, captions_words
 from multimodal_zoo.evaluation.result import Cell, Table
 from multimodal_zoo.evaluation.vqa_questions import Answered
 from multimodal_zoo.evaluation.vqa_scores import Scored
 from multimodal_zoo.files import write_text
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import EVALUATORS
 
 #: Brackets by Penn Treebank's names; the toolkit means to drop them, but only looks for capitals.
@@ -33,17 +34,14 @@ def java_words(texts: Texts) -> dict[str, list[str]]:
         FileNotFoundError: there is no Java.
         ModuleNotFoundError: there is no pycocoevalcap, which brings the program along.
     """
-    try:
-        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
+    tokenizer = needed("pycocoevalcap.tokenizer.ptbtokenizer", "caption_score.words=java", "eval").PTBTokenizer
     if shutil.which("java") is None:
         raise FileNotFoundError(
             "caption_score.words is 'java', which needs Java on the PATH; caption_score.words=ptb cuts texts into the "
             "same words without it"
         )
     lines = {key: [{"caption": " ".join(one.splitlines())} for one in some] for key, some in texts.items()}
-    found: dict[str, list[str]] = PTBTokenizer().tokenize(lines)
+    found: dict[str, list[str]] = tokenizer().tokenize(lines)
     return found
 
 
@@ -56,11 +54,7 @@ def treebank_words(texts: Texts) -> dict[str, list[str]]:
     Raises:
         ModuleNotFoundError: there is no nltk.
     """
-    try:
-        from nltk.tokenize import TreebankWordTokenizer
-    except ModuleNotFoundError as error:
-        raise toolkit_missing(error) from None
-    cut = TreebankWordTokenizer().tokenize
+    cut = needed("nltk.tokenize", "caption_score.words=treebank", "eval").TreebankWordTokenizer().tokenize
 
     def words(text: str) -> str:
         """One text as words with a blank in between."""

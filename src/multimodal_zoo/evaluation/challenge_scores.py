@@ -16,18 +16,13 @@ from typing import Any
 from multimodal_zoo.evaluation.vqa_answers import challenge_answer, left_out_accuracy, unpunctuated
 from multimodal_zoo.evaluation.vqa_questions import Answered, below, json_at
 from multimodal_zoo.evaluation.vqa_scores import Scored, by_group, mean, of_truth, truth
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import EVALUATORS
 
 
 @lru_cache(maxsize=1)
 def _stemmer() -> Any:
-    try:
-        from nltk.stem import PorterStemmer
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "OKVQA's scores compare stems and need nltk: pip install 'multimodal_zoo[eval]'", name=error.name
-        ) from None
-    return PorterStemmer()
+    return needed("nltk.stem", "OKVQA, whose scores compare stems,", "eval").PorterStemmer()
 
 
 def stem(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_zoo.evaluation.shard_files import read_columns
+from multimodal_zoo.packages import needed
 
 #: What a row of a shard says of itself, beside its embeddings.
 FACTS = ("key", "text", "shard", "place")
@@ -53,12 +54,7 @@ def _torch(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarra
 
 def _faiss(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """What an IndexFlatIP computes, without its copy of the rows; among equal scores faiss itself chooses."""
-    try:
-        import faiss
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "search: faiss is missing: pip install 'multimodal_zoo[eval]', or choose search=torch", name=error.name
-        ) from None
+    faiss = needed("faiss", "search=faiss", "eval", "choose search=torch")
     scores, numbers = faiss.knn(queries, rows, count, metric=faiss.METRIC_INNER_PRODUCT)
     return scores, numbers
 

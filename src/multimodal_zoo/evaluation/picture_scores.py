@@ -19,6 +19,7 @@ from multimodal_zoo.evaluation.picture_features import DualEncoderFeatures, Pict
 from multimodal_zoo.evaluation.prompt_suites import Prompt, PromptSuite
 from multimodal_zoo.evaluation.result import Cell, Result, Table
 from multimodal_zoo.evaluation.workspace import Workspace
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import EVALUATORS
 
 
@@ -47,16 +48,13 @@ class InceptionFeatures:
         if self._network is None:
             if self.path is None:
                 raise ValueError("inception_features.path is null: give torch-fidelity's weights of Inception-v3")
-            try:
-                from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "FID needs torch-fidelity: pip install 'multimodal_zoo[perceptual]'", name=error.name
-                ) from None
+            inception = needed("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
             plain = io.BytesIO()
             torch.save(torch.load(self.path, map_location="cpu", weights_only=True), plain)
             plain.seek(0)
-            self._network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=plain)
+            self._network = inception.FeatureExtractorInceptionV3(
+                "inception", ["2048"], feature_extractor_weights_path=plain
+            )
         return self._network
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from multimodal_zoo.data.benchmark_set import AbsentDataError, NoRootError
 from multimodal_zoo.data.documents import Document, Segment, Text
 from multimodal_zoo.data.documents import Image as DocumentImage
 from multimodal_zoo.data.pictures import load, open_picture
-from multimodal_zoo.files import atomic_file, parsed, reading, write_text
+from multimodal_zoo.files import atomic_file, parsed, read_lines, write_text
 from multimodal_zoo.registry import EVALUATORS
 
 #: Longest name of a file, in bytes, on usual file systems.
@@ -82,11 +82,10 @@ class PromptSuite(Protocol):
 def _lines(path: Path, suite: str) -> list[str]:
     if not path.is_file():
         raise AbsentDataError(f"{suite}: no file {path}")
-    with reading(path, "list of prompts in UTF-8"):
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
-    if not any(lines):
+    lines = [line for line in read_lines(path, "list of prompts") if line]
+    if not lines:
         raise ValueError(f"{suite}: {path} holds no prompt")
-    return [line for line in lines if line]
+    return lines
 
 
 def _place(place: str | None, key: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from multimodal_zoo.catalogue import declared_file, list_group, require
 from multimodal_zoo.evaluation.ranking import interval
-from multimodal_zoo.evaluation.result import Cell, Result, Table
+from multimodal_zoo.evaluation.result import Cell, Result, Table, percent
 from multimodal_zoo.registry import EVALUATORS
 
 NOTHING = "-"
@@ -67,11 +67,6 @@ def load_section(table: str, section: str) -> Section:
     content = yaml.safe_load(declared_file("published", table).read_text(encoding="utf-8"))
     names = [name for name in content if name != "source"]
     return Section(**content[require(section, names, "section", f"{table}: section")])
-
-
-def percent(share: float | None) -> str:
-    """A fraction of 1 as per cent with one decimal."""
-    return NOTHING if share is None else f"{100 * share:.1f}"
 
 
 def variant_of(model: Any) -> str:

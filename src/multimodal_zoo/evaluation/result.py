@@ -30,6 +30,11 @@ def show(value: Cell) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
+def percent(share: float | None) -> str:
+    """A fraction of 1 as per cent with one decimal; `-` for none."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
 @dataclass(frozen=True)
 class Table:
     """A titled table.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_zoo.files import atomic_file, reading
+from multimodal_zoo.packages import needed
 
 Columns = Mapping[str, "Sequence[Any] | np.ndarray"]
 #: Under this name the facts are kept beside the columns.
@@ -41,14 +42,8 @@ def _about_npz(path: Path) -> str:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "format: parquet needs pyarrow: pip install 'multimodal_zoo[eval]', or choose format=npz", name=error.name
-        ) from None
-    return pa
+    needed("pyarrow.parquet", "format=parquet", "eval", "choose format=npz")
+    return needed("pyarrow", "format=parquet", "eval", "choose format=npz")
 
 
 def _write_parquet(path: Path, columns: Columns, about: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.export.towers import Tower
+from multimodal_zoo.packages import needed
 
 #: Bytes of weights above which an ONNX graph keeps them in a file of their own (protobuf ends at 2 GiB).
 LARGE = 2**30
@@ -135,14 +136,8 @@ def missing(*packages: str) -> None:
     Raises:
         ModuleNotFoundError: one is not, with what to install.
     """
-    from importlib.util import find_spec
-
     for package in packages:
-        if find_spec(package) is None:
-            raise ModuleNotFoundError(
-                f"format: onnx needs {package}: pip install 'multimodal_zoo[export]', or choose format=torch_export",
-                name=package,
-            )
+        needed(package, "format=onnx", "export", "choose format=torch_export")
 
 
 @contextmanager

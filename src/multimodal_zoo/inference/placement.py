@@ -18,6 +18,7 @@ from torch import nn
 from multimodal_zoo.analysis.formats import block_matrices, in_four_bits
 from multimodal_zoo.checkpoints.writing import require_free
 from multimodal_zoo.nn.repeated import blocks_of
+from multimodal_zoo.packages import needed
 
 Placement = str | Mapping[str, str | int]
 #: Where every embedding comes out: parts of a dual encoder that stay on the first device.
@@ -40,7 +41,7 @@ def place(model: nn.Module, placement: Placement, bits: str | None = None) -> di
         ValueError: a placement of another form, parts that do not exist or have no device, or too little memory.
         ImportError: no accelerate, with how to install it.
     """
-    _needs_accelerate()
+    needed("accelerate", "placement", "large")
     if isinstance(placement, str) and placement != "auto":
         raise ValueError(f"placement={placement!r}: expected auto, memory by device, or a device for each part")
     if isinstance(placement, str) or all(_DEVICE.fullmatch(str(key)) for key in placement):
@@ -153,7 +154,7 @@ def dispatch(model: nn.Module, placed: Mapping[str, str], folder: str | Path | N
     Raises:
         ValueError: parts on disk without a folder, or one that holds files.
     """
-    _needs_accelerate()
+    needed("accelerate", "placement", "large")
     from accelerate import dispatch_model
     from accelerate.hooks import remove_hook_from_module
 
@@ -189,10 +190,3 @@ def _read_whole(model: nn.Module, parts: Iterable[str]) -> list[str]:
     modules = dict(model.named_modules())
     readers = {type(modules[name]).__name__ for name in parts if hasattr(modules[name], "reads_weights_of")}
     return sorted({*_block_classes(model), *readers})
-
-
-def _needs_accelerate() -> None:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise ImportError("placement needs accelerate: pip install 'multimodal_zoo[large]'") from error

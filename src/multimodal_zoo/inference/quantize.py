@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_zoo.analysis.formats import GROUP_SIZE, block_matrices, in_four_bits
+from multimodal_zoo.packages import needed
 
 BITS = ("int8", "int4")
 
@@ -28,10 +29,7 @@ def check_bits(bits: str) -> str:
     """
     if bits not in BITS:
         raise ValueError(f"quantize={bits!r} is not known; it takes {', '.join(BITS)}")
-    try:
-        import torchao  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"quantize={bits!r} needs torchao: pip install 'multimodal_zoo[quantize]'") from error
+    needed("torchao", f"quantize={bits!r}", "quantize")
     return bits
 
 

@@ -61,6 +61,15 @@ def from_first(tensor: Tensor) -> Tensor:
     return found
 
 
+def each_one(own: Any) -> list[Any]:
+    """What every process holds, in rank order; anything that can be pickled."""
+    if world_size() == 1:
+        return [own]
+    everywhere: list[Any] = [None] * world_size()
+    dist.all_gather_object(everywhere, own)
+    return everywhere
+
+
 def gather(tensor: Tensor) -> Tensor:
     """Every process's rows, in rank order, as constants.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_zoo.nn.beside import WithFrozen
+from multimodal_zoo.packages import needed
 from multimodal_zoo.registry import OBJECTIVES
 
 #: The networks of the package lpips, and the sizes of their first layers, by which a file is told.
@@ -53,7 +54,7 @@ class LpipsDistance(WithFrozen):
         random: whether the network stays as it is drawn, which is a distance too, but not the published one.
 
     Raises:
-        ImportError: lpips is not installed.
+        ModuleNotFoundError: lpips is not installed.
         FileNotFoundError: no such file.
         ValueError: neither or both of file and `random`, an unknown network, or a file of something else.
     """
@@ -67,13 +68,10 @@ class LpipsDistance(WithFrozen):
                 f"weights of {network} (nothing is downloaded), or weights=null random=true for a random network"
             )
         state = None if weights is None else _read(weights, network)
-        try:
-            from lpips import LPIPS
-        except ImportError as error:
-            raise ImportError('lpips_distance needs lpips: pip install "multimodal_zoo[perceptual]"') from error
+        lpips = needed("lpips", "lpips_distance", "perceptual")
         with warnings.catch_warnings():  # lpips calls torchvision in a way that torchvision calls old
             warnings.simplefilter("ignore", UserWarning)
-            made = LPIPS(net=network, pnet_rand=True, verbose=False)
+            made = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
         if state is not None:
             _fill(made.net, state)
         super().__init__(made)

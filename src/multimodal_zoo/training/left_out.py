@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import distributed
-
 from multimodal_zoo.data.mixture import SourceMixture
 from multimodal_zoo.data.skips import Skips
+from multimodal_zoo.nn.processes import each_one
 
 
 def left_out(data: Any) -> dict[str, Skips]:
@@ -20,12 +19,8 @@ def left_out(data: Any) -> dict[str, Skips]:
         data: the data module, or anything else, which left nothing out.
     """
     found = {key: skips for key, skips in _readers(data) if len(skips)}
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return found
-    everywhere: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everywhere, {key: (dict(one.counts), one.examples) for key, one in found.items()})
     together: dict[str, Skips] = {}
-    for part in everywhere:
+    for part in each_one({key: (dict(one.counts), one.examples) for key, one in found.items()}):
         for key, (counts, examples) in part.items():
             together.setdefault(key, Skips()).update(Skips.of(counts, examples))
     return together

@@ -10,9 +10,8 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import distributed as dist
 
-from multimodal_zoo.nn.processes import rank, world_size
+from multimodal_zoo.nn.processes import each_one, rank, world_size
 
 
 def snapshot() -> tuple[Any, ...]:
@@ -93,11 +92,7 @@ class RandomState(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the state of all ranks."""
-        states: list[Any] = [capture()]
-        if world_size() > 1:
-            states = [None] * world_size()
-            dist.all_gather_object(states, capture())
-        checkpoint["random_states"] = states
+        checkpoint["random_states"] = each_one(capture())
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
-from multimodal_zoo.commands.stages import compose_stages, run_stages
+from multimodal_zoo.commands.stages import FINISHED, compose_stages, finished, run_stages
 from multimodal_zoo.config import compose
 from multimodal_zoo.stages import routed
 
@@ -134,6 +137,22 @@ def test_ranks_from_outside_need_one_folder(folder, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"another one for each of 2 processes: give run\.dir"):
         run_stages(compose("two", folder=str(folder)))
+
+
+def test_a_damaged_note_of_a_finished_stage_says_what_to_do(folder) -> None:
+    """And only that: a mistake in the stage's recipe is not the note's."""
+    stage = stages(folder)["first"]
+    stage.folder.mkdir(parents=True)
+    for damage in ("{", "[]", "{}"):
+        (stage.folder / FINISHED).write_text(damage)
+        with pytest.raises(
+            ValueError, match=rf"{FINISHED} is damaged or no note of a finished stage .*; delete it, and"
+        ):
+            finished(stage)
+    (stage.folder / FINISHED).write_text(json.dumps({"config": {}}))
+    broken = replace(stage, config=OmegaConf.create({"seed": "${nowhere}"}))
+    with pytest.raises(InterpolationKeyError, match="nowhere"):
+        finished(broken)
 
 
 def test_resume_is_null_or_auto(folder) -> None:

@@ -122,13 +122,20 @@ def leftovers(folder: str | Path, pattern: str = "*") -> list[Path]:
     return [path for match, path in found if match and fnmatchcase(match[1] + (match[2] or ""), pattern)]
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(
+    path: Path, what: str = "record of a command", way_out: str = "choose another out, or delete the folder"
+) -> dict[str, Any]:
     """The JSON object that a command keeps in its output folder.
+
+    Args:
+        path: the file.
+        what: it should be, for the message.
+        way_out: what can be done about it.
 
     Raises:
         ValueError: the file is damaged.
     """
-    with reading(path, "record of a command", "choose another out, or delete the folder"):
+    with reading(path, what, way_out):
         found = parsed(path.read_bytes())
         if not isinstance(found, dict):
             raise TypeError(f"expected an object, found {type(found).__name__}")

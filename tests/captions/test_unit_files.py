@@ -188,6 +188,19 @@ def test_half_written_files_are_found_and_written_again(tmp_path) -> None:
     assert verify(tmp_path) == []
 
 
+def test_a_damaged_record_is_named_and_says_what_to_do(tmp_path) -> None:
+    write_unit(tmp_path, unit(12), results(12))
+    for file in contents(tmp_path):
+        if not file.startswith("records"):
+            (tmp_path / file).unlink()
+    path = tmp_path / "records" / f"{unit(12).name}.json"
+    for damage, why in (("{", "JSONDecodeError"), ("[]", "TypeError"), ("{}", "TypeError")):
+        path.write_text(damage)
+        (said,) = verify(tmp_path)
+        assert said.startswith(f"{path} is damaged or no record of a unit ({why}: ")
+        assert said.endswith("; delete it, and the unit is written again")
+
+
 def test_a_unit_that_is_written_again_is_not_done_meanwhile(tmp_path, monkeypatch) -> None:
     write_unit(tmp_path, unit(12), results(12))
 

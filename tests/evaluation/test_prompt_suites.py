@@ -109,6 +109,12 @@ def test_other_settings_and_other_weights_need_another_folder(
     run(geneval, model, tmp_path / "out")
     with pytest.raises(ValueError, match=r"pictures of another seed \(0, now 3\); give another folder"):
         run(geneval, model, tmp_path / "out", seed=3)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "settings.json").write_text("{")
+    with pytest.raises(
+        ValueError, match=r"no note of what pictures were made with .*; drawn_suite.folder: give another"
+    ):
+        run(geneval, model, tmp_path / "damaged")
     with pytest.raises(ValueError, match="another sampling"):
         run(geneval, model, tmp_path / "out", sampling={"top_k": 4})
     with torch.no_grad():

@@ -28,7 +28,7 @@ def verify(folder: str | Path) -> list[str]:
         try:
             record = read_unit_record(folder, name)
         except ValueError as error:
-            wrong.append(f"{RECORDS}/{name}.json is no record: {error}")
+            wrong.append(str(error))
             continue
         known.update(record.files)
         if record.problem:

@@ -181,9 +181,9 @@ def read_unit_record(folder: str | Path, name: str) -> UnitRecord:
         FileNotFoundError: there is none.
         ValueError: it is damaged.
     """
-    path = _record_path(folder, name)
-    with reading(path, "record of a unit", "delete it, and the unit is written again"):
-        record = UnitRecord(**read_record(path))
+    path, said = _record_path(folder, name), ("record of a unit", "delete it, and the unit is written again")
+    with reading(path, *said):
+        record = UnitRecord(**read_record(path, *said))
         for held in (record.statuses, record.files, record.sizes):
             if not isinstance(held, dict):
                 raise TypeError(f"expected an object, found {type(held).__name__}")

@@ -171,9 +171,11 @@ def finished(stage: Stage) -> dict[str, Any] | None:
     path = stage.folder / FINISHED
     if not path.is_file():
         return None
-    with reading(path, "note of a finished stage", "delete it, and the stage is trained on to its end"):
-        note = read_record(path)
-        before, now = _flat(note["config"]), _flat(stage.content())
+    now = _flat(stage.content())
+    said = ("note of a finished stage", "delete it, and the stage is trained on to its end")
+    with reading(path, *said):
+        note = read_record(path, *said)
+        before = _flat(note["config"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed[:LISTED])

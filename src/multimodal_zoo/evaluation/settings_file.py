@@ -28,7 +28,8 @@ def settle(folder: Path, wanted: Mapping[str, Any], what: str, key: str) -> None
     if not file.is_file():
         write_text(file, json.dumps(dict(wanted), indent=1, ensure_ascii=False) + "\n")
         return
-    plain, there = json.loads(json.dumps(dict(wanted))), read_record(file)
+    plain = json.loads(json.dumps(dict(wanted)))
+    there = read_record(file, f"note of what {what} were made with", f"{key}: give another folder, or delete it")
     for name in {**plain, **there}:
         if there.get(name) != plain.get(name):
             raise ValueError(

@@ -21,5 +21,6 @@ def needed(module: str, purpose: str, extra: str, instead: str = "") -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        way = f"{purpose} needs the package {error.name}: pip install 'multimodal_zoo[{extra}]'"
-        raise ModuleNotFoundError(f"{way}, or {instead}" if instead else way, name=error.name) from None
+        name = error.name or module  # packages that raise the error themselves seldom say its name
+        way = f"{purpose} needs the package {name}: pip install 'multimodal_zoo[{extra}]'"
+        raise ModuleNotFoundError(f"{way}, or {instead}" if instead else way, name=name) from None

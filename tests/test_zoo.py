@@ -121,6 +121,17 @@ def test_each_part_of_published_weights_is_read_as_the_card_says(tmp_path, monke
         module._opened(config, "published")
 
 
+def test_a_folder_of_another_version_says_what_to_change(tmp_path) -> None:
+    from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
+    from multimodal_zoo.checkpoints.store import save_model
+
+    file = save_model(zoo.create("eve_tiny"), tmp_path / "saved") / "config.yaml"
+    file.write_text(file.read_text().replace("    texts:", "    tokenizer:"))
+    said = r"model\.processor\.tokenizer: .* it takes images, texts.*; download it again, correct its config\.yaml if"
+    with pytest.raises(CorruptCheckpoint, match=said):
+        zoo.from_pretrained(tmp_path / "saved")
+
+
 def test_a_card_prints_and_renders() -> None:
     card = zoo.describe("clip_vit_b32")
     text = dict(card.rows())

@@ -273,7 +273,10 @@ def _named(path: str | Path) -> AbstractContextManager[None]:
     from multimodal_zoo.files import reading
 
     what = "description of a model that can be built"
-    way_out = "download it again, or say the model with config=VARIANT"
+    way_out = (
+        "download it again, correct its config.yaml if another version of this library wrote it, or say the model with "
+        "config=VARIANT"
+    )
     return reading(path, what, way_out, kind=CorruptCheckpoint, passing=(CheckpointError, NotImplementedError))
 
 

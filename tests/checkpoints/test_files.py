@@ -149,8 +149,12 @@ def test_missing_paths(tmp_path, monkeypatch):
     (tmp_path / "present.pt").touch()
     with pytest.raises(MissingCheckpoint, match=r"absent\.pt.*present\.pt"):
         resolve(tmp_path / "absent.pt")
-    with pytest.raises(FileNotFoundError, match="folder"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*b does not exist"):
         resolve(tmp_path / "a" / "b" / "absent.pt")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at absent; its folder holds nothing"):
+        resolve("absent")
     with pytest.raises(MissingCheckpoint, match="only local paths"):
         resolve("ftp://host/x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -54,8 +54,10 @@ def resolve(path: str | Path) -> Path:
         )
     local = Path(text).expanduser()
     if not local.exists():
-        near = sorted(p.name for p in local.parent.iterdir())[:10] if local.parent.is_dir() else []
-        hint = f"; its folder holds {', '.join(near)}" if near else f"; the folder {local.parent} does not exist"
+        hint = f"; the folder {local.parent} does not exist"
+        if local.parent.is_dir():
+            near = sorted(one.name for one in local.parent.iterdir())[:10]
+            hint = f"; its folder holds {', '.join(near) or 'nothing'}"
         raise MissingCheckpoint(f"no checkpoint at {local}{hint if local.parent != local else ''}")
     return local
 

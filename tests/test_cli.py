@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 
 import pytest
 
 from multimodal_zoo import cli
 from multimodal_zoo.commands.app import primary_config, split
 from multimodal_zoo.commands.complete import candidates, script
+from multimodal_zoo.commands.names import MODULES, OPTION_COMMANDS
 from multimodal_zoo.config import compose
 
 HEAVY = ("torch", "hydra", "omegaconf", "mmengine", "numpy", "lightning")
@@ -38,6 +42,15 @@ def test_public_names_resolve() -> None:
 def test_an_unknown_command_names_the_nearest(capsys) -> None:
     assert cli.main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", OPTION_COMMANDS)
+def test_the_help_of_a_command_explains_each_option(command: str, capsys) -> None:
+    options = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}").Options
+    assert cli.main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in fields(options):
+        assert re.search(rf"^  {field.name}=\S*  +[\w`].{{8,}}", shown, re.MULTILINE), field.name
 
 
 @pytest.mark.parametrize(

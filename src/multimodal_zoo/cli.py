@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES
+from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 "\n--cfg job prints the composed configuration; --info and -m are Hydra's; every key can be overridden."
             )
+        elif command in OPTION_COMMANDS:
+            from multimodal_zoo.commands.options import described
+
+            module = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}")
+            print(f"\noptions, with what they are if left out:\n{described(module.Options)}")
         return 0
     return _guarded(lambda: _run(command, rest))
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "list": ("[pattern]", "variants, recipes and component files"),
     "describe": ("VARIANT", "the card of a variant"),
     "plan": (
-        "VARIANT | fuse",
+        "VARIANT | RECIPE | fuse",
         "parameters, memory and FLOPs, before anything is allocated; fuse rows=120e6: hours and money of fusion",
     ),
 }

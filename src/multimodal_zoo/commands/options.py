@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +49,30 @@ def separate(arguments: Sequence[str], kind: type[T]) -> tuple[list[str], T]:
         if equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
             raise ValueError(f"{word}: no option {key!r}; there are {', '.join(known)}")
     return words, kind(**{key: _typed(key, value, known[key]) for key, value in values.items()})
+
+
+def described(kind: type[Any]) -> str:
+    """A line for each option: `key=DEFAULT`, and what the docstring says under Attributes.
+
+    Args:
+        kind: as in `separate`; of what it inherits the docstring counts too.
+    """
+    said: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        said |= dict(
+            re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", cleandoc(one.__dict__.get("__doc__") or ""), re.MULTILINE)
+        )
+    keys = {field.name: f"{field.name}={_shown(field.default)}" for field in fields(kind)}
+    width = max(map(len, keys.values()))
+    return "\n".join(
+        f"  {key:<{width}}  {' '.join(said.get(name, '').split())}".rstrip(" .") for name, key in keys.items()
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in (None, ()) else str(value)
 
 
 def _typed(key: str, value: str, kind: str) -> Any:

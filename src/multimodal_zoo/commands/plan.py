@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
         return plan_fuse(arguments[1:])
     if not arguments or "=" in arguments[0]:
-        raise ValueError(f"mmzoo plan needs a variant first, or fuse: {', '.join(list_models())}")
+        raise ValueError(f"mmzoo plan needs a variant or a recipe first, or fuse; variants: {', '.join(list_models())}")
     from rich.console import Console
 
     from multimodal_zoo.analysis import Setting

@@ -183,6 +183,7 @@ def test_which_words_are_pictures(tmp_path, monkeypatch) -> None:
         (["generate", *TINY, "prompt=x", "sampling.top_k=0"], "sampling.top_k is 0"),
         (["generate", *TINY, "prompt=x", "frames=2"], "processor.video=univla_video"),
         (["generate", *TINY, "prompt=x", "frames=2", "suffix=y"], "clips are drawn from texts as they are"),
+        (["generate", *TINY, "prompt=x", "frames=2", "steps=3"], "leave image, suffix and steps out"),
         (["generate", "clip_tiny", "allow_random=true", "prompt=x"], "draw needs an Emu3"),
         (["generate", *TINY, "prompt=x", "ratios=1:1"], "closest: ratio"),
         (["chat", "clip_tiny", "allow_random=true", "prompt=x"], "chat needs an Emu3"),

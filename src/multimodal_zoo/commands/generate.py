@@ -147,8 +147,8 @@ def _clips(
 ) -> list[dict[str, Any]]:
     from multimodal_zoo.inference.video import draw_video
 
-    if pictures or config.suffix is not None:
-        raise ValueError("frames: clips are drawn from texts as they are; leave image and suffix out")
+    if pictures or config.suffix is not None or config.steps is not None:
+        raise ValueError("frames: clips are drawn from texts as they are, by tokens; leave image, suffix and steps out")
     texts = [text for text in prompts for _ in range(config.images)]
     lists = {key: value for key, value in common.items() if isinstance(value, list)}  # one for each prompt
     repeated = {key: [one for one in value for _ in range(config.images)] for key, value in lists.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.registry import Registry
 from omegaconf import OmegaConf
+from torch import nn
 
 from multimodal_zoo.registry import ENCODERS, KINDS, OBJECTIVES, build, find, require_fit, require_part
 
@@ -155,3 +156,15 @@ def test_a_decorator_and_an_entry_point_both_add_parts(tmp_path, monkeypatch) ->
     registry.load_plugins.cache_clear()
     assert build({"type": "plugged_leaf", "width": 4}).width == 4
     del ENCODERS.module_dict["plugged_leaf"]
+
+
+def test_what_cannot_be_built_is_told_with_plain_values_and_without_children() -> None:
+    def refuse(image: nn.Module, width: int) -> None:
+        raise ValueError("no image of this width")
+
+    ENCODERS.register_module(name="test_refusing", module=refuse)
+    try:
+        with pytest.raises(ValueError, match=r"no image of this width\); model\.width=3$"):
+            build({"type": "test_refusing", "image": {"_target_": "torch.nn.Identity"}, "width": 3}, path="model")
+    finally:
+        del ENCODERS.module_dict["test_refusing"]

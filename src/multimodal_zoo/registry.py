@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from multimodal_zoo.kinds import fitted_arguments
+from multimodal_zoo.kinds import WORDS, fitted_arguments
 from multimodal_zoo.messages import is_ours
 
 #: Packages whose classes `_target_:` may name; parts of this library go by `type:` instead.
@@ -275,7 +275,16 @@ def _call(part: Callable[..., Any], name: str, path: str, given: dict[str, Any],
         if is_ours(error) or type(error) not in UNFIT:
             error.add_note(f"while building {path or 'config'} ({name})") if hasattr(error, "add_note") else None
             raise
-        meant = [f"{path}.{key}={given[key]!r}".lstrip(".") for key in given if re.search(rf"\b{key}\b", str(error))]
+        meant = [
+            f"{path}.{key}={value!r}".lstrip(".")
+            for key, value in given.items()
+            if _is_plain(value) and re.search(rf"\b{re.escape(key)}\b", str(error))
+        ]
         what = f"{path or 'config'}: {name!r} cannot be built of these values ({type(error).__name__}: {error})"
         said = "; ".join([what, *meant])
         raise (TypeError if isinstance(error, TypeError) else ValueError)(said) from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value says something in a message: built children fill pages."""
+    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, tuple(WORDS))

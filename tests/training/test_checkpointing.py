@@ -6,6 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
 from multimodal_zoo.training.checkpointing import Checkpoints
 
 
@@ -41,3 +44,10 @@ def test_every_process_waits_until_the_checkpoint_is_in_place(tmp_path: Path) ->
     assert second.waited == [False]  # it came here first: a barrier lets it on with the first process only
     Checkpoints().save(first)
     assert first.waited == ["3"]
+
+
+def test_other_writers_of_checkpoints_still_get_their_folders(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(checkpoint_io=TorchCheckpointIO()))
+    Checkpoints().setup(trainer, SimpleNamespace(), "fit")  # type: ignore[arg-type]
+    trainer.strategy.checkpoint_io.save_checkpoint({"step": 2}, tmp_path / "new" / "own.ckpt")
+    assert torch.load(tmp_path / "new" / "own.ckpt") == {"step": 2}

@@ -18,13 +18,21 @@ from multimodal_zoo.training.preemption import Preemption, stop
 from multimodal_zoo.training.steps import StepEnds
 
 LAST = "last.ckpt"
+#: How names of unfinished checkpoints end.
+PARTIAL = ".partial"
 
 
 class Streamed(TorchCheckpointIO):
-    """Writes a checkpoint straight to its file; Lightning's own is made in memory, then under `/tmp`, then moved."""
+    """Writes a checkpoint straight to its file; Lightning's own is made in memory, then under `/tmp`, then moved.
+
+    Files of other callbacks, whose folders may not be there or lie on a server, are written as Lightning does.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write; `Checkpoints` gives a name that no reader takes for a checkpoint, and renames."""
+        if not str(path).endswith(PARTIAL):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         with Path(path).open("wb") as file:
             torch.save(checkpoint, file)
 
@@ -99,7 +107,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = step
         folder = Path(trainer.default_root_dir) / "checkpoints"
         final = folder / f"step_{step:08d}.ckpt"
-        partial = folder / f".{final.name}.partial"  # not `atomic_file`: all ranks write to this one name
+        partial = folder / f".{final.name}{PARTIAL}"  # not `atomic_file`: all ranks write to this one name
         if trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             _remove(partial)

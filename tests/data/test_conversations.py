@@ -170,3 +170,12 @@ def test_lengths_of_instructions_and_of_clips(folder: Path) -> None:
     (folder / "lengths.json").write_text('[4, "many"]')
     with pytest.raises(ValueError, match=r"data\.train\.lengths holds 'many'; expected whole numbers"):
         reader(folder, [told, told], lengths=str(folder / "lengths.json"))
+
+
+def test_a_table_of_both_forms_has_null_in_place_of_the_other(folder: Path) -> None:
+    row = {"conversations": None, "instruction": "Say it", "input": None, "output": "bonjour"}
+    ours = reader(folder, [{**TEXT, "instruction": None, "output": None}, row])
+    assert [said(document) for document in ours] == [
+        [("user", "Hi you"), ("assistant", "Hello.")],
+        [("user", "Say it"), ("assistant", "bonjour")],
+    ]

@@ -51,8 +51,9 @@ def turns_of_record(record: dict[str, Any], key: str) -> list[tuple[str, str]]:
 
 def _given_turns(record: dict[str, Any]) -> Any:
     """The turns of a record as they stand there, in LLaVA's form."""
-    if "conversations" in record or not all(isinstance(record.get(name), str) for name in ("instruction", "output")):
-        return record.get("conversations")
+    turns = record.get("conversations")  # null where a table has columns for both forms
+    if turns is not None or not all(isinstance(record.get(name), str) for name in ("instruction", "output")):
+        return turns
     asked = (record["instruction"], record.get("input"))
     question = "\n".join(part for part in asked if part and isinstance(part, str))
     return [{"from": "human", "value": question}, {"from": "gpt", "value": record["output"]}]

@@ -156,3 +156,11 @@ def test_tables_name_places_inside_their_folder_and_numbers(tmp_path: Path) -> N
     table.write_text(json.dumps({**lines[0], "reference": ["a", "b"]}))
     with pytest.raises(ValueError, match=r"line 1: reference is \['a', 'b'\]; expected two numbers"):
         PreferencePairs(str(table))
+
+
+def test_codes_lie_beside_a_table_that_is_a_link(tmp_path: Path) -> None:
+    table = write_preferences(tmp_path / "pairs", triples(1))
+    (tmp_path / "elsewhere").mkdir()
+    table.rename(tmp_path / "elsewhere" / "table.jsonl")
+    table.symlink_to(tmp_path / "elsewhere" / "table.jsonl")
+    assert [document.key for document in PreferencePairs(str(table))] == ["00000000"]

@@ -51,7 +51,8 @@ class PreferencePairs:
     """
 
     def __init__(self, table: str) -> None:
-        self.path = Path(table).expanduser().resolve()
+        self.path = Path(table).expanduser()
+        self.folder = self.path.parent.resolve()
         if not self.path.is_file():
             raise FileNotFoundError(f"data.train.table: no file {table}; it has one JSON object a line")
         self.lines: list[dict[str, Any]] = []
@@ -80,7 +81,7 @@ class PreferencePairs:
         return Document([Text(line["text"]), Codes(chosen)], meta)
 
     def _codes(self, line: dict[str, Any], side: str) -> np.ndarray:
-        path, key = inside(self.path.parent, line[side], f"{line['key']}: {line[side]}"), str(line["key"])
+        path, key = inside(self.folder, line[side], f"{line['key']}: {line[side]}"), str(line["key"])
         try:
             codes = np.load(path, allow_pickle=False)
         except Exception as error:  # damaged bytes raise nearly anything

@@ -17,7 +17,8 @@ def may_look(tensor: Tensor) -> bool:
 def plain_step(x: Tensor, weight: Tensor) -> bool:
     """Whether a layer may compute as suits the few rows of a decoding step on a CPU: plain float32, no gradient wanted.
 
-    A quantised or sharded weight multiplies in its own way, and so do autocast and a compiler.
+    A quantised or sharded weight multiplies in its own way, and so do autocast and a compiler. Ask before rows are
+    counted: a compiler would make one graph for few of them and another for many.
     """
     return (
         not torch.is_grad_enabled()

@@ -42,10 +42,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _few(x: Tensor, weight: Tensor) -> bool:
     """Whether the other way is the faster one: few rows of a decoding step and a large matrix."""
-    if weight.numel() < SMALL or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
+    if not plain_step(x, weight) or weight.numel() < SMALL or x.numel() > FEW_WIDENING * x.shape[-1] or not x.numel():
         return False
     rows, widening = x.numel() // x.shape[-1], weight.shape[0] >= weight.shape[1]
-    return (widening or 1 < rows <= FEW_NARROWING) and plain_step(x, weight)
+    return widening or 1 < rows <= FEW_NARROWING
 
 
 @ENCODERS.register_module(name="linear_layer")

@@ -53,7 +53,7 @@ class RMSNorm(nn.Module):
         return recompute(self._normalise, tokens)
 
     def _normalise(self, tokens: Tensor) -> Tensor:
-        if tokens.numel() <= FEW * self.width and plain_step(tokens, self.weight):
+        if plain_step(tokens, self.weight) and tokens.numel() <= FEW * self.width:
             rows = tokens.reshape(-1, 1, self.width)
             factors = torch.bmm(rows, rows.mT).mul_(1 / self.width).add_(self.eps).rsqrt_()
             return (rows * factors).mul_(self.weight).view(tokens.shape)

@@ -121,6 +121,13 @@ def test_each_part_of_published_weights_is_read_as_the_card_says(tmp_path, monke
         module._opened(config, "published")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_laid_to_no_part() -> None:
+    with pytest.raises((RuntimeError, AssertionError), match=r"NVIDIA|CUDA") as caught:
+        zoo.create("clip_tiny", device="cuda")
+    assert "cannot be built" not in str(caught.value)
+
+
 def test_a_folder_of_another_version_says_what_to_change(tmp_path) -> None:
     from multimodal_zoo.checkpoints.errors import CorruptCheckpoint
     from multimodal_zoo.checkpoints.store import save_model

@@ -40,6 +40,8 @@ def _module(config: Mapping[str, Any], *, device: str | None = None, seed: int |
 
     from multimodal_zoo.checkpoints.meta import meta_device, module_node
 
+    if device is not None:
+        torch.empty(0, device=device)  # one that is not here is said of it, and of no part
     with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
         if seed is not None:
             torch.manual_seed(seed)

@@ -71,6 +71,7 @@ def test_objects_pass() -> None:
         ([1], Mapping[str, int], "key is [1]; expected a mapping"),
         ("c", Literal["a", "b"], "key is 'c'; expected 'a' or 'b'"),
         ("abc", Thing, "key is 'abc'; expected Thing"),
+        ("abc", Thing | None, "key is 'abc'; expected Thing or null"),
         (5, Callable[[int], int], "key is 5; expected Callable"),
         (["x" * 200], int, f"key is ['{'x' * 78}...; expected a whole number"),
     ],

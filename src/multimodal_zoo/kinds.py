@@ -185,7 +185,9 @@ def in_words(kind: Any) -> str:
     if float in members and int in members:
         members.remove(int)
     told = [word for one in members if (word := _told(one))]
-    return " or ".join(dict.fromkeys(told)) or " or ".join(getattr(one, "__name__", str(one)) for one in members)
+    if set(told) <= {WORDS[type(None)]}:  # without the classes it would say that nothing fits
+        told = [_told(one) or getattr(one, "__name__", str(one)) for one in members]
+    return " or ".join(dict.fromkeys(told))
 
 
 def _told(kind: Any) -> str:

@@ -155,6 +155,8 @@ def test_missing_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no checkpoint at absent; its folder holds nothing"):
         resolve("absent")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at clip_tiny, but a variant: .*create"):
+        resolve("clip_tiny")
     with pytest.raises(MissingCheckpoint, match="only local paths"):
         resolve("ftp://host/x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

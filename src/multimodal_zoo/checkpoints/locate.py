@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from multimodal_zoo.addresses import PACKAGE, packaged
+from multimodal_zoo.catalogue import list_models
 from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, MissingCheckpoint, UnknownCheckpoint
 from multimodal_zoo.files import parsed, reading
 
@@ -58,6 +59,8 @@ def resolve(path: str | Path) -> Path:
         if local.parent.is_dir():
             near = sorted(one.name for one in local.parent.iterdir())[:10]
             hint = f"; its folder holds {', '.join(near) or 'nothing'}"
+        if text in list_models():
+            hint = f", but a variant: multimodal_zoo.create({text!r}, pretrained=...) reads weights into it"
         raise MissingCheckpoint(f"no checkpoint at {local}{hint if local.parent != local else ''}")
     return local
 

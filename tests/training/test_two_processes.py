@@ -145,7 +145,8 @@ def test_two_processes_are_one(trained: Trained) -> None:
             for key in (f"train/{key}" for key in keys):
                 assert (key in mine) == (key in theirs), key
                 if key in mine:
-                    assert theirs[key] == pytest.approx(mine[key], rel=paradigm.near, abs=1e-6), (trainer, key)
+                    near = paradigm.steep if key.endswith("gradient_norm") and paradigm.steep else paradigm.near
+                    assert theirs[key] == pytest.approx(mine[key], rel=near, abs=1e-6), (trainer, key)
         assert all(any(f"train/{key}" in row for row in expected) for key in paradigm.keys)
         close(trained, trainer)
 

@@ -42,7 +42,7 @@ def write_captions(
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}, all")
     if rows is not None and rows < 1:
         raise ValueError(f"rows is {rows}; it must be at least 1")
-    place = Path(folder).expanduser()
+    place = Path(folder).expanduser().resolve()  # a link cannot be replaced by a folder
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise FileExistsError(f"{folder} holds something already; name a new folder, or delete it")
     made = triples(SPLITS if split == "all" else split, style, seed)

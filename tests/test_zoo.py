@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import multimodal_zoo as zoo
 from config_keys import unread
-from multimodal_zoo.catalogue import list_group
+from multimodal_zoo.catalogue import chosen, list_group
 from multimodal_zoo.checkpoints.writing import write_safetensors
 from multimodal_zoo.commands.stages import compose_stages
 
@@ -119,6 +119,17 @@ def test_each_part_of_published_weights_is_read_as_the_card_says(tmp_path, monke
     del entries[1]["sha256"]
     with pytest.raises(KeyError, match="closest: hf_clip"):
         module._opened(config, "published")
+
+
+def test_names_are_chosen_by_patterns() -> None:
+    names = ["b1", "a", "b2"]
+    assert chosen(names, None, "evaluation", "only") == names
+    assert chosen(names, ["b*", "a"], "evaluation", "only") == names
+    assert chosen(names, ["b?"], "evaluation", "only") == ["b1", "b2"]
+    with pytest.raises(KeyError, match="only: no evaluation named 'c'; known: b1, a, b2"):
+        chosen(names, ["c"], "evaluation", "only")
+    with pytest.raises(KeyError, match="only: no evaluation named 'c'; there is none"):
+        chosen([], ["c"], "evaluation", "only")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -112,5 +112,5 @@ def chosen(names: Sequence[str], patterns: Sequence[str] | None, what: str, key:
 def unknown(name: str, known: list[str], what: str, key: str) -> KeyError:
     """The error for a name that is not known, with the nearest known names and the key (or argument) to change."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+    hint = f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}" if known else "there is none"
     return KeyError(f"{key}: no {what} named {name!r}; {hint}")

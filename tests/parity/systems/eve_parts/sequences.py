@@ -113,19 +113,20 @@ def assembled(request: Request) -> Outcome:
     pictures = [[cells[number] for number in row] for row in shown_pictures(short, len(cells), placeholder)]
     tokens = [[one.tokens[0] for one in own] for own in pictures]
 
-    def rows_of(marks: Sequence[Tensor]) -> list[Row]:
+    def rows_of(ids: Sequence[Tensor], marks: Sequence[Tensor]) -> list[Row]:
         """The rows, cut where the case says so (ours leaves out what would lose a picture), with marks on some ids."""
-        made = (row_of_ids(*row, placeholder, mark) for *row, mark in zip(short, tokens, marks, strict=True))
+        made = (row_of_ids(*row, placeholder, mark) for *row, mark in zip(ids, tokens, marks, strict=True))
         return [Row(row.ids[:limit], row.learnt[:limit], row.picture[:limit]) for row in made]
 
     wanted = [one[kept] for one, kept in zip(given.get("labels", ids), held, strict=True)]
     told = [label != ignored for label in wanted]
-    assert all(torch.equal(one[mark], row[mark]) for one, row, mark in zip(wanted, short, told, strict=True))
-    rows = rows_of(told)
+    rows = rows_of(short, told)
     embeddings = _embedded(model, rows, pictures)
     batch = batch_of(rows, [one for row in pictures for one in row])
-    labels = [torch.tensor(row.ids).masked_fill(~torch.tensor(row.learnt), ignored) for row in rows]
-    present = rows_of([one[kept] for one, kept in zip(real, held, strict=True)])
+    following = [torch.where(row == placeholder, placeholder, one) for row, one in zip(short, wanted, strict=True)]
+    moved = rows_of(following, told)  # labels may be others than the ids, where nothing is learnt from them
+    labels = [torch.tensor(row.ids).masked_fill(~torch.tensor(row.learnt), ignored) for row in moved]
+    present = rows_of(short, [one[kept] for one, kept in zip(real, held, strict=True)])
     masks = [(torch.tensor(row.learnt) | (torch.tensor(row.picture) >= 0)).long() for row in present]
     pad = torch.nn.utils.rnn.pad_sequence
     ours = {

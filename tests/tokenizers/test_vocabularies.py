@@ -114,10 +114,17 @@ def test_learnt_tokens_travel_as_a_file(tmp_path: Path) -> None:
     assert build(carried).ranks() == build(node).ranks()
 
 
+@pytest.mark.parametrize(("path", "missing"), [("gone", "no file "), (None, "its path is null, and no package")])
 def test_an_absent_vocabulary_does_not_keep_a_model_from_being_saved(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    path: str | None,
+    missing: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    node = {"type": "tiktoken_file", "path": str(tmp_path / "gone"), "size": 300}
+    monkeypatch.setattr("multimodal_zoo.tokenizers.vocabularies.package_folders", lambda name: [])
+    node = {"type": "tiktoken_file", "path": path and str(tmp_path / path), "size": 300}
     assert rewritten(node, "carry", tmp_path) == node
-    assert "does not travel" in caplog.text
+    assert f"does not travel with the model: {missing}" in caplog.text
+    assert f"set path to the file {RANKS_FILE}" in caplog.text
     assert not list(tmp_path.iterdir())

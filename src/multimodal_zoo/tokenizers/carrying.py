@@ -22,7 +22,8 @@ def copied_node(node: Mapping[str, Any], file: Path | None, folder: Path, name: 
         name: of the copy.
     """
     if file is None or not file.is_file():
-        logger.warning("the tokenizer does not travel with the model: no file %s", file)
+        missing = "its path is null, and no package holds the file" if file is None else f"no file {file}"
+        logger.warning("the tokenizer does not travel with the model: %s; set path to the file %s", missing, name)
         return dict(node)
     (folder / name).write_bytes(file.read_bytes())
     return {**node, "path": name}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import pickle
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
+
+from multimodal_zoo import catalogue, config
 
 sys.path.insert(0, str(Path(__file__).parent))  # what all tests share
 
@@ -25,6 +32,52 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _rarely_collected() -> Iterator[None]:
+    """Python's collector takes a tenth of the time: it looks at all that torch imports again and again."""
+    gc.set_threshold(50_000, 20, 100)
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _yaml_is_parsed_once() -> Iterator[None]:
+    """Hydra reads the same small files for every composition; equal text is parsed once."""
+    load, known = OmegaConf.load, dict[str, bytes]()
+
+    def remembered(source: Any) -> Any:
+        if not hasattr(source, "read"):
+            return load(source)
+        text = source.read()
+        source.seek(0)
+        if text not in known:
+            known[text] = pickle.dumps(load(source))
+        return pickle.loads(known[text])
+
+    OmegaConf.load = remembered  # type: ignore[method-assign, assignment]
+    yield
+    OmegaConf.load = load  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _equal_words_are_composed_once() -> Iterator[None]:
+    """As long as the same packages hold the YAML; what lies in a folder of a test may change."""
+    compose_whole, known = config.compose_whole, dict[Any, bytes]()
+
+    def remembered(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
+        if folder is not None:
+            return compose_whole(recipe, overrides, folder)
+        words = (recipe, *overrides, *catalogue.packages("recipes"), *catalogue.packages("conf"))
+        if words not in known:
+            known[words] = pickle.dumps(compose_whole(recipe, overrides))
+        return pickle.loads(known[words])
+
+    config.compose_whole = remembered
+    yield
+    config.compose_whole = compose_whole

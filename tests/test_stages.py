@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from multimodal_zoo.cli import main
 from multimodal_zoo.commands.stages import FINISHED, compose_stages, finished, run_stages
 from multimodal_zoo.config import compose
 from multimodal_zoo.stages import routed
+from undrawn import undrawn
 
 TINY = """# @package _global_
 defaults:
@@ -67,12 +71,24 @@ def stages(folder: Path, *words: str) -> dict[str, Any]:
     return {stage.name: stage for stage in found}
 
 
-def mmzoo(*words: str, folder: Path, fails: bool = False) -> str:
+def mmzoo(*words: str, fails: bool = False) -> str:
+    """What the command prints, run in this process and folder."""
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said, undrawn():
+        try:
+            status = main(["train", "./two.yaml", *words])
+        except SystemExit as end:  # of a job
+            status = int(end.code or 0)
+    assert (status != 0) == fails, said.getvalue()[-2000:]
+    return said.getvalue() if fails else printed.getvalue()
+
+
+def in_a_process(*words: str, folder: Path) -> str:
+    """The same in a process of its own, which starts others."""
     command = [sys.executable, "-m", "multimodal_zoo", "train", "./two.yaml", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode != 0) == fails, done.stderr[-2000:]
-    return done.stderr if fails else done.stdout
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def test_words_reach_the_stage_that_they_name(folder) -> None:
@@ -161,28 +177,27 @@ def test_resume_is_null_or_auto(folder) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.multiprocess
 def test_stages_run_in_order_resume_and_sweep(folder) -> None:
     place = folder / "run"
-    printed = mmzoo("run.dir=run", "first.optim.lr=0.001", folder=folder)
+    printed = mmzoo("run.dir=run", "first.optim.lr=0.001")
     assert "stage second (2 of 2)" in printed
     notes = {name: json.loads((place / name / "stage.json").read_text()) for name in ("first", "second")}
     assert notes["second"]["config"]["initial_weights"] == "./first/model"
     assert 'href="second/report.html"' in (place / "report.html").read_text()
     assert list(json.loads((place / "report.json").read_text())["stages"]) == ["first", "second"]
 
-    assert "resume=auto" in mmzoo("run.dir=run", "first.optim.lr=0.001", folder=folder, fails=True)
-    assert "optim.lr was 0.001, is 0.0005" in mmzoo("run.dir=run", "resume=auto", folder=folder, fails=True)
+    assert "resume=auto" in mmzoo("run.dir=run", "first.optim.lr=0.001", fails=True)
+    assert "optim.lr was 0.001, is 0.0005" in mmzoo("run.dir=run", "resume=auto", fails=True)
     weights = (place / "second" / "model" / "model.safetensors").read_bytes()
     (place / "second" / "stage.json").unlink()
     (place / "second" / "model" / "model.safetensors").unlink()
     moved = place.rename(folder / "moved")  # what was finished elsewhere is known again
-    again = mmzoo("run.dir=moved", "first.optim.lr=0.001", "resume=auto", folder=folder)
+    again = mmzoo("run.dir=moved", "first.optim.lr=0.001", "resume=auto")
     assert "finished before" in again
     assert "continuing from" in again
     assert (moved / "second" / "model" / "model.safetensors").read_bytes() == weights
 
-    mmzoo("-m", "second.seed=1,2", "stages.first=null", "+stage.first=moved/first/model", folder=folder)
+    mmzoo("-m", "second.seed=1,2", "stages.first=null", "+stage.first=moved/first/model")
     jobs = sorted(folder.glob("runs/two/*_sweep/*/second/stage.json"))
     assert [json.loads(job.read_text())["config"]["seed"] for job in jobs] == [1, 2]
 
@@ -190,6 +205,6 @@ def test_stages_run_in_order_resume_and_sweep(folder) -> None:
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_stage_on_two_ranks_then_one_on_one(folder) -> None:
-    printed = mmzoo("run.dir=run", "first.trainer=ddp_cpu", folder=folder)
+    printed = in_a_process("run.dir=run", "first.trainer=ddp_cpu", folder=folder)
     assert printed.count("run folder:") == 2
     assert (folder / "run" / "second" / "stage.json").is_file()

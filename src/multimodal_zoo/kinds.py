@@ -157,7 +157,9 @@ def _fit_list(value: list[Any], kind: Any, wanted: type, inside: Sequence[Any]) 
         if len(inside) != len(value):
             raise _MisfitError(value, kind)
         return [_inner(one, each, f"[{n}]") for n, (one, each) in enumerate(zip(value, inside, strict=True))]
-    return [_inner(one, inside[0], f"[{n}]") for n, one in enumerate(value)] if inside else value
+    if not inside or all(type(one) is inside[0] for one in value):  # thousands of words, say
+        return value
+    return [_inner(one, inside[0], f"[{n}]") for n, one in enumerate(value)]
 
 
 def _inner(value: Any, kind: Any, place: str) -> Any:

@@ -12,10 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from undrawn import undrawn
+
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' own data
 
 PAIRS = 24
 VOCABULARY = 13
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _undrawn() -> Iterator[None]:
+    with undrawn():
+        yield
 
 
 class TinyDual(nn.Module):

@@ -133,7 +133,9 @@ def main() -> None:
     """Train what the lines say."""
     import torch
 
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from multimodal_zoo.commands.train import run
+    from undrawn import undrawn
 
     torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -145,7 +147,7 @@ def main() -> None:
             del os.environ["LOCAL_RANK"]
             os.environ.update(variables)
         try:
-            with watched_by(*([Interrupt(given["stop"])] if rank == 1 and given["stop"] else [])):
+            with undrawn(), watched_by(*([Interrupt(given["stop"])] if rank == 1 and given["stop"] else [])):
                 run(OmegaConf.create(given["config"]))
         except SystemExit as end:
             status = int(end.code or 0)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from multimodal_zoo.addresses import package_folders
 from multimodal_zoo.files import reading
@@ -60,6 +61,36 @@ def read_merges(path: str) -> tuple[tuple[str, str], ...]:
         return tuple((first, second) for first, second in (line.split() for line in lines))
 
 
+class Vocabulary(NamedTuple):
+    """What tokenizers with the same pieces share.
+
+    Attributes:
+        pieces: by id.
+        ids: of the pieces.
+        merger: cuts a word into pieces.
+        words: ids of words that were met.
+    """
+
+    pieces: list[str]
+    ids: dict[str, int]
+    merger: Any
+    words: dict[str, list[int]]
+
+
+@lru_cache(4)
+def vocabulary_of(path: str, count: int, special: tuple[str, ...]) -> Vocabulary:
+    """The bytes, alone and at the end of a word, what so many merges of a file make of them, and special words."""
+    from tokenizers.models import BPE
+
+    merges = read_merges(path)[:count]
+    symbols = list(byte_symbols().values())
+    symbols.sort(key=lambda s: (ord(s) >= 0x100, ord(s)))
+    pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in merges), *special]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    plain = {piece: i for piece, i in ids.items() if piece not in special}
+    return Vocabulary(pieces, ids, BPE(vocab=plain, merges=list(merges), end_of_word_suffix=WORD_END), {})
+
+
 @lru_cache(1 << 16)
 def clean(text: str) -> str:
     """Repair broken Unicode, unescape HTML twice, strip, make runs of white space one blank, lower-case."""
@@ -107,7 +138,6 @@ class ClipTokenizer:
         mask: str | None = None,
     ) -> None:
         import regex
-        from tokenizers.models import BPE
 
         if context_length < 2:
             raise ValueError(f"texts.context_length is {context_length}; start and end alone take 2")
@@ -120,20 +150,13 @@ class ClipTokenizer:
             raise ValueError(
                 f"texts.vocab_size is {vocab_size}; expected {512 + len(special)} to {512 + MERGES + len(special)}"
             )
-        merges = read_merges(str(vocabulary or default_vocabulary()))[:count]
-        symbols = list(byte_symbols().values())
-        symbols.sort(key=lambda s: (ord(s) >= 0x100, ord(s)))
-        pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in merges), *special]
+        known = vocabulary_of(str(vocabulary or default_vocabulary()), count, tuple(special))
+        self._pieces, self._ids, self._merger, self._words = known
         self.context_length, self.truncated = context_length, 0
-        self._pieces = pieces
-        self._ids = {piece: i for i, piece in enumerate(pieces)}
-        plain = {piece: i for piece, i in self._ids.items() if piece not in special}
-        self._merger = BPE(vocab=plain, merges=list(merges), end_of_word_suffix=WORD_END)
         self._special = {word: self._ids[word] for word in special[-2:]}
-        self._words: dict[str, list[int]] = {}
         self.start_id, self.end_id = self._special.values()
         self.mask_id = None if mask is None else self._ids[mask]
-        self.vocab_size = len(pieces)
+        self.vocab_size = len(self._pieces)
         words = "|".join(regex.escape(word) for word in self._special)
         self._pattern = regex.compile(
             rf"{words}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
@@ -178,6 +201,19 @@ class ClipTokenizer:
         return known.decode("utf-8", errors="replace").strip()
 
 
+@lru_cache(4)
+def frequent(texts: tuple[str, ...], vocabulary: str | None = None) -> tuple[int, ...]:
+    """Published ids of the pieces of texts, the most frequent first.
+
+    Args:
+        texts: their special words do not count.
+        vocabulary: merges file; None takes the one that comes with open_clip.
+    """
+    whole = ClipTokenizer(vocabulary=vocabulary)
+    counts = Counter(i for text in texts for i in whole.words(text) if i not in (whole.start_id, whole.end_id))
+    return tuple(i for i, _ in counts.most_common())
+
+
 @TOKENIZERS.register_module(name="clip_bpe_subset")
 class ClipSubsetTokenizer(ClipTokenizer):
     """CLIP's tokenizer on the pieces that some texts use: a small vocabulary for a small text tower.
@@ -208,8 +244,7 @@ class ClipSubsetTokenizer(ClipTokenizer):
         super().__init__(context_length, vocabulary=vocabulary)
         if isinstance(pieces, str):
             pieces = [int(line) for line in Path(pieces).read_text().split()]
-        counts = Counter(i for text in texts for i in self.words(text) if i not in self._special.values())
-        chosen = list(dict.fromkeys([*pieces, *(i for i, _ in counts.most_common())]))
+        chosen = list(dict.fromkeys([*pieces, *frequent(tuple(texts), vocabulary)]))
         others = 4 if mask is None else 5
         if len(pieces) > vocab_size - others:
             raise ValueError(f"texts.vocab_size is {vocab_size}; {len(pieces)} pieces and {others} more ids do not fit")

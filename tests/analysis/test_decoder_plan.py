@@ -12,7 +12,7 @@ from multimodal_zoo.analysis.peak import LiveBytes
 from multimodal_zoo.cli import main
 from multimodal_zoo.zoo import build_model, declaration
 
-WIDTH, HIDDEN, DEPTH, HEADS, KV_HEADS, HEAD_DIM, VOCABULARY = 32, 48, 5, 4, 2, 8, 1747
+WIDTH, HIDDEN, DEPTH, HEADS, KV_HEADS, HEAD_DIM, VOCABULARY = 32, 48, 3, 4, 2, 8, 1747
 SIZES = [
     f"model.decoder.width={WIDTH}",
     f"model.decoder.blocks.depth={DEPTH}",
@@ -59,7 +59,7 @@ def test_the_visual_tokenizer_is_frozen_and_activations_shrink_with_recomputatio
     assert model.decoder.blocks.layers[0].attention.dropout == 0.1, "the model itself is left alone"
     sizes = [plan.training.activations for plan in plans.values()]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[2] < sizes[0] / 2
+    assert sizes[2] < 0.6 * sizes[0]
 
 
 @pytest.mark.parametrize("policy", ["none", "block", "around_attention"])

@@ -14,11 +14,12 @@ from multimodal_zoo.zoo import build_model, declaration
 
 LAYERS = "[attention.qkv.query, attention.out]"
 ADAPTED = [f"+model.decoder.blocks.adapter={{type: low_rank, rank: 2, alpha: 2, dropout: 0.0, layers: {LAYERS}}}"]
+SMALL = ["model.image_encoder.blocks.depth=2", "model.decoder.blocks.depth=2"]
 TOKENS = 24
 
 
 def emu(frozen: list[str], only: list[str], device: str = "meta") -> torch.nn.Module:
-    model = build_model(declaration("emu_tiny", ADAPTED), device=device)
+    model = build_model(declaration("emu_tiny", [*SMALL, *ADAPTED]), device=device)
     freeze(dict(model.named_parameters()), frozen=frozen, only=only, path="")
     return model
 

@@ -88,6 +88,18 @@ def test_a_subset_from_published_ids(full: ClipTokenizer, tmp_path: Path) -> Non
     assert frequent.encode(["cat"]) == [[3, 1, 4]]
 
 
+def test_what_is_shared_stays_as_it_is(full: ClipTokenizer) -> None:
+    """Words that one tokenizer has met are known to the next of the same vocabulary, and to no other."""
+    text = "a red tuk-tuk <mask>"
+    rows = full.encode([text])
+    special = ("<mask>", "<start_of_text>", "<end_of_text>")
+    others = [ClipSubsetTokenizer(64, [text]), ClipTokenizer(vocab_size=49409, special=special, mask="<mask>")]
+    found = [other.encode([text]) for other in others]
+    assert ClipTokenizer().encode([text]) == full.encode([text]) == rows
+    assert [other.encode([text]) for other in others] == found
+    assert all(one != rows for one in found)
+
+
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="start and end alone take 2"):
         ClipTokenizer(1)

@@ -25,6 +25,8 @@ if not torch.cuda.is_available():
     # Fake tensors put a GPU that is not there in its place, for good; autograd would start a thread for it and then
     # refuse to work in processes that are forked later (tests/forked.py). No test traces kernels of a GPU.
     torch._C._ensureCUDADeviceGuardSet = lambda: None  # type: ignore[attr-defined]
+    # They also ask for GPUs each time, and look for the driver's library in all folders.
+    torch.cuda._raw_device_count_nvml = lambda: -1
 
 
 def pytest_configure(config: pytest.Config) -> None:

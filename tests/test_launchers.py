@@ -25,7 +25,7 @@ defaults:
 run: {name: mine}
 callbacks: {samples: null}
 trainer: {max_steps: 1, limit_val_batches: 0, log_every_n_steps: 1}
-data: {batch_size: 8}
+data: {batch_size: 8, train: {share: 0.05}}
 logger: null
 threads: 1
 evaluation: null

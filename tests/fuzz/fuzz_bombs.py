@@ -40,7 +40,7 @@ from multimodal_zoo.data.webdataset_pairs import WebdatasetPairs
 from multimodal_zoo.data.webdataset_videos import WebdatasetVideos
 
 #: Bytes that the process may grow by, and mebibytes that bombs unpack to.
-MEMORY, LARGE = 400 << 20, 600
+MEMORY, LARGE = 400 << 20, 500
 SAMPLE = {"a.png": picture(), "a.txt": b"words", "a.json": b'{"caption": "words", "synthetic": "words"}'}
 
 

@@ -86,7 +86,7 @@ def _equal_words_are_composed_once() -> Iterator[None]:
     def remembered(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
         if folder is not None:
             return compose_whole(recipe, overrides, folder)
-        words = (recipe, *overrides, *catalogue.packages("recipes"), *catalogue.packages("conf"))
+        words = (recipe, tuple(overrides), *map(tuple, (catalogue.packages("recipes"), catalogue.packages("conf"))))
         if words not in known:
             known[words] = pickle.dumps(compose_whole(recipe, overrides))
         return pickle.loads(known[words])

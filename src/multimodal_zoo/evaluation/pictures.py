@@ -111,8 +111,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     width, height = 3.7 * columns, 2.5 * rows
-    figure = blank(width, height)
-    figure.set_layout_engine(None)
+    figure = blank(width, height, layout="none")
     figure.subplots_adjust(
         0.6 / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.4 / height, wspace=0.75 / 2.95, hspace=0.9 / 1.6
     )
@@ -211,12 +210,12 @@ def pixels(picture: Any) -> np.ndarray:
     return (array[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def blank(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+def blank(width: float, height: float, layout: str = "constrained") -> Figure:
+    """An empty figure of so many inches, and who sets its margins: a layout engine of matplotlib, or `none`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -224,7 +223,7 @@ def blank(width: float, height: float) -> Figure:
 def canvas(width: float, height: float) -> Axes:
     """One drawing area in inches from the top left: a grid of real axes would take seconds to lay out."""
     figure = blank(width + 0.2, height + 0.2)
-    figure.set_layout_engine(None)
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(-0.1, width + 0.1)
     axes.set_ylim(height + 0.1, -0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import pickle
@@ -76,6 +77,13 @@ def _yaml_is_parsed_once() -> Iterator[None]:
     OmegaConf.load = remembered  # type: ignore[method-assign, assignment]
     yield
     OmegaConf.load = load  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plugins_of_lightning_are_looked_up_once() -> None:
+    """Each of its trainers reads the entry points of all that is installed."""
+    if registry := sys.modules.get("lightning.fabric.utilities.registry"):
+        registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -57,11 +58,17 @@ def kill_at_call(number: int) -> None:
     sys.setprofile(count)
 
 
-def kill_once_written(path: str | Path) -> None:
-    """Kill this process as soon as the first bytes of a file are on the disk."""
+def kill_once_written(path: str | Path, every: int = 1) -> None:
+    """Kill this process as soon as the first bytes of a file are on the disk.
+
+    Args:
+        path: of the file.
+        every: calls of functions and returns from them between two looks.
+    """
+    path, left = str(path), itertools.cycle(range(every))
 
     def look(*_: object) -> None:
-        if os.path.exists(path) and os.path.getsize(path):
+        if not next(left) and os.path.exists(path) and os.path.getsize(path):
             kill()
 
     sys.setprofile(look)

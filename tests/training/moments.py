@@ -60,7 +60,7 @@ class WhileSaving(Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.global_step == self.step:
-            kill_once_written(partial_of(Path(trainer.default_root_dir), self.step))
+            kill_once_written(partial_of(Path(trainer.default_root_dir), self.step), every=16)
 
 
 def partial_of(folder: Path, step: int) -> Path:

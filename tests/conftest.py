@@ -7,7 +7,7 @@ import gc
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from multimodal_zoo import catalogue, config
 
 sys.path.insert(0, str(Path(__file__).parent))  # what all tests share
+
+from undrawn import undrawn
 
 if not torch.cuda.is_available():
     # Fake tensors put a GPU that is not there in its place, for good; autograd would start a thread for it and then
@@ -53,6 +55,13 @@ def _rarely_collected() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Iterator[None]:
+    """Charts and matrices of a module's reports are a pixel."""
+    with undrawn():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -89,16 +98,23 @@ def _plugins_of_lightning_are_looked_up_once() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _equal_words_are_composed_once() -> Iterator[None]:
     """As long as the same packages hold the YAML; what lies in a folder of a test may change."""
-    compose_whole, known = config.compose_whole, dict[Any, bytes]()
+    before = {name: getattr(config, name) for name in ("compose_whole", "_without_hydra")}
+    known = dict[Any, bytes]()
 
-    def remembered(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
-        if folder is not None:
-            return compose_whole(recipe, overrides, folder)
-        words = (recipe, tuple(overrides), *map(tuple, (catalogue.packages("recipes"), catalogue.packages("conf"))))
-        if words not in known:
-            known[words] = pickle.dumps(compose_whole(recipe, overrides))
-        return pickle.loads(known[words])
+    def remembering(name: str) -> Callable[..., DictConfig]:
+        def remembered(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
+            if folder is not None:
+                return before[name](recipe, overrides, folder)
+            lists = map(tuple, (catalogue.packages("recipes"), catalogue.packages("conf")))
+            words = (name, recipe, tuple(overrides), *lists)
+            if words not in known:
+                known[words] = pickle.dumps(before[name](recipe, overrides, None))
+            return pickle.loads(known[words])
 
-    config.compose_whole = remembered
+        return remembered
+
+    for name in before:
+        setattr(config, name, remembering(name))
     yield
-    config.compose_whole = compose_whole
+    for name, function in before.items():
+        setattr(config, name, function)

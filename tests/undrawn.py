@@ -1,4 +1,4 @@
-"""Reports without curves, for runs whose reports nobody looks at: drawing them takes longer than their few steps."""
+"""Reports without charts, for runs whose reports nobody looks at: drawing them takes longer than their few steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQV
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Charts of runs inside are a pixel."""
-    curves, pictures.curves = pictures.curves, lambda panels: PIXEL
+    """Charts of runs and confusion matrices inside are a pixel."""
+    curves, confusion_matrix = pictures.curves, pictures.confusion_matrix
+    pictures.curves, pictures.confusion_matrix = lambda panels: PIXEL, lambda counts, names: PIXEL
     try:
         yield
     finally:
-        pictures.curves = curves
+        pictures.curves, pictures.confusion_matrix = curves, confusion_matrix

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -76,7 +77,10 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
         KeyError: an unknown recipe, group, option or key, with the nearest names.
         hydra.errors.HydraException: anything else that cannot be composed.
     """
-    config = compose_whole(recipe, overrides, folder)
+    try:
+        config = _without_hydra(recipe, overrides, folder)
+    except Exception:  # words and recipes about Hydra's own node, and all that is wrong: Hydra says what
+        config = compose_whole(recipe, overrides, folder)
     with open_dict(config):
         config.pop("hydra", None)
     OmegaConf.set_struct(config, True)
@@ -85,12 +89,7 @@ def compose(recipe: str | None = None, overrides: Sequence[str] = (), folder: st
 
 def compose_whole(recipe: str | None, overrides: Sequence[str], folder: str | None = None) -> DictConfig:
     """What `compose` gives, with the node `hydra`: which file was chosen for a group, which overrides were given."""
-    register()
-    if hydra.version.getbase() is None:
-        hydra.version.setbase("1.3")
-    loader = ConfigLoaderImpl(create_config_search_path(folder))
-    words = routed(list(overrides), *declared(loader, recipe))
-    primary = start(recipe, words)
+    loader, primary, words = _started(recipe, overrides, folder)
     try:
         return loader.load_configuration(primary, overrides=words, run_mode=RunMode.RUN, from_shell=False)
     except HydraException as error:
@@ -103,6 +102,32 @@ def compose_whole(recipe: str | None, overrides: Sequence[str], folder: str | No
         AssertionError,
     ) as error:  # of strange words
         raise error if is_ours(error) else ValueError(f"{' '.join(words)}: cannot be composed ({error})") from None
+
+
+def _started(
+    recipe: str | None, overrides: Sequence[str], folder: str | None
+) -> tuple[ConfigLoaderImpl, str | None, list[str]]:
+    """What finds the YAML, the name of the configuration to start from, and the overrides as it takes them."""
+    register()
+    if hydra.version.getbase() is None:
+        hydra.version.setbase("1.3")
+    loader = ConfigLoaderImpl(create_config_search_path(folder))
+    words = routed(list(overrides), *declared(loader, recipe))
+    return loader, start(recipe, words), words
+
+
+def _without_hydra(recipe: str | None, overrides: Sequence[str], folder: str | None) -> DictConfig:
+    """Hydra's steps but for composing its own node of ten more files, which takes as long as a model's."""
+    loader, primary, words = _started(recipe, overrides, folder)
+    parsed, repository = loader._parse_overrides_and_create_caching_repo(primary, words)
+    loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
+    found = create_defaults_list(
+        repo=repository, config_name=primary, overrides_list=parsed, prepend_hydra=False, skip_missing=False
+    )
+    config = loader._compose_config_from_defaults_list(defaults=found.defaults, repo=repository)
+    OmegaConf.set_struct(config, True)
+    loader._apply_overrides_to_config(found.config_overrides, config)
+    return config
 
 
 def reaching_stages(recipe: str, words: Sequence[str], folder: str | None = None) -> list[str]:

@@ -20,6 +20,7 @@ from multimodal_zoo.config import compose
 from multimodal_zoo.data.prompts import packaged_prompts
 
 pytest.importorskip("clip_benchmark")
+pytestmark = pytest.mark.usefixtures("pixels")
 
 
 def picture(generator, width, height):

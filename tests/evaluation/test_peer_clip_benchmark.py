@@ -20,7 +20,7 @@ from multimodal_zoo.zoo import create
 
 pytest.importorskip("clip_benchmark")
 
-pytestmark = pytest.mark.filterwarnings("ignore:WebDataset:UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:WebDataset:UserWarning"), pytest.mark.usefixtures("pixels")]
 
 CPU = torch.device("cpu")
 SETS = {"voc2007": 20, "imagenet-r": 200, "fer2013": 7, "pcam": 2}

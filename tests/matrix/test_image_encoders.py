@@ -43,6 +43,7 @@ from multimodal_zoo.training.agreement import check_agreement
 from multimodal_zoo.training.assemble import learnt_from
 from multimodal_zoo.zoo import build_model
 
+pytestmark = pytest.mark.usefixtures("pixels")
 TITLES = [part.title for part in IMAGE_ENCODERS]
 each_encoder = pytest.mark.parametrize("part", IMAGE_ENCODERS, ids=TITLES)
 

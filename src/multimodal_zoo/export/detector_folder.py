@@ -104,7 +104,8 @@ def _written(
     write_graph(graph, path, format)
     run = load_graph(path, graph, format, torch.get_num_threads())
     tried = [random_sample(graph, seed) for seed in range(TRIED)]
-    found = [_compared(graph, run, one, path.name, tolerance) for one in (*tried, *samples)]
+    pairs = [*((one, graph_inputs(graph, one)) for one in tried), *zip(samples, given, strict=True)]
+    found = [_compared(run(feed), eager_answer(graph.model, one), path.name, tolerance) for one, feed in pairs]
     weights = f"{path.name}.data"
     facts = {
         **about(graph),
@@ -123,8 +124,8 @@ def _written(
     return facts
 
 
-def _compared(graph: DetectorGraph, run: Runner, sample: DetectorSample, name: str, tolerance: float) -> Difference:
-    found = difference(run(graph_inputs(graph, sample)), eager_answer(graph.model, sample))
+def _compared(answer: dict[str, Tensor], expected: dict[str, Tensor], name: str, tolerance: float) -> Difference:
+    found = difference(answer, expected)
     if not found.largest <= tolerance or not found.turned <= TURNED:
         raise ExportMismatch(
             f"{name} differs from the model by {found.boxes:.3g} in boxes, {found.scores:.3g} in scores, "

@@ -10,6 +10,7 @@ import pytest
 from multimodal_zoo.files import (
     atomic_file,
     atomic_folder,
+    bounded,
     drafted,
     leftovers,
     parsed,
@@ -127,3 +128,13 @@ def test_what_goes_wrong_while_reading_names_the_file(tmp_path: Path) -> None:
 def test_json_that_is_none_is_always_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parsed(text)
+
+
+def test_a_tree_is_as_large_as_what_it_stands_for() -> None:
+    shared: list[object] = [1] * 9
+    for _ in range(9):
+        shared = [shared] * 9
+    bounded({"a": [1, 2], "b": {"c": None}}, 6)
+    for tree, most in ((shared, 100_000), ({"a": [1, 2], "b": {"c": None}}, 5)):
+        with pytest.raises(ValueError, match=f"more than {most:,} nodes"):
+            bounded(tree, most)

@@ -168,6 +168,21 @@ def parsed(content: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def bounded(tree: Any, most: int) -> None:
+    """Refuse a tree with more nodes than it may have, or that contains itself: aliases make short YAML endless.
+
+    Raises:
+        ValueError: more than `most` nodes.
+    """
+    waiting, count = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count > most:
+            raise ValueError(f"more than {most:,} nodes")
+        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
 @contextmanager
 def reading(
     path: str | Path,

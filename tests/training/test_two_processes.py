@@ -55,6 +55,11 @@ class Trained:
         """Of a run."""
         return str(self.folder / name / "checkpoints" / f"step_{step:08d}.ckpt")
 
+    def turn(self, number: int) -> str:
+        """A trainer of two processes; paradigms take turns, and so do the tests of one."""
+        ways = list(self.paradigm.ways)
+        return ways[(list(PARADIGMS.values()).index(self.paradigm) + number) % len(ways)]
+
 
 @pytest.fixture(scope="module", params=PARADIGMS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
@@ -168,8 +173,7 @@ def test_one_process_saves_the_step_at_which_it_is_told_to_stop(tmp_path: Path) 
 def test_two_processes_go_on_exactly(trained: Trained) -> None:
     """The second process alone is told to stop, by SIGTERM; every other paradigm is replicated, the rest sharded."""
     paradigm, pair, folder = trained.paradigm, trained.pair, trained.folder
-    ways = list(paradigm.ways)
-    trainer = ways[list(PARADIGMS.values()).index(paradigm) % len(ways)]
+    trainer = trained.turn(0)
     config = on_two(trained.config, paradigm, trainer, folder / "stopped", resume="auto")
     pair.train(config, stop=3)
     pair.train(config)  # begins in each process as soon as it has ended the first run, whatever the other one does
@@ -181,7 +185,7 @@ def test_two_processes_go_on_exactly(trained: Trained) -> None:
 def test_another_number_of_processes_goes_on(trained: Trained) -> None:
     """What two have saved one continues, and the reverse; documents that are packed have places of each process."""
     paradigm, folder = trained.paradigm, trained.folder
-    trainer = list(paradigm.ways)[-1]
+    trainer = trained.turn(1)
     shrunk = placed(trained.config, folder / "shrunk", resume=trained.checkpoint(trainer), elastic=True)
     if not paradigm.elastic:
         with pytest.raises(ValueError, match=r"dealt to 2 process\(es\), this run has 1: resume with as many"):

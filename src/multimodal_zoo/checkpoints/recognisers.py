@@ -19,9 +19,11 @@ from multimodal_zoo.checkpoints.errors import CorruptCheckpoint, UnknownCheckpoi
 from multimodal_zoo.checkpoints.files import manifest, read_file
 from multimodal_zoo.checkpoints.source import LIGHTNING_AVERAGE, SAVED, Source
 from multimodal_zoo.checkpoints.tables import NAMINGS, clip, clip_config, declip, detect_naming, emu, eva_clip
-from multimodal_zoo.files import reading
+from multimodal_zoo.files import bounded, reading
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+#: Nodes of the largest configuration.
+NODES = 200_000
 
 
 def saved_folder(path: Path) -> Source | None:
@@ -149,10 +151,13 @@ def by_names(path: Path) -> Source:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
     from omegaconf import OmegaConf
 
     with reading(path, "YAML file", kind=CorruptCheckpoint):
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        text = path.read_text(encoding="utf-8")
+        bounded(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), NODES)
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     if not isinstance(content, dict):
         raise CorruptCheckpoint(f"{path}: expected a mapping, found {type(content).__name__}")
     return {str(key): value for key, value in content.items()}

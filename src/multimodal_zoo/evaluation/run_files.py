@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +12,13 @@ from multimodal_zoo.evaluation.history import Line, read_history, thin
 from multimodal_zoo.evaluation.outcome import Outcome, measurements
 from multimodal_zoo.evaluation.pictures import DRAWN
 from multimodal_zoo.evaluation.result import Result
+from multimodal_zoo.files import bounded
 
 T = TypeVar("T")
 
 #: Bytes of the largest file that is read, by its suffix.
 LARGEST = {".csv": 128 << 20, ".json": 32 << 20, ".yaml": 4 << 20}
-#: Nodes of the largest configuration; aliases of YAML can make a short file endless.
+#: Nodes of the largest configuration.
 NODES = 20_000
 #: Columns of metrics.csv that are read.
 COLUMNS = 200
@@ -111,23 +112,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise ValueError(f"expected a mapping, not {type(found).__name__}")
-    bounded(found)
+    bounded(found, NODES)
     return found
-
-
-def bounded(tree: Any) -> None:
-    """Refuse a tree that is larger than any configuration, or that contains itself.
-
-    Raises:
-        ValueError: more than `NODES` nodes.
-    """
-    waiting, count = [tree], 0
-    while waiting:
-        node = waiting.pop()
-        count += 1
-        if count > NODES:
-            raise ValueError(f"more than {NODES:,} nodes")
-        waiting += node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
 
 
 def read_result(path: Path) -> Result:

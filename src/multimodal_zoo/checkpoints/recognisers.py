@@ -156,7 +156,8 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     with reading(path, "YAML file", kind=CorruptCheckpoint):
         text = path.read_text(encoding="utf-8")
-        bounded(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), NODES)
+        if "*" in text:  # an alias, perhaps
+            bounded(yaml.safe_load(text), NODES)
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     if not isinstance(content, dict):
         raise CorruptCheckpoint(f"{path}: expected a mapping, found {type(content).__name__}")

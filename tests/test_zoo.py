@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import multimodal_zoo as zoo
 from config_keys import unread
 from multimodal_zoo.catalogue import chosen, list_group
 from multimodal_zoo.checkpoints.writing import write_safetensors
 from multimodal_zoo.commands.stages import compose_stages
+from multimodal_zoo.config import compose_whole
 
 
 def test_patterns_list_variants_and_recipes_in_natural_order() -> None:
@@ -189,6 +190,26 @@ def given(places: DictConfig) -> dict[str, str | None]:
 def plain(config: DictConfig) -> Any:
     """As dicts and lists, of which interpolations stay what is written."""
     return OmegaConf.to_container(config, resolve=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (None, ["+model=emu_tiny", "model.decoder.blocks.depth=3"]),
+        ("quickstart", ["optim.lr=3", "callbacks.samples=null"]),
+        ("fast_bev/synthetic", ["+note=1", "~schedule.warmup"]),
+        ("quickstart", ["launcher=local", "hydra.launcher.timeout_min=7"]),
+        ("base/eval", ["source=somewhere", "benchmark=emoji"]),
+    ],
+)
+def test_hydras_own_node_changes_nothing_else(recipe, words) -> None:
+    """What says nothing of it is composed without it."""
+    whole = compose_whole(recipe, words)
+    with open_dict(whole):
+        del whole["hydra"]
+    found = zoo.compose(recipe, words)
+    assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(whole)
+    assert OmegaConf.is_struct(found)
 
 
 @pytest.mark.parametrize("recipe", zoo.list_recipes())

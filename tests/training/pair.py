@@ -1,28 +1,25 @@
-"""Two processes that train one run after the other: forked, so that they import nothing that the tests have."""
+"""Two processes that train one run after the other: starting them costs more than all their short runs.
+
+As a program it is one of the two: it takes a line of JSON for each run from its standard input, and answers each with a
+line of its own.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback
-from omegaconf import DictConfig
-
-from multimodal_zoo.commands.train import run
-from multimodal_zoo.training import assemble
-
-#: Seconds for one run.
-PATIENCE = 300
+from omegaconf import DictConfig, OmegaConf
 
 
 class Interrupt(Callback):
@@ -43,6 +40,8 @@ class Interrupt(Callback):
 @contextmanager
 def watched_by(*more: Callback) -> Iterator[None]:
     """Runs inside have further callbacks."""
+    from multimodal_zoo.training import assemble
+
     callbacks: Callable[[Mapping[str, Any]], list[Callback]] = assemble.callbacks
     assemble.callbacks = lambda config: [*callbacks(config), *more]
     try:
@@ -75,15 +74,21 @@ class Pair:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
-        fork, self.folder, self.ends, self.processes = multiprocessing.get_context("fork"), folder, [], []
+        self.folder = folder
+        self.processes = []
         for rank in range(2):
-            end, theirs = fork.Pipe()
-            own = {**shared, "LOCAL_RANK": str(rank)}
-            process = fork.Process(target=_serve, args=(theirs, own, folder / f"rank_{rank}.log"), daemon=True)
-            process.start()
-            theirs.close()
-            self.ends.append(end)
-            self.processes.append(process)
+            own = {**os.environ, **shared, "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+            with (folder / f"rank_{rank}.log").open("w") as printed:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, __file__],
+                        env=own,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=printed,
+                        text=True,
+                    )
+                )
 
     def train(self, config: DictConfig, stop: int | None = None, starter: str = "") -> None:
         """Hand over a run; `answer` waits for it.
@@ -93,53 +98,70 @@ class Pair:
             stop: a step behind which the second process gets SIGTERM.
             starter: whose variables the processes have while it lasts (`started_by`).
         """
-        for rank, end in enumerate(self.ends):
-            end.send((config, stop if rank == 1 else None, started_by(starter, rank)))
+        given = {"config": OmegaConf.to_container(config, resolve=True), "stop": stop, "starter": starter}
+        line = json.dumps(given)
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
 
     def answer(self) -> list[int]:
         """The exit status that each process would have had after the oldest run that was not asked for yet."""
         found = []
-        for end in self.ends:
-            try:
-                found.append(end.recv() if end.poll(PATIENCE) else None)
-            except EOFError:
-                found.append(None)
-            if found[-1] is None:
-                printed = [(self.folder / f"rank_{rank}.log").read_text()[-4000:] for rank in range(2)]
-                self.close()
-                raise AssertionError("\n".join(printed))
+        for process in self.processes:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "\n".join((self.folder / f"rank_{one}.log").read_text()[-4000:] for one in range(2))
+            found.append(int(line))
         return found
+
+    @property
+    def alive(self) -> bool:
+        """Whether both processes take runs."""
+        return all(process.poll() is None for process in self.processes)
 
     def close(self) -> None:
         """End the processes."""
         for process in self.processes:
-            process.kill()
-            process.join()
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self.processes:
+            process.wait(timeout=60)
 
 
-def _serve(end: Connection, variables: Mapping[str, str], log: Path) -> None:
-    """Train what comes, as one of the two processes."""
-    sys.stdout = sys.stderr = log.open("w", buffering=1)
-    for number in (1, 2):
-        os.dup2(sys.stderr.fileno(), number)
-    os.environ.update(variables)
+def main() -> None:
+    """Train what the lines say."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from multimodal_zoo.commands.train import run
+    from undrawn import undrawn
+
     torch.set_num_threads(1)
-    own = dict(os.environ)
-    while True:
-        config, stop, started = end.recv()
-        if started:
-            del os.environ["LOCAL_RANK"]
-            os.environ.update(started)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    rank, own = int(os.environ["LOCAL_RANK"]), dict(os.environ)
+    for line in sys.stdin:
+        given = json.loads(line)
         status = 0
+        if variables := started_by(given["starter"], rank):
+            del os.environ["LOCAL_RANK"]
+            os.environ.update(variables)
         try:
-            with watched_by(*([Interrupt(stop)] if stop else [])):
-                run(config)
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
+            with undrawn(), watched_by(*([Interrupt(given["stop"])] if rank == 1 and given["stop"] else [])):
+                run(OmegaConf.create(given["config"]))
+        except SystemExit as end:
+            status = int(end.code or 0)
         except BaseException:
             traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)  # the other process fails at its next message
         for key in os.environ.keys() - own.keys():
             del os.environ[key]
         os.environ.update(own)
-        end.send(status)
+        print(status, file=answers, flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # all is saved; under load, torch's threads sometimes abort an ordinary exit
+
+
+if __name__ == "__main__":
+    main()

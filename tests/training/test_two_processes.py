@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -61,17 +60,33 @@ class Trained:
         return ways[(list(PARADIGMS.values()).index(self.paradigm) + number) % len(ways)]
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Pair]]:
+    """Two processes for all runs; a failure ends them, and others take their place."""
+    started: list[Pair] = []
+
+    def pair() -> Pair:
+        if not started or not started[-1].alive:
+            started.append(Pair(tmp_path_factory.mktemp("pair")))
+        return started[-1]
+
+    yield pair
+    for one in started:
+        one.close()
+
+
 @pytest.fixture(scope="module", params=PARADIGMS)
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    paradigm, folder = PARADIGMS[request.param], tmp_path_factory.mktemp("runs")
+def trained(
+    request: pytest.FixtureRequest, pairs: Callable[[], Pair], tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    paradigm, folder, pair = PARADIGMS[request.param], tmp_path_factory.mktemp("runs"), pairs()
     config = paradigm.compose(folder)
+    for trainer in paradigm.ways:
+        pair.train(on_two(config, paradigm, trainer, folder / trainer))
     run(placed(config, folder / "one"))
-    with closing(Pair(folder)) as pair:  # what this process has imported by now is theirs too
-        for trainer in paradigm.ways:
-            pair.train(on_two(config, paradigm, trainer, folder / trainer))
-        for trainer in paradigm.ways:
-            assert pair.answer() == [0, 0], trainer
-        yield Trained(paradigm, config, folder, pair)
+    for trainer in paradigm.ways:
+        assert pair.answer() == [0, 0], trainer
+    return Trained(paradigm, config, folder, pair)
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -206,20 +221,18 @@ def test_what_two_processes_export_is_a_whole_model(trained: Trained) -> None:
             assert torch.equal(held[name], tensor), name  # what training alone needs is left out
 
 
-def test_each_process_has_a_queue_of_its_own(tmp_path: Path) -> None:
+def test_each_process_has_a_queue_of_its_own(pairs: Callable[[], Pair], tmp_path: Path) -> None:
     """Published so: nothing depends on the queue at the first step, and little else does at the second."""
-    config = OWN_QUEUES.compose(tmp_path)
-    run(placed(config, tmp_path / "one"))
+    pair, config = pairs(), OWN_QUEUES.compose(tmp_path)
+    for trainer in OWN_QUEUES.ways:
+        pair.train(on_two(config, OWN_QUEUES, trainer, tmp_path / trainer))
     resume = str(tmp_path / "ddp_cpu" / "checkpoints" / "step_00000002.ckpt")
-    with closing(Pair(tmp_path)) as pair:
-        for trainer in OWN_QUEUES.ways:
-            pair.train(on_two(config, OWN_QUEUES, trainer, tmp_path / trainer))
-            assert pair.answer() == [0, 0]
-        pair.train(on_two(config, OWN_QUEUES, "ddp_cpu", tmp_path / "again", resume=resume))
-        assert pair.answer() == [0, 0]
+    pair.train(on_two(config, OWN_QUEUES, "ddp_cpu", tmp_path / "again", resume=resume))
+    run(placed(config, tmp_path / "one"))
     one = rows(tmp_path / "one")
     whole = saved(str(tmp_path / "one" / "checkpoints" / "step_00000002.ckpt"))["state_dict"][f"objective.{QUEUE}"]
     for trainer in OWN_QUEUES.ways:
+        assert pair.answer() == [0, 0]
         two = rows(tmp_path / trainer)
         for step, key in [(0, "loss"), (0, "nearest_neighbour"), *((1, key) for key in PARTS)]:
             assert two[step][f"train/{key}"] == pytest.approx(one[step][f"train/{key}"], rel=2e-5), (trainer, step, key)
@@ -229,6 +242,7 @@ def test_each_process_has_a_queue_of_its_own(tmp_path: Path) -> None:
         assert not torch.allclose(entries[0], entries[1])
         first = torch.cat([entry[:8] for entry in entries])  # of the first step, when all weights were equal
         assert torch.cdist(first, whole[:16]).min(1).values.max() < 1e-4
+    assert pair.answer() == [0, 0]
     same(tmp_path / "again", tmp_path / "ddp_cpu", start=2)
     ends = [
         saved(str(tmp_path / name / "checkpoints" / "last.ckpt"))["rank_buffers"][QUEUE]
@@ -237,12 +251,12 @@ def test_each_process_has_a_queue_of_its_own(tmp_path: Path) -> None:
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(*ends, strict=True))
 
 
-def test_processes_that_others_have_started(tmp_path: Path) -> None:
+def test_processes_that_others_have_started(pairs: Callable[[], Pair], tmp_path: Path) -> None:
     """What torchrun and Slurm tell them is all that they know of each other."""
-    paradigm = PARADIGMS["next token"]
+    pair, paradigm = pairs(), PARADIGMS["next token"]
     config, starters = paradigm.compose(tmp_path), ("ours", "torchrun", "srun")
-    with closing(Pair(tmp_path)) as pair:
-        for starter in starters:
-            pair.train(on_two(config, paradigm, "ddp_cpu", tmp_path / starter), starter=starter)
-            assert pair.answer() == [0, 0], starter
-            same(tmp_path / starter, tmp_path / "ours")
+    for starter in starters:
+        pair.train(on_two(config, paradigm, "ddp_cpu", tmp_path / starter), starter=starter)
+    for starter in starters:
+        assert pair.answer() == [0, 0], starter
+        same(tmp_path / starter, tmp_path / "ours")

@@ -46,11 +46,14 @@ def test_an_unknown_command_names_the_nearest(capsys) -> None:
 
 @pytest.mark.parametrize("command", OPTION_COMMANDS)
 def test_the_help_of_a_command_explains_each_option(command: str, capsys) -> None:
-    options = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}").Options
+    kinds = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}").OPTIONS
     assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    for field in fields(options):
-        assert re.search(rf"^  {field.name}=\S*  +[\w`].{{8,}}", shown, re.MULTILINE), field.name
+    for heading, options in kinds.items():
+        _, found, lines = shown.partition(f"\n{heading}:\n")
+        assert found, heading
+        for field in fields(options):
+            assert re.search(rf"^  {field.name}=\S*  +[\w`].{{8,}}", lines, re.MULTILINE), field.name
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,6 @@ def test_the_help_of_a_command_explains_each_option(command: str, capsys) -> Non
         (["train", "trainer.max_stepz=5"], "trainer.max_stepz: no key named 'max_stepz'; closest: max_steps"),
         (["train", "model=clip_tinny"], "model: no option named 'clip_tinny'; closest: clip_tiny"),
         (["train", "modle=clip_tiny"], "modle: no key named 'modle'; closest: model"),
-        (["train", "data=folder"], "data.train.table"),
         (["plan", "clip_tiny", "json=yes"], "json=yes: expected true or false"),
         (["plan", "clip_tiny", "as_trained=yes"], "as_trained=yes: expected true or false"),
         (["plan", "fuse", "rows=9", "json=yes"], "json=yes: expected true or false"),
@@ -77,6 +79,17 @@ def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> N
     error = capsys.readouterr().err
     assert expected in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [(["train", "data=folder"], "data.train.table"), (["train", "clip/vit_b32"], "data.train.sources")],
+)
+def test_a_value_that_a_recipe_leaves_to_its_user_is_asked_for(arguments, key, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(arguments)
+    assert capsys.readouterr().err.startswith(f"mmzoo: {key}: the recipe leaves its value to you; add {key}=...\n")
 
 
 def test_a_defect_keeps_its_traceback() -> None:
@@ -120,6 +133,9 @@ def test_completion_answers_from_file_names() -> None:
     assert "seed=" in candidates("mmzoo train quickstart trainer.") or candidates("mmzoo train quickstart trainer.")
     assert candidates("mmzoo convert runs/mine na") == ["naming="]
     assert candidates("mmzoo report runs/mine b") == ["by="]
+    assert candidates("mmzoo data s") == ["synth-nuscenes"]
+    assert candidates("mmzoo data synth-nuscenes here f") == ["frames="]
+    assert candidates("mmzoo plan clip_vit_l14_") == ["clip_vit_l14_336"]
     for shell in ("bash", "zsh", "fish"):
         assert "mmzoo" in script([f"install={shell}"])
     with pytest.raises(ValueError, match="bash, zsh, fish"):

@@ -21,9 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 import multimodal_zoo as zoo
+from multimodal_zoo.analysis import Setting
 from multimodal_zoo.catalogue import list_group, list_groups
 from multimodal_zoo.commands.app import as_text, split, with_named_words, with_questions
-from multimodal_zoo.commands.data import MADE
+from multimodal_zoo.commands.data import OPTIONS as DATA_OPTIONS
 from multimodal_zoo.commands.gallery import Options as GalleryOptions
 from multimodal_zoo.commands.names import (
     COMMANDS,
@@ -35,8 +36,9 @@ from multimodal_zoo.commands.names import (
     SUBJECT_KEYS,
     TEXT_KEYS,
 )
-from multimodal_zoo.commands.options import separate
-from multimodal_zoo.commands.plan_fuse import OPTIONS as FUSION_OPTIONS
+from multimodal_zoo.commands.options import names, separate
+from multimodal_zoo.commands.plan import Options as PlanOptions
+from multimodal_zoo.commands.plan_fuse import Options as FusionPlanOptions
 from multimodal_zoo.commands.report import Options as ReportOptions
 from multimodal_zoo.commands.retrieve import parse as parse_retrieval
 from multimodal_zoo.commands.stages import compose_stages
@@ -177,7 +179,7 @@ def test_commands_compose(words: list[str], tmp_path: Path, monkeypatch: pytest.
         assert separate(words[1:], ReportOptions)[0]
     elif words[0] == "data":
         assert subject is not None
-        separate(rest, MADE[subject])
+        separate(rest, DATA_OPTIONS[subject])
     elif words[0] in HYDRA_COMMANDS:
         assert subject is not None
         data, overrides = split(overrides) if words[0] in DATA_COMMANDS else (None, overrides)
@@ -189,16 +191,10 @@ def test_commands_compose(words: list[str], tmp_path: Path, monkeypatch: pytest.
         model = f"model={subject}" if subject in zoo.list_models() else f"{key}='{subject}'"
         compose(f"base/{words[0]}", [model, *overrides])
     elif words[:2] == ["plan", "fuse"]:
-        assert {word.partition("=")[0] for word in rest} <= set(FUSION_OPTIONS)
+        assert {word.partition("=")[0] for word in rest} <= set(names(FusionPlanOptions))
     elif words[0] in ("describe", "plan"):
-        from dataclasses import fields
-
-        from multimodal_zoo.analysis import Setting
-        from multimodal_zoo.commands.plan import OPTIONS
-
-        options = {*OPTIONS, *(field.name for field in fields(Setting))}
         assert subject is not None
-        words = [word for word in overrides if word.split("=")[0] not in options]
+        words = [word for word in overrides if word.split("=")[0] not in names(PlanOptions, Setting)]
         compose(subject, words) if subject in zoo.list_recipes() else declaration(subject, words)
 
 

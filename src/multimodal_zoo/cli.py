@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from multimodal_zoo.commands.errors import is_ours, message
-from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS
+from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS, OVERRIDE_COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
             from multimodal_zoo.commands.options import described
 
             module = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}")
-            print(f"\noptions, with what they are if left out:\n{described(module.Options)}")
+            for heading, options in module.OPTIONS.items():
+                print(f"\n{heading}:\n{described(options)}")
+            others = "; every other key=value overrides the configuration" if command in OVERRIDE_COMMANDS else ""
+            print(f"\nBehind = stands what holds if an option is left out{others}.")
         return 0
     return _guarded(lambda: _run(command, rest))
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_zoo import cli
-from multimodal_zoo.commands.data import MADE
+from multimodal_zoo.commands.data import OPTIONS
 from multimodal_zoo.commands.gallery import Options
 from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS
 from multimodal_zoo.config import compose
@@ -112,7 +112,7 @@ WORDS = st.one_of(
 )
 NUMBERS = ("0", "-1", "1", "2", "70000", "99999999999999999999", "1" * 5000, "2.5", "0x1", "\u0663", "64x36", "9x9")
 OWN_VALUES = st.sampled_from((*NUMBERS, *VALUES, "twemoji", "train", "cpu", "cuda:7", "mps", "127.0.0.1", "::1", ""))
-OWN_NAMES = {kind: [field.name for field in fields(options)] for kind, options in (*MADE.items(), ("app", Options))}
+OWN_NAMES = {kind: [field.name for field in fields(options)] for kind, options in (*OPTIONS.items(), ("app", Options))}
 OWN_LINES = st.sampled_from(sorted(OWN_NAMES)).flatmap(
     lambda kind: st.tuples(
         st.just("app" if kind == "app" else "data"),

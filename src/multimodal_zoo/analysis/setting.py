@@ -84,13 +84,14 @@ class Setting:
     """How a model trains.
 
     Args:
-        batch_size: samples per device and step.
+        batch_size: samples per device and step; of anything but a dual encoder one, if left out on a command line.
         devices: how many devices share the work.
-        strategy: one of `STRATEGIES`; `deepspeed_stage_1` is what `trainer=deepspeed` runs as it is.
-        precision: one of `PRECISIONS`, as in `trainer.precision`.
-        checkpoint: one of `nn.transformer.CHECKPOINT_POLICIES`, as in a stack's `checkpoint`, for all stacks; or
-            `DECLARED`, which leaves each its own.
-        optimizer: one of `OPTIMIZER_STATES`.
+        strategy: single, ddp, fsdp or deepspeed_stage_1 to _3; the first of these is what `trainer=deepspeed` runs as
+            it is.
+        precision: 32-true, bf16-mixed or another of `trainer.precision`.
+        checkpoint: what all stacks recompute: none, block or around_attention, as their own `checkpoint`; or declared,
+            which leaves each its own.
+        optimizer: as in `optim=`, a file of conf/optim.
 
     Raises:
         ValueError: an unknown word, or several devices under `single`, with what is possible.

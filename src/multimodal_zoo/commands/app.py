@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from multimodal_zoo.addresses import is_address
 from multimodal_zoo.catalogue import list_models, list_recipes, require
@@ -193,6 +193,22 @@ def _is_picture(word: str) -> bool:
         return False
 
 
+def _run(command: str, config: DictConfig) -> Any:
+    try:
+        return import_module(f"multimodal_zoo.commands.{command}").run(config)
+    except OmegaConfBaseException as error:
+        if os.environ.get("MMZOO_TRACEBACK"):
+            raise
+        raise _told(error) from None
+
+
+def _told(error: HydraException | OmegaConfBaseException) -> Exception:
+    """The same for whoever typed the command."""
+    if isinstance(error, MissingMandatoryValue):
+        return ValueError(f"{error.full_key}: the recipe leaves its value to you; add {error.full_key}=...")
+    return nearest(error) or ValueError(str(error))
+
+
 def run_hydra(command: str, arguments: list[str]) -> int:
     """Compose the configuration and run the command's `run(config)`, under Hydra's run or sweep mode.
 
@@ -221,7 +237,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
         # Lightning's launcher re-runs sys.argv: give it the whole command again, without sweep flags
         sys.argv = [PROGRAM, command, *([subject] if subject else []), *HydraConfig.get().overrides.task]
         try:
-            return import_module(f"multimodal_zoo.commands.{command}").run(config)
+            return _run(command, config)
         except Exception as error:
             if os.environ.get("MMZOO_TRACEBACK") or not is_ours(error):
                 raise
@@ -245,7 +261,7 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("MMZOO_TRACEBACK"):
             raise
-        raise nearest(error) or ValueError(str(error)) from None
+        raise _told(error) from None
     except (ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
         if begun or is_ours(error) or os.environ.get("MMZOO_TRACEBACK"):
             raise

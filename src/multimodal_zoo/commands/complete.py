@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import fields
 from importlib import import_module
-from typing import Any
 
 SCRIPTS = {
     "bash": """_mmzoo_complete() {
@@ -54,29 +52,26 @@ def answer() -> int:
 def candidates(line: str) -> list[str]:
     """Candidates for the last word of a command line."""
     from multimodal_zoo.catalogue import list_models, list_recipes
-    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS
+    from multimodal_zoo.commands.names import COMMANDS, HYDRA_COMMANDS, MODULES, OPTION_COMMANDS, OVERRIDE_COMMANDS
+    from multimodal_zoo.commands.options import names
 
     words = line.split(" ")
     word, before = words[-1], [w for w in words[1:-1] if w]
     if not before:
         return _starting(COMMANDS, word)
     command = before[0]
-    if command == "data":
-        from multimodal_zoo.commands.data import MADE
-
-        return _starting(MADE if len(before) == 1 else _options(MADE.get(before[1])), word)
-    if command in OPTION_COMMANDS:
-        module = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}")
-        return _starting(_options(module.Options), word)
+    if command in OPTION_COMMANDS and command not in OVERRIDE_COMMANDS:
+        kinds = import_module(f"multimodal_zoo.commands.{MODULES.get(command, command)}").OPTIONS
+        if command == "data":
+            if len(before) == 1:
+                return _starting(kinds, word)
+            kinds = {key: kind for key, kind in kinds.items() if key == before[1]}
+        return _starting([f"{name}=" for name in names(*kinds.values())], word)
     if len(before) == 1 and "=" not in word:
         subjects = list_recipes() if command == "train" else list_models() if command != "list" else []
         keys = _keys(word) if command in HYDRA_COMMANDS else []
         return _starting(subjects, word) + keys
     return _values(word) if "=" in word else _keys(word)
-
-
-def _options(kind: type[Any] | None) -> list[str]:
-    return [] if kind is None else [f"{field.name}=" for field in fields(kind)]
 
 
 def _starting(names: Iterable[str], word: str) -> list[str]:

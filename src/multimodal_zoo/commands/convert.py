@@ -33,6 +33,9 @@ class Options:
     merge: bool = False
 
 
+OPTIONS = {"options": Options}
+
+
 def main(arguments: list[str]) -> int:
     """Read a checkpoint, whoever wrote it, and write it under the names that somebody else reads.
 

@@ -22,7 +22,7 @@ class Scenes:
     """Options of driving scenes; None where the maker has its own.
 
     Attributes:
-        scenes: how many.
+        scenes: how many are drawn.
         frames: key frames of each.
         size: of the pictures, WIDTHxHEIGHT in pixels.
         seed: of everything.
@@ -43,7 +43,7 @@ class Captions:
     """Options of emoji with captions.
 
     Attributes:
-        rows: how many; None for each emoji once.
+        rows: how many; each emoji once if left out.
         seed: of the captions.
         style: of the pictures.
         split: which emoji.
@@ -56,7 +56,7 @@ class Captions:
 
 
 #: Kinds of data -> their options.
-MADE: dict[str, type[Any]] = {"synth-nuscenes": Scenes, "emoji-captions": Captions}
+OPTIONS: dict[str, type[Any]] = {"synth-nuscenes": Scenes, "emoji-captions": Captions}
 USAGES = {
     "synth-nuscenes": "mmzoo data synth-nuscenes FOLDER [scenes=24 frames=20 size=400x225 seed=0 rate=2 workers=1]",
     "emoji-captions": "mmzoo data emoji-captions FOLDER [rows=1914 seed=0 style=twemoji split=all]",
@@ -71,9 +71,9 @@ def main(arguments: list[str]) -> int:
         FileExistsError: the folder holds something else.
     """
     kind, *rest = arguments or [""]
-    if kind not in MADE:
+    if kind not in OPTIONS:
         raise ValueError(
-            f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(MADE)}\nusage: {' or '.join(USAGES.values())}"
+            f"mmzoo data {kind or 'needs a kind'}: expected {', '.join(OPTIONS)}\nusage: {' or '.join(USAGES.values())}"
         )
     makers: dict[str, Callable[[list[str]], int]] = {"synth-nuscenes": synth_nuscenes, "emoji-captions": emoji_captions}
     return makers[kind](rest)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal_zoo.commands.options import taken
-from multimodal_zoo.commands.values import whole
+from multimodal_zoo.commands.options import overridden
 
 if TYPE_CHECKING:
     from multimodal_zoo.data.picture_hash import PictureHashes
 
-#: Options of the command; other words are overrides of the data configuration.
-OPTIONS = ("out", "against", "distance")
+
+@dataclass(frozen=True)
+class Options:
+    """What may stand behind the data; other words are overrides of its configuration.
+
+    Attributes:
+        out: file (npz) that the hashes are stored in.
+        against: files of such hashes; pictures near one of theirs are listed.
+        distance: bits of 384 that may differ for that; the library's own bound if left out.
+    """
+
+    out: str | None = None
+    against: tuple[str, ...] | None = None
+    distance: int | None = None
+
+
+OPTIONS = {"options": Options}
 
 
 def main(arguments: list[str]) -> int:
@@ -28,22 +43,21 @@ def main(arguments: list[str]) -> int:
     if not arguments or "=" in arguments[0]:
         raise ValueError("mmzoo dedupe needs a folder, a table, tar shards or a data configuration first")
     word, *words = arguments
-    options, overrides = taken(words, OPTIONS)
-    if not options.keys() & {"out", "against"}:
+    options, overrides = overridden(words, Options)
+    if options.out is None and options.against is None:
         raise ValueError("mmzoo dedupe: give out=FILE.npz to store hashes, against=FILE.npz to compare, or both")
-    distance = whole("distance", options["distance"]) if "distance" in options else None
 
     from multimodal_zoo.data.picture_hash import NEAR, PictureHashes, picture_hashes
 
-    against = picture_hashes(options["against"].split(",")) if "against" in options else None
+    against = None if options.against is None else picture_hashes(list(options.against))
     reader = reader_of(word, overrides)
     found = PictureHashes.of(watched(reader), reader.skips)
     print(f"{len(found):,} pictures" + (f", {reader.skips}" if len(reader.skips) else ""))
-    if "out" in options:
-        found.save(options["out"])
-        print(f"hashes: {Path(options['out']).resolve()}")
+    if options.out is not None:
+        found.save(options.out)
+        print(f"hashes: {Path(options.out).resolve()}")
     if against is not None:
-        compare(found, against, NEAR if distance is None else distance)
+        compare(found, against, NEAR if options.distance is None else options.distance)
     return 0
 
 

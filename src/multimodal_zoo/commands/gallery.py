@@ -47,6 +47,9 @@ class Options(Limits):
             raise ValueError(f"port={self.port}: expected 0 to {2**16 - 1}; 0 takes any free one")
 
 
+OPTIONS = {"options": Options}
+
+
 def main(arguments: list[str]) -> int:
     """Serve the page until it is interrupted.
 

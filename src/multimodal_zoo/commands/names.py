@@ -45,8 +45,10 @@ MODULES = {"app": "gallery"}
 HYDRA_COMMANDS = ("train", "eval", "embed", "tokenize", "generate", "chat", "detect", "export", "fuse")
 #: Commands whose second word names data.
 DATA_COMMANDS = ("embed", "tokenize")
-#: Commands whose module has a dataclass `Options`: what may stand behind their plain words.
-OPTION_COMMANDS = ("report", "retrieve", "convert", "app")
+#: Commands whose module has `OPTIONS`: headings -> dataclasses of what may stand behind their plain words.
+OPTION_COMMANDS = ("report", "retrieve", "convert", "app", "data", "dedupe", "plan")
+#: Those of them whose other words are overrides.
+OVERRIDE_COMMANDS = ("dedupe", "plan")
 #: Commands whose first word is the value of a key, and no model.
 SUBJECT_KEYS = {"fuse": "source.path"}
 #: Commands whose further words are the values of some keys, in this order.

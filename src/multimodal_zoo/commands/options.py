@@ -42,13 +42,32 @@ def separate(arguments: Sequence[str], kind: type[T]) -> tuple[list[str], T]:
     Raises:
         ValueError: an unknown option, or a value that does not fit.
     """
-    known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
-    values, words = taken(arguments, known)
+    options, words = overridden(arguments, kind)
     for word in words:
         key, equals, _ = word.partition("=")
         if equals and re.fullmatch(r"[a-z_]+", key) and not Path(word).exists():
-            raise ValueError(f"{word}: no option {key!r}; there are {', '.join(known)}")
-    return words, kind(**{key: _typed(key, value, known[key]) for key, value in values.items()})
+            raise ValueError(f"{word}: no option {key!r}; there are {', '.join(names(kind))}")
+    return words, options
+
+
+def overridden(arguments: Sequence[str], kind: type[T]) -> tuple[T, list[str]]:
+    """The options, and all other words, which are overrides.
+
+    Args:
+        arguments: the words.
+        kind: as in `separate`.
+
+    Raises:
+        ValueError: a value that does not fit.
+    """
+    known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    values, words = taken(arguments, known)
+    return kind(**{key: _typed(key, value, known[key]) for key, value in values.items()}), words
+
+
+def names(*kinds: type[Any]) -> list[str]:
+    """The options of some dataclasses."""
+    return [field.name for kind in kinds for field in fields(kind)]
 
 
 def described(kind: type[Any]) -> str:

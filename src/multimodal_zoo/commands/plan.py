@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from multimodal_zoo.analysis.setting import Setting
 from multimodal_zoo.catalogue import list_models, list_recipes
-from multimodal_zoo.commands.options import taken
+from multimodal_zoo.commands import plan_fuse
+from multimodal_zoo.commands.options import names, taken
 from multimodal_zoo.commands.values import flag, listed, number, size_in_bytes, whole
 
 if TYPE_CHECKING:
     from multimodal_zoo.analysis.costs import Costs
 
-#: Options of the command beside those of the training setting; every other word is an override.
-OPTIONS = (
-    "text_length",
-    "context_length",
-    "image_size",
-    "json",
-    "device_memory",
-    "tflops",
-    "tensor_parallel",
-    "frozen",
-    "only",
-    "as_trained",
-)
+
+@dataclass(frozen=True)
+class Options:
+    """What may stand behind a variant or recipe, as words; every other word is an override of either.
+
+    Attributes:
+        text_length: tokens of a text of a dual encoder; its own context length if left out.
+        context_length: tokens of a row of a decoder; all of its positions if left out.
+        image_size: side of the pictures, in pixels, of a visual tokenizer.
+        json: whether plain numbers are printed.
+        device_memory: of one device, 80GB say: what fits is told.
+        tflops: 10^12 operations a second that one device sustains: the time of a step is told.
+        tensor_parallel: devices that share each block's matrices in inference.
+        frozen: patterns of names of weights that do not train, of a variant.
+        only: patterns of names of the only weights that train, of a variant.
+        as_trained: whether batch, length, strategy, devices, precision, recomputation and optimiser are the recipe's.
+    """
+
+    text_length: str = ""
+    context_length: str = ""
+    image_size: str = ""
+    json: str = "false"
+    device_memory: str = ""
+    tflops: str = ""
+    tensor_parallel: str = "1"
+    frozen: str = ""
+    only: str = ""
+    as_trained: str = "false"
+
+
+OPTIONS = {"options": Options, "how it trains": Setting, "of mmzoo plan fuse": plan_fuse.Options}
 
 
 def main(arguments: list[str]) -> int:
@@ -41,24 +61,20 @@ def main(arguments: list[str]) -> int:
         KeyError: an unknown variant, with the nearest.
     """
     if arguments[:1] == ["fuse"]:
-        from multimodal_zoo.commands.plan_fuse import main as plan_fuse
-
-        return plan_fuse(arguments[1:])
+        return plan_fuse.main(arguments[1:])
     if not arguments or "=" in arguments[0]:
         raise ValueError(f"mmzoo plan needs a variant or a recipe first, or fuse; variants: {', '.join(list_models())}")
     from rich.console import Console
 
-    from multimodal_zoo.analysis import Setting
-
     variant, *words = arguments
-    settings = {field.name for field in fields(Setting)}
-    options, overrides = taken(words, settings | set(OPTIONS))
+    known = names(Setting, Options)
+    options, overrides = taken(words, known)
     as_json = flag("json", options.pop("json", "false"))
     try:
         config, rules, options = declared(variant, overrides, options)
     except KeyError as error:
         if overrides and hasattr(error, "add_note"):
-            error.add_note(f"mmzoo plan takes {', '.join([*sorted(settings), *OPTIONS])}, and overrides of the model")
+            error.add_note(f"mmzoo plan takes {', '.join(known)}, and overrides of the model")
         raise
     found = _plan(variant, config, rules, options)
     if as_json:
@@ -112,13 +128,12 @@ def declared(
 
 def _plan(variant: str, config: Mapping[str, Any], rules: Mapping[str, Any], options: Mapping[str, str]) -> Costs:
     """The plan that suits the kind of variant."""
-    from multimodal_zoo.analysis import Device, Setting, decoder_plan, plan, sample_of, sample_plan
+    from multimodal_zoo.analysis import Device, decoder_plan, plan, sample_of, sample_plan
     from multimodal_zoo.analysis.samples import SIDE
     from multimodal_zoo.nn.frozen import freeze
     from multimodal_zoo.zoo import build_model
 
-    settings = {field.name for field in fields(Setting)}
-    given = {key: _typed(Setting, key, value) for key, value in options.items() if key in settings}
+    given = {key: _typed(Setting, key, value) for key, value in options.items() if key in names(Setting)}
     device = Device(
         size_in_bytes("device_memory", options.get("device_memory", "0GB")),
         number("tflops", options.get("tflops", "0")),

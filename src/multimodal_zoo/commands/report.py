@@ -28,6 +28,9 @@ class Options:
     mixed: bool = False
 
 
+OPTIONS = {"options": Options}
+
+
 def main(arguments: list[str]) -> int:
     """Print the overview, and write it as Markdown, JSON, HTML and PNG.
 

@@ -52,6 +52,9 @@ class Options:
     threads: int | None = None
 
 
+OPTIONS = {"options": Options}
+
+
 def main(arguments: list[str]) -> int:
     """Print the matches of each query; write them to JSON, and to a picture.
 

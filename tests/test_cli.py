@@ -72,6 +72,8 @@ def test_the_help_of_a_command_explains_each_option(command: str, capsys) -> Non
         (["plan", "fuse", "rows=9", "json=yes"], "json=yes: expected true or false"),
         (["dedupe", "photos", "out=a.npz", "distance=few"], "distance=few: expected a whole number"),
         (["detect", "fast_bev_tiny", "b", "c", "d"], "d: one word too many"),
+        (["eval", "clip_tiny", "clip_tiny"], "clip_tiny: one word too many; what follows is key=value"),
+        (["train", "quickstart", "seed", "1"], "seed: one word too many"),
     ],
 )
 def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> None:

@@ -251,6 +251,21 @@ def test_each_process_has_a_queue_of_its_own(pairs: Callable[[], Pair], tmp_path
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(*ends, strict=True))
 
 
+@pytest.mark.parametrize("name", ["contrastive", "adversarial tokenizer"])
+def test_steps_between_those_that_are_logged(name: str, pairs: Callable[[], Pair], tmp_path: Path) -> None:
+    """Only logged figures are means over processes."""
+    pair, paradigm = pairs(), PARADIGMS[name]
+    config = paradigm.compose(tmp_path)
+    config.trainer.log_every_n_steps = 2
+    pair.train(on_two(config, paradigm, "ddp_cpu", tmp_path / "two"))
+    run(placed(config, tmp_path / "one"))
+    assert pair.answer() == [0, 0]
+    one, two = (rows(tmp_path / folder) for folder in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two] == [1, 3]
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs["train/loss"] == pytest.approx(mine["train/loss"], rel=paradigm.near)
+
+
 def test_processes_that_others_have_started(pairs: Callable[[], Pair], tmp_path: Path) -> None:
     """What torchrun and Slurm tell them is all that they know of each other."""
     pair, paradigm = pairs(), PARADIGMS["next token"]

@@ -173,12 +173,11 @@ def with_named_words(words: list[str], keys: Sequence[str]) -> list[str]:
     Raises:
         ValueError: more words than keys, or a value given both ways.
     """
-    if not keys:
-        return words
     found, rest = positional(words)
     given = {one.partition("=")[0] for one in rest}
     if len(found) > len(keys):
-        raise ValueError(f"{found[len(keys)]}: one word too many; what follows are {' and '.join(keys)}")
+        expected = f"are {' and '.join(keys)}" if keys else "is key=value"
+        raise ValueError(f"{found[len(keys)]}: one word too many; what follows {expected}")
     for key, value in zip(keys, found, strict=False):
         if key in given:
             raise ValueError(f"{key}: {value} and {key}=... are two; give one")
@@ -219,11 +218,11 @@ def run_hydra(command: str, arguments: list[str]) -> int:
     subject, rest = split(arguments)
     folder, name, extra = primary_config(command, subject)
     rest = with_questions(rest) if command in QUESTION_COMMANDS else rest
+    if command in DATA_COMMANDS:
+        rest, extra = with_data(rest, extra)
     named = with_named_words(rest, NAMED_WORDS.get(command, ()))
     rest = [as_text(word, TEXT_KEYS.get(command, ())) for word in named]
     begun: list[str] = []
-    if command in DATA_COMMANDS:
-        rest, extra = with_data(rest, extra)
     register()
     rest = reaching_stages(name, rest, folder)
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:

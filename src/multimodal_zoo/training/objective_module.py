@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from multimodal_zoo.nn.processes import summed, world_size
 from multimodal_zoo.nn.shared_norm import SharedBatchNorm
 from multimodal_zoo.objectives.batch import (
     ImageTextBatch,
@@ -157,9 +159,11 @@ class ObjectiveModule(lightning.LightningModule):
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
         validating = stage == "validation"
         values = {f"{stage}/{name}": value.detach() for name, value in outputs.items()}
-        # the mean over ranks is worth a collective only where it is written down
-        shown = validating or (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=shown, batch_size=samples)
+        # the mean over ranks is worth a collective only where it is written down; Lightning's own is always or never
+        if not validating and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            means = summed(torch.stack([value.float() for value in values.values()])) / world_size()
+            values = dict(zip(values, means, strict=True))
+        self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=validating, batch_size=samples)
 
     def configure_model(self) -> None:
         """Shard the model over the ranks where the strategy has a device mesh (FSDP2); nothing otherwise."""

@@ -84,14 +84,19 @@ def test_bad_subjects_get_one_readable_message(arguments, expected, capsys) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "key"),
-    [(["train", "data=folder"], "data.train.table"), (["train", "clip/vit_b32"], "data.train.sources")],
+    ("arguments", "key", "said"),
+    [
+        (["data=folder"], "data.train.table", "the recipe leaves its value to you; add data.train.table=..."),
+        (["clip/vit_b32"], "data.train.sources", "the recipe leaves its value to you; add data.train.sources=..."),
+        (["model=emu_tiny"], "data.augment[0].size", "it has the value of model.image.image_size, which is not there"),
+        (["threads=1000000"], "threads=1000000", "expected 1 to 1024 of the processor"),
+    ],
 )
-def test_a_value_that_a_recipe_leaves_to_its_user_is_asked_for(arguments, key, tmp_path, monkeypatch, capsys) -> None:
+def test_a_job_that_lacks_a_value_ends_in_one_message(arguments, key, said, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):
-        cli.main(arguments)
-    assert capsys.readouterr().err.startswith(f"mmzoo: {key}: the recipe leaves its value to you; add {key}=...\n")
+        cli.main(["train", *arguments])
+    assert capsys.readouterr().err.startswith(f"mmzoo: {key}: {said}")
 
 
 def test_a_defect_keeps_its_traceback() -> None:

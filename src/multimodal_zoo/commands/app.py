@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from multimodal_zoo.addresses import is_address
 from multimodal_zoo.catalogue import list_models, list_recipes, require
@@ -205,6 +206,11 @@ def _told(error: HydraException | OmegaConfBaseException) -> Exception:
     """The same for whoever typed the command."""
     if isinstance(error, MissingMandatoryValue):
         return ValueError(f"{error.full_key}: the recipe leaves its value to you; add {error.full_key}=...")
+    if isinstance(error, InterpolationKeyError) and (found := re.search(r"'(.+)' not found", str(error))):
+        return ValueError(
+            f"{error.full_key}: it has the value of {found[1]}, which is not there; choose parts that go together, or "
+            f"give {error.full_key} its own value"
+        )
     return nearest(error) or ValueError(str(error))
 
 

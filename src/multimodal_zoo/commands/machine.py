@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+#: Asked for a million, torch ends the process by a segmentation fault.
+MOST_THREADS = 1024
+
 
 def device_of(device: str) -> torch.device:
     """The device that a command's `device` names.
@@ -29,12 +32,14 @@ def use_threads(threads: int | None) -> None:
     """Let torch compute with so many threads of the processor; None leaves its own choice.
 
     Raises:
-        ValueError: fewer than one, or no whole number.
+        ValueError: fewer than one, no whole number, or more than `MOST_THREADS`.
     """
     import torch
 
     if threads is None:
         return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads={threads}: expected 1 or more of the processor, or null for torch's own choice")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(
+            f"threads={threads}: expected 1 to {MOST_THREADS} of the processor, or null for torch's own choice"
+        )
     torch.set_num_threads(threads)

@@ -158,11 +158,10 @@ class ObjectiveModule(lightning.LightningModule):
 
     def _log(self, stage: str, outputs: Mapping[str, Tensor], samples: int) -> None:
         validating = stage == "validation"
-        values = {f"{stage}/{name}": value.detach() for name, value in outputs.items()}
+        values: Mapping[str, Tensor] = {f"{stage}/{name}": value.detach() for name, value in outputs.items()}
         # the mean over ranks is worth a collective only where it is written down; Lightning's own is always or never
         if not validating and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            means = summed(torch.stack([value.float() for value in values.values()])) / world_size()
-            values = dict(zip(values, means, strict=True))
+            values = _means(values)
         self.log_dict(values, on_step=not validating, on_epoch=validating, sync_dist=validating, batch_size=samples)
 
     def configure_model(self) -> None:
@@ -246,6 +245,14 @@ def _accumulates_itself(trainer: lightning.Trainer) -> bool:
     if found and trainer.is_global_zero:
         log.warning("DeepSpeed averages accumulated batches: each counts as much, whatever its number of tokens")
     return found
+
+
+def _means(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The means over processes of numbers that each of them has, in one collective."""
+    if world_size() == 1:
+        return values
+    means = summed(torch.stack([value.float().reshape(()) for value in values.values()])) / world_size()
+    return dict(zip(values, means, strict=True))
 
 
 def _own_statistics(model: nn.Module) -> str | None:

@@ -54,7 +54,7 @@ def test_limits_reach_the_room(runs, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("device=cuda:77", "device=cuda:77: "), ("device=gpu", "device=gpu: "), ("threads=0", "threads=0: expected 1 or")],
+    [("device=cuda:77", "device=cuda:77: "), ("device=gpu", "device=gpu: "), ("threads=0", "threads=0: expected 1 to")],
 )
 def test_what_the_machine_has_not_is_said_before_models_are_looked_for(word, said, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", sys)

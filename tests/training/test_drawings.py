@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 import multimodal_zoo as zoo
 from multimodal_zoo.data.documents import Codes, Document, Text
 from multimodal_zoo.data.skips import Skips, UnusableError
 from multimodal_zoo.training.drawings import DrawingSheet
+from multimodal_zoo.training.sharding import shard
+from multimodal_zoo.training.sheets import Sheet
 
 SMALL = ["model.decoder.width=32", "model.decoder.blocks.depth=1", "model.decoder.blocks.block.mlp.hidden=48"]
 SMALL += ["model.decoder.blocks.block.attention.qkv.head_dim=8"]
@@ -75,3 +79,26 @@ def test_broken_pictures_are_left_out_and_none_is_no_error(model, tmp_path) -> N
     assert [d.key for d in sheet._choose(trainer(tmp_path, 0, Coded()))] == ["0", "1", "2", "4", "5"]
     DrawingSheet().draw(trainer(tmp_path, 1, None), SimpleNamespace(model=model))  # type: ignore[arg-type]
     assert not list(tmp_path.glob("samples/*"))
+
+
+class Scores(Sheet):
+    """What a decoder makes of some ids, in the place of a picture."""
+
+    def prepare(self, trainer: Any, pl_module: Any) -> Any:
+        with torch.no_grad():
+            states = pl_module.model.decoder(torch.arange(6)[None])
+        return lambda: states.numpy().tobytes()
+
+
+def test_sheets_may_call_parts_of_a_sharded_model(model, tmp_path) -> None:
+    models = {"whole": model, "sharded": deepcopy(model)}
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        shard(models["sharded"], dist.init_device_mesh("cpu", (1,)))
+        for name, one in models.items():
+            module = SimpleNamespace(model=one)
+            Scores(0, lambda *_: None).draw(trainer(tmp_path / name, 1, None), module)  # type: ignore[arg-type]
+    finally:
+        dist.destroy_process_group()
+    whole, sharded = (tmp_path / name / "samples" / "step_00000001.png" for name in models)
+    assert whole.read_bytes() == sharded.read_bytes()

@@ -18,6 +18,7 @@ from multimodal_zoo.data.skips import usable
 from multimodal_zoo.evaluation.samples import documents_of, evenly, size_of
 from multimodal_zoo.files import write_bytes
 from multimodal_zoo.training.ema import find_ema
+from multimodal_zoo.training.sharding import inside
 from multimodal_zoo.training.steps import StepEnds
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Sheet(Callback):
         self._drawn = step
         average = find_ema(trainer)
         with average.applied(pl_module) if average else nullcontext():
-            finish = self.prepare(trainer, pl_module)
+            finish = inside(pl_module.model, lambda *_: self.prepare(trainer, pl_module), None)  # type: ignore[arg-type]
         if finish is None or not trainer.is_global_zero:
             return
         png = finish()
